@@ -1,0 +1,77 @@
+"""One block: mixer, then feed-forward with LightViT's bi-dimensional attention, each with its residuals."""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from dualtoken.backbone.config import BackboneConfig
+from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, Mlp, join_tokens
+from dualtoken.backbone.mixers import MIXERS
+
+
+class Block(nn.Module):
+    """x, g = mixer(x, g); x = x + BiDim(FFN(norm(x))). It never asks which mixer it holds."""
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self, config: BackboneConfig, stage: int, drop_path: float = 0.0, device=None, dtype=None
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        channels = config.channels[stage]
+        self.mixer = MIXERS[config.mixer](config, stage, drop_path, **dd)
+        self.joint_tokens = config.joint_tokens
+        self.feed_forward = FeedForward(channels, int(channels * config.ffn_ratios[stage]), drop_path, **dd)
+
+    def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x (B, C, H, W) and g (B, C, h, w), or None, to the same shapes."""
+        x, g = self.mixer(x, g)
+        if self.joint_tokens and g is not None:
+            n = x.shape[2] * x.shape[3]
+            both = self.feed_forward(join_tokens(x, g))[..., 0]  # (B, C, N + h * w)
+            return both[:, :, :n].unflatten(2, x.shape[2:]), both[:, :, n:].unflatten(2, g.shape[2:])
+        return self.feed_forward(x), g
+
+
+class FeedForward(nn.Module):
+    """x + BiDim(FFN(norm(x)))"""
+
+    def __init__(self, channels: int, hidden: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.norm = ChannelNorm(channels, **dd)
+        self.mlp = Mlp(channels, hidden, **dd)
+        self.attention = BiDimAttention(channels, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.attention(self.mlp(self.norm(x))))
+
+
+class BiDimAttention(nn.Module):
+    """LightViT's bi-dimensional attention: gate each channel and each position, both by a sigmoid.
+
+    The channel gate reads the mean over positions, the spatial gate both that mean and the position itself.
+    """
+
+    def __init__(self, channels: int, ratio: float = 0.25, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.reduced = int(channels * ratio)
+        self.norm = ChannelNorm(channels, **dd)
+        self.global_reduce = ChannelLinear(channels, self.reduced, **dd)
+        self.local_reduce = ChannelLinear(channels, self.reduced, **dd)
+        self.act = nn.GELU()
+        self.channel_select = ChannelLinear(self.reduced, channels, **dd)
+        self.spatial_local = ChannelLinear(self.reduced, 1, **dd)  # one linear over both, applied in two parts:
+        self.spatial_global = ChannelLinear(self.reduced, 1, bias=False, **dd)  # the global part is one position
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)"""
+        normed = self.norm(x)
+        x_global = self.act(self.global_reduce(normed.mean((2, 3), keepdim=True)))  # (B, C/4, 1, 1)
+        x_local = self.act(self.local_reduce(normed))  # (B, C/4, H, W)
+        channel_gate = torch.sigmoid(self.channel_select(x_global))  # (B, C, 1, 1)
+        spatial_gate = torch.sigmoid(self.spatial_local(x_local) + self.spatial_global(x_global))  # (B, 1, H, W)
+        return x * channel_gate * spatial_gate

@@ -1,0 +1,263 @@
+"""The paper's mixer: Conv Encoder (local), Position-aware Token Module (global) and their fusion.
+
+DualToken-ViT, Chu et al. 2023, arXiv 2309.12424, section 3. The ablations of the paper's tables are the
+arguments of `BackboneConfig`; docs/design.md lists what the paper leaves open and how it is settled here.
+
+Legend: B batch, C channels, H W image-token grid, h w global-token grid.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from dualtoken.backbone.config import BackboneConfig
+from dualtoken.backbone.layers import (
+    ChannelLinear,
+    ChannelNorm,
+    Mlp,
+    TokenLinear,
+    WindowAttention,
+    area_resize,
+    attend,
+    chunk_channels,
+    halve,
+    pad_to_multiple,
+)
+
+
+class DualTokenMixer(nn.Module):
+    """Mix the image tokens locally, then with the global tokens, and update the global tokens.
+
+    Args:
+        config: the switches.
+        stage: 0, 1 or 2; decides channels, heads and the number of down-sampling steps.
+        drop_path: probability of dropping each residual branch.
+    """
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self, config: BackboneConfig, stage: int, drop_path: float = 0.0, device=None, dtype=None
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        channels, heads = config.channels[stage], config.heads[stage]
+        local = ConvEncoder if config.local_mixer == "conv" else partial(WindowEncoder, heads=heads)
+        self.local = local(channels, drop_path=drop_path, **dd)
+        self.tokens = PositionAwareTokens(config, stage, drop_path, **dd)
+
+    def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Image tokens x (B, C, H, W) and global tokens g (B, C, h, w), or None, to the same shapes."""
+        x_local = self.local(x)
+        x_global, g = self.tokens(x_local, g)
+        return x_local + x_global, g  # fusion of the two tokens
+
+
+class ConvEncoder(nn.Module):
+    """Local tokens: a depth-wise 7 x 7 convolution and two point-wise ones (a ConvNeXt block)."""
+
+    def __init__(self, channels: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels, **dd)
+        self.norm = ChannelNorm(channels, **dd)
+        self.pointwise = Mlp(channels, 4 * channels, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.pointwise(self.norm(self.depthwise(x))))
+
+
+class WindowEncoder(nn.Module):
+    """Local tokens by self-attention within 7 x 7 windows: the ablation of the Conv Encoder."""
+
+    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.norm = ChannelNorm(channels, **dd)
+        self.qkv = ChannelLinear(channels, 3 * channels, **dd)
+        self.attention = WindowAttention(heads, **dd)
+        self.proj = ChannelLinear(channels, channels, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = pad_to_multiple(self.norm(x), self.attention.window)
+        q, k, v = chunk_channels(self.qkv(padded), 3)
+        mixed = self.attention(q, k, v)[:, :, : x.shape[2], : x.shape[3]]
+        return x + self.drop_path(self.proj(mixed))
+
+
+class PositionAwareTokens(nn.Module):
+    """The Position-aware Token Module: image tokens to the token grid and back.
+
+    Down-sample the image tokens to the grid, let them attend to each other (aggregation), merge them
+    into the travelling global tokens (enrich), and let each image token attend to those (broadcast).
+    """
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self, config: BackboneConfig, stage: int, drop_path: float = 0.0, device=None, dtype=None
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        channels, heads = config.channels[stage], config.heads[stage]
+        steps = len(config.channels) - 1 - stage  # 28 -> 14 -> 7, 14 -> 7, 7 at 224 pixels
+        self.downsample = Downsample(channels, steps if config.downsample == "stepwise" else 0, config.token_grid, **dd)
+        self.aggregate = SelfAttention(channels, heads, drop_path, **dd)
+        fuse = {"position": partial(WeightedSum, config.token_weight), "none": WithoutTokens}
+        self.fuse = fuse.get(config.global_tokens, partial(CrossAttention, channels, heads, drop_path, **dd))()
+        height, width = config.token_shape or (config.token_grid, config.token_grid)
+        mlp = {
+            "mix": partial(MixMlp, channels, height * width, drop_path, **dd),
+            "mlp": partial(TokenMlp, channels, channels, drop_path, **dd),
+            "none": nn.Identity,
+        }
+        self.enrich = mlp[config.token_mlp]()
+        self.broadcast = Broadcast(channels, heads, drop_path, **dd)
+
+    def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x (B, C, H, W) and g (B, C, h, w) to Xglobal (B, C, H, W) and the new g (B, C, h, w)."""
+        aggregated = self.aggregate(self.downsample(x))  # (B, C, grid, grid)
+        tokens = self.enrich(self.fuse(g, aggregated))
+        return self.broadcast(x, tokens), None if g is None else tokens
+
+
+class Downsample(nn.Module):
+    """Image tokens to the token grid: learned halving steps, and the area average for what is left.
+
+    A step halves a side only while that leaves it no smaller than the grid: small images keep their
+    positions. With no steps it is the `onestep` ablation, which has no parameters.
+    """
+
+    def __init__(self, channels: int, steps: int, grid: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.grid = grid
+        self.steps = nn.ModuleList(DownsampleStep(channels, grid, device=device, dtype=dtype) for _ in range(steps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, grid, grid)"""
+        for step in self.steps:
+            x = step(x)
+        return area_resize(x, self.grid, self.grid)
+
+
+class DownsampleStep(nn.Module):
+    """Depth-wise 3 x 3 convolution, point-wise convolution, 2 x 2 average."""
+
+    def __init__(self, channels: int, grid: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.grid = grid
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **dd)
+        self.pointwise = ChannelLinear(channels, channels, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H // 2, W // 2), but no side below the grid (or below its own size)."""
+        return halve(self.pointwise(self.depthwise(x)), self.grid)
+
+
+class SelfAttention(nn.Module):
+    """Global aggregation: multi-head self-attention over the token grid, pre-norm and residual."""
+
+    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.heads = heads
+        self.norm = ChannelNorm(channels, **dd)
+        self.qkv = ChannelLinear(channels, 3 * channels, **dd)
+        self.proj = ChannelLinear(channels, channels, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = chunk_channels(self.qkv(self.norm(x)), 3)
+        return x + self.drop_path(self.proj(attend(q, k, v, self.heads)))
+
+
+class WeightedSum(nn.Module):
+    """The paper's fusion of position-aware tokens: a * G + (1 - a) * Xga, with a fixed weight a."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, g: Tensor, aggregated: Tensor) -> Tensor:
+        return torch.lerp(aggregated, g, self.weight)
+
+
+class CrossAttention(nn.Module):
+    """The ablations' fusion: the global tokens attend to the aggregated map. No output projection (LightViT style)."""
+
+    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.heads = heads
+        self.norm_g = ChannelNorm(channels, **dd)
+        self.norm_x = ChannelNorm(channels, **dd)
+        self.q = ChannelLinear(channels, channels, **dd)
+        self.kv = ChannelLinear(channels, 2 * channels, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, g: Tensor, aggregated: Tensor) -> Tensor:
+        k, v = chunk_channels(self.kv(self.norm_x(aggregated)), 2)
+        return g + self.drop_path(attend(self.q(self.norm_g(g)), k, v, self.heads))
+
+
+class WithoutTokens(nn.Module):
+    """No tokens travel: the aggregated map takes their place within the block."""
+
+    def forward(self, g: Tensor | None, aggregated: Tensor) -> Tensor:
+        return aggregated
+
+
+class MixMlp(nn.Module):
+    """MixMLP: mix over the tokens (ratio 1), then over the channels (ratio 0.5), each pre-norm and residual."""
+
+    def __init__(self, channels: int, tokens: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.norm = ChannelNorm(channels, **dd)
+        self.fc1 = TokenLinear(tokens, tokens, **dd)
+        self.act = nn.GELU()
+        self.fc2 = TokenLinear(tokens, tokens, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.channel_mlp = TokenMlp(channels, channels // 2, drop_path, **dd)
+
+    def forward(self, g: Tensor) -> Tensor:
+        tokens = self.norm(g).permute(0, 2, 3, 1).flatten(1, 2)  # (B, h * w, C)
+        mixed = self.fc2(self.act(self.fc1(tokens)))
+        mixed = mixed.unflatten(1, g.shape[2:]).permute(0, 3, 1, 2)  # (B, C, h, w)
+        return self.channel_mlp(g + self.drop_path(mixed))
+
+
+class TokenMlp(nn.Module):
+    """The normal MLP over the channels of the global tokens, pre-norm and residual."""
+
+    def __init__(self, channels: int, hidden: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.norm = ChannelNorm(channels, **dd)
+        self.mlp = Mlp(channels, hidden, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, g: Tensor) -> Tensor:
+        return g + self.drop_path(self.mlp(self.norm(g)))
+
+
+class Broadcast(nn.Module):
+    """Global broadcast: each image token attends to the global tokens. No output projection, no residual."""
+
+    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.heads = heads
+        self.norm_x = ChannelNorm(channels, **dd)
+        self.norm_g = ChannelNorm(channels, **dd)
+        self.q = ChannelLinear(channels, channels, **dd)
+        self.kv = ChannelLinear(channels, 2 * channels, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        """x (B, C, H, W) and g (B, C, h, w) to Xglobal (B, C, H, W)."""
+        k, v = chunk_channels(self.kv(self.norm_g(g)), 2)
+        return self.drop_path(attend(self.q(self.norm_x(x)), k, v, self.heads))

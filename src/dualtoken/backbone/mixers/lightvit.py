@@ -1,0 +1,45 @@
+"""The baseline's mixer: window attention and normal global tokens (LightViT, Huang et al. 2022, arXiv 2207.05557)."""
+
+from __future__ import annotations
+
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from dualtoken.backbone.config import BackboneConfig
+from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, WindowAttention, attend, chunk_channels, pad_to_multiple
+
+
+class LightViTMixer(nn.Module):
+    """Image tokens attend within their window and to the global tokens, which first attend to all image tokens.
+
+    One norm, one query-key-value projection and one output projection serve both streams.
+    """
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self, config: BackboneConfig, stage: int, drop_path: float = 0.0, device=None, dtype=None
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        channels, self.heads = config.channels[stage], config.heads[stage]
+        self.norm = ChannelNorm(channels, **dd)
+        self.qkv = ChannelLinear(channels, 3 * channels, **dd)
+        self.local = WindowAttention(self.heads, **dd)
+        self.kv_global = ChannelLinear(channels, 2 * channels, **dd)
+        self.proj = ChannelLinear(channels, channels, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, W) and g (B, C, 1, tokens) to the same shapes."""
+        height, width = x.shape[2], x.shape[3]
+        qkv = self.qkv(pad_to_multiple(self.norm(x), self.local.window))
+        q, k, v = chunk_channels(qkv, 3)
+        x_local = self.local(q, k, v)[:, :, :height, :width]
+
+        q, k, v = chunk_channels(qkv[:, :, :height, :width], 3)
+        q_global = chunk_channels(self.qkv(self.norm(g)), 3)[0]
+        tokens = attend(q_global, k, v, self.heads)  # aggregation: (B, C, 1, tokens)
+        k_global, v_global = chunk_channels(self.kv_global(tokens), 2)
+        x_global = attend(q, k_global, v_global, self.heads)  # broadcast: (B, C, H, W)
+
+        mixed, update = self.proj(x_local + x_global), self.proj(tokens)
+        return x + self.drop_path(mixed), g + self.drop_path(update)

@@ -1,0 +1,285 @@
+"""START HERE. DualToken-ViT: a three-stage backbone that carries two kinds of tokens side by side.
+
+    image -> Stem -> stage 1 -> merge -> stage 2 -> merge -> stage 3 -> norm -> neck -> mean -> classifier
+                       |  G  ->  merge  ->  G    ->  merge  ->  G
+
+What is new in the paper (Chu et al. 2023, arXiv 2309.12424):
+- each block fuses *local* tokens (a convolution) with *global* ones (attention), see mixers/dual_token.py;
+- the global tokens G are position-aware: a 7 x 7 grid, learned at the start, updated by every block and
+  carried through the whole network;
+- they stay 7 x 7 whatever the image size, so the cost grows linearly with the number of pixels.
+
+Stem, merging, bi-dimensional attention, neck and head are LightViT's, which is the baseline and built from
+the same parts with another mixer.
+
+Legend: B batch, C channels, H W image-token grid, h w global-token grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import trunc_normal_
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dualtoken.backbone.block import Block
+from dualtoken.backbone.config import BackboneConfig
+from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, WindowAttention, join_tokens
+from dualtoken.backbone.stem import PatchMerge, Stem, TokenMerge
+from dualtoken.errors import ConfigError
+
+
+class DualTokenViT(nn.Module):
+    """The network, with timm's contract.
+
+    Args:
+        config: sizes and switches; see `VARIANTS` for the named ones.
+        in_chans: channels of the images.
+        num_classes: outputs of the classifier; 0 for none.
+        global_pool: `avg` for the mean over positions, or an empty string for none.
+        drop_rate: dropout before the classifier, in [0, 1).
+        drop_path_rate: probability of dropping a residual branch in the last block, in [0, 1); the others linearly less.
+        output_stride: 32, the only one.
+
+    Raises:
+        ConfigError: an impossible size or switch.
+    """
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self,
+        config: BackboneConfig | None = None,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        output_stride: int = 32,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        if output_stride != 32:
+            raise ConfigError(
+                f"output_stride is {output_stride}, but patch merging has no dilated form: expected 32.",
+                "Take the maps at strides 8 and 16 by out_indices=(2, 3, 4) instead.",
+            )
+        config = config or BackboneConfig()
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.config = config
+        self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
+        self.grad_checkpointing = False
+
+        self.stem = Stem(in_chans, config.channels[0], **dd)
+        token_shape = config.token_shape
+        self.global_tokens = (
+            nn.Parameter(torch.empty(1, config.channels[0], *token_shape, **dd)) if token_shape else None
+        )
+        rates = torch.linspace(0, drop_path_rate, sum(config.depths)).tolist()
+        self.stages = nn.ModuleList()
+        for stage in range(len(config.depths)):
+            first = sum(config.depths[:stage])
+            self.stages.append(Stage(config, stage, rates[first : first + config.depths[stage]], **dd))
+
+        self.num_features, self.head_hidden_size = config.channels[-1], config.neck
+        self.norm = ChannelNorm(self.num_features, **dd)
+        self.neck = nn.Sequential(
+            ChannelLinear(self.num_features, config.neck, **dd), ChannelNorm(config.neck, **dd), nn.GELU()
+        )
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = nn.Linear(config.neck, num_classes, **dd) if num_classes else nn.Identity()
+
+        stem_channels = config.channels[0] // 2
+        self.feature_info = [
+            {"num_chs": stem_channels, "reduction": 2, "module": "stem.stride2"},
+            {"num_chs": stem_channels, "reduction": 4, "module": "stem.stride4"},
+        ] + [
+            {"num_chs": channels, "reduction": 8 * 2**i, "module": f"stages.{i}"}
+            for i, channels in enumerate(config.channels)
+        ]
+        self.init_weights()
+
+    # ---------------------------------------------------------------- forward, as in the figure
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W), any size from 32 x 32, to logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) to the last normed map (B, C3, ceil(H/32), ceil(W/32)).
+
+        With `joint_tokens` (LightViT) the head reads all tokens: (B, C3, image and global tokens, 1).
+        """
+        _, _, x = self.stem(images)  # (B, C1, H/8, W/8)
+        g = self._start_tokens(x)  # (B, C1, 7, 7)
+        for stage in self.stages:
+            x, g = stage(x, g)
+        return self._final(x, g)
+
+    def _final(self, x: Tensor, g: Tensor | None) -> Tensor:
+        return self.norm(join_tokens(x, g) if self.config.joint_tokens and g is not None else x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last normed map (B, C3, H, W) to logits, or with `pre_logits` to the neck's features (B, 1280)."""
+        x = self.neck(x)  # (B, 1280, H, W)
+        if self.global_pool == "avg":
+            x = x.mean((2, 3))
+        if pre_logits or self.num_classes == 0:
+            return x
+        if x.ndim == 4:  # no pooling: classify each position
+            return self.head(self.head_drop(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.head(self.head_drop(x))
+
+    def _start_tokens(self, x: Tensor) -> Tensor | None:
+        return None if self.global_tokens is None else self.global_tokens.expand(x.shape[0], -1, -1, -1)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | tuple[int, ...] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of the five levels (strides 2, 4, 8, 16, 32) that `indices` names, and the final map.
+
+        Args:
+            x: images (B, in_chans, H, W).
+            indices: levels to take: a list, or a number n for the last n; all when None.
+            norm: apply the final norm to the last level.
+            stop_early: compute no further than the last level asked for.
+            output_fmt: `NCHW` is the only one.
+            intermediates_only: leave the final map out.
+        """
+        if output_fmt != "NCHW":
+            raise ConfigError(f"output_fmt is {output_fmt!r}, expected 'NCHW'.")
+        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        half, quarter, x = self.stem(x)
+        taken = {0: half, 1: quarter}
+        g = self._start_tokens(x)
+        for level, stage in enumerate(self.stages, start=2):
+            if stop_early and level > last:
+                break
+            x, g = stage(x, g)
+            taken[level] = self.norm(x) if norm and level == len(self.stages) + 1 else x
+        maps = [taken[level] for level in wanted]
+        return maps if intermediates_only else (self._final(x, g), maps)
+
+    # ---------------------------------------------------------------- what timm asks of a model
+
+    def get_intermediate_layers(self, x: Tensor, n: int | list[int] = 1, norm: bool = True) -> tuple[Tensor, ...]:
+        """The last n maps (or those listed): DINO's name for `forward_intermediates`."""
+        return tuple(self.forward_intermediates(x, n, norm=norm, intermediates_only=True))
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last level in `indices`; returns the levels taken."""
+        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        self.stages = self.stages[: max(0, last - 1)]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.neck = nn.Identity()
+            self.reset_classifier(0, "")
+        return list(wanted)
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier for `num_classes`, or none for 0."""
+        if global_pool is not None:
+            self.global_pool = global_pool
+        like = next(self.parameters())
+        self.num_classes = num_classes
+        self.head = (
+            nn.Linear(self.head_hidden_size, num_classes, device=like.device, dtype=like.dtype)
+            if num_classes
+            else nn.Identity()
+        )
+        self.head.apply(_init)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Regular expressions that group parameters from input to output, for layer decay and freezing."""
+        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)(?:\.blocks\.(\d+)|\.(?:merge|token_merge))"
+        return {"stem": r"^stem|^global_tokens", "blocks": [(blocks, None), (r"^norm|^neck", (99999,))]}
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay leaves alone, beside norms and biases."""
+        tables = {name for name, _ in self.named_parameters() if name.endswith(("local.bias", "attention.bias"))}
+        return {"global_tokens"} | tables
+
+    # ---------------------------------------------------------------- weights and inference
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Fresh weights: truncated normal (0.02) for linears and tokens, torch's own for convolutions and norms."""
+        self.apply(_init)
+        if self.global_tokens is not None:
+            trunc_normal_(self.global_tokens, std=0.02)
+
+    @torch.jit.ignore
+    def fuse(self) -> DualTokenViT:
+        """Merge in place what inference can compute as one, for `eval` only; answers change by rounding alone.
+
+        Returns:
+            This model, in evaluation mode.
+        """
+        from dualtoken.backbone.fuse import fuse
+
+        fuse(self.eval())
+        return self
+
+
+class Stage(nn.Module):
+    """Patch merging (but in the first stage), then the blocks of one resolution; both streams pass through."""
+
+    def __init__(self, config: BackboneConfig, stage: int, drop_path: list[float], device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.grad_checkpointing = False
+        self.merge: nn.Module = nn.Identity()
+        self.token_merge: nn.Module = nn.Identity()
+        if stage > 0:
+            inputs, outputs = config.channels[stage - 1], config.channels[stage]
+            self.merge = PatchMerge(inputs, outputs, **dd)
+            if config.token_shape is not None:
+                self.token_merge = TokenMerge(inputs, outputs, **dd)
+        self.blocks = nn.ModuleList(Block(config, stage, rate, **dd) for rate in drop_path)
+
+    def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x (B, C, H, W) and g (B, C, h, w), or None, to this stage's channels and resolution."""
+        x = self.merge(x)
+        if g is not None:
+            g = self.token_merge(g)
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x, g = checkpoint(block, x, g, use_reentrant=False)
+            else:
+                x, g = block(x, g)
+        return x, g
+
+
+def _init(module: nn.Module) -> None:
+    """Fresh weights of one module."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, (nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, WindowAttention)):
+        module.reset_parameters()

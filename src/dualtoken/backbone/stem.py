@@ -1,0 +1,75 @@
+"""LightViT's stem and residual patch merging."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, pad_to_multiple
+
+
+class ConvNormAct(nn.Sequential):
+    """3 x 3 convolution without bias, batch norm, GELU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, groups: int = 1, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        dd = {"device": device, "dtype": dtype}
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=False, **dd)
+        self.norm = nn.BatchNorm2d(outputs, **dd)
+        self.act = nn.GELU()
+
+
+class Stem(nn.Module):
+    """Image to the first stage's map at stride 8; the maps at strides 2 and 4 are offered as features."""
+
+    def __init__(self, in_chans: int, channels: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        width = channels // 2
+        self.stride2 = nn.Sequential(
+            ConvNormAct(in_chans, width, stride=2, **dd),
+            ConvNormAct(width, width, stride=1, groups=width, **dd),
+            ConvNormAct(width, width, stride=1, groups=width, **dd),
+        )
+        self.stride4 = ConvNormAct(width, width, stride=2, groups=width, **dd)
+        self.proj = nn.Conv2d(width, channels, 3, stride=2, padding=1, **dd)
+        self.norm = ChannelNorm(channels, **dd)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, in_chans, H, W) to maps at strides 2, 4 and 8 with C1/2, C1/2 and C1 channels."""
+        half = self.stride2(images)
+        quarter = self.stride4(half)
+        return half, quarter, self.norm(self.proj(quarter))
+
+
+class PatchMerge(nn.Module):
+    """Halve the image tokens: each 2 x 2 neighbourhood concatenated and projected, plus its projected maximum."""
+
+    def __init__(self, inputs: int, outputs: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.norm = ChannelNorm(4 * inputs, **dd)
+        self.reduction = ChannelLinear(4 * inputs, outputs, bias=False, **dd)
+        self.residual = ChannelLinear(inputs, outputs, bias=False, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', ceil(H/2), ceil(W/2))"""
+        x = pad_to_multiple(x, 2)
+        rows = x.permute(0, 2, 3, 1)  # (B, H, W, C): concatenation in this layout stays channels last
+        quad = [rows[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+        neighbourhood = torch.cat(quad, dim=-1).permute(0, 3, 1, 2)  # (B, 4C, H/2, W/2)
+        return self.reduction(self.norm(neighbourhood)) + self.residual(F.max_pool2d(x, 2))
+
+
+class TokenMerge(nn.Module):
+    """Map the travelling global tokens to the next stage's channels."""
+
+    def __init__(self, inputs: int, outputs: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.norm = ChannelNorm(inputs, device=device, dtype=dtype)
+        self.proj = ChannelLinear(inputs, outputs, bias=False, device=device, dtype=dtype)
+
+    def forward(self, g: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C', h, w)"""
+        return self.proj(self.norm(g))

@@ -1,0 +1,107 @@
+"""Errors that teach: what came, what was expected, what to type next.
+
+Everything a user can get wrong is raised as a `UserError`. The command line prints its message and
+hint without a traceback and exits with code 2; from Python it is an ordinary exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class UserError(Exception):
+    """The user's mistake, or the machine's: `message` says what came and what was expected, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class ImageError(UserError):
+    """A file that cannot become pixels: not an image, truncated, or over a limit."""
+
+
+class DataError(UserError):
+    """A data set that cannot be used: no images, one class only, an unknown layout."""
+
+
+class ConfigError(UserError):
+    """A setting with an unknown name or an impossible value."""
+
+
+class ModelError(UserError):
+    """A model name or model folder that cannot be loaded."""
+
+
+class OutputError(UserError):
+    """A file or folder that cannot be written."""
+
+
+class MissingExtraError(UserError):
+    """A package that this function needs and that is not installed."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `word`, or None when nothing is near."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[matches[0]] if matches else None
+
+
+def unknown_name(kind: str, word: str, choices: Iterable[str]) -> str:
+    """One sentence for an unknown name: the nearest right one, else the list of all.
+
+    >>> unknown_name("key", "epoch", ["epochs", "seed"])
+    "Unknown key 'epoch'. Did you mean 'epochs'?"
+    """
+    choices = list(choices)
+    match = nearest(word, choices)
+    if match is not None:
+        return f"Unknown {kind} {word!r}. Did you mean {match!r}?"
+    return f"Unknown {kind} {word!r}. Known: {', '.join(choices)}."
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional package, or say what to type to get it.
+
+    Raises:
+        MissingExtraError: `module` is not installed; `extra` is the extra of dualtoken that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.split(".")[0]
+        if error.name is None or error.name.split(".")[0] != package:
+            raise  # `module` is there, something that it needs is not: not ours to explain
+        raise MissingExtraError(
+            f"This needs the package {package!r}, which is not installed.",
+            f"Type: pip install 'dualtoken[{extra}]'",
+        ) from None
+
+
+_REASONS = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+def cannot_write(path: object, error: OSError) -> OutputError:
+    """The `OutputError` that explains why `path` could not be written."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(
+        f"Cannot write {str(path)!r}: {reason}.",
+        "Choose another place with --output, or make room there. Nothing half-written was left behind.",
+    )

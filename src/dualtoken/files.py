@@ -1,0 +1,73 @@
+"""Writing so that nothing is ever half-written: to a temporary name beside the target, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dualtoken.errors import OutputError, cannot_write
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file name; on success it becomes `path`, on any error it is removed.
+
+    Parents are made as needed. The suffix is kept, so that writers which look at it (matplotlib,
+    pillow) do the right thing.
+
+    Raises:
+        OutputError: the place cannot be written (full, read-only, not permitted).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all; NaN is refused, JSON has none."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Make the folder `path` if needed and prove that a file can be written there.
+
+    Called before long work, so that a read-only or full disk is found at the start and not at the end.
+
+    Raises:
+        OutputError: it is a file, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{str(path)!r} is a file, but a folder is to be written there.", "Choose another --output.")
+    made = not path.exists()
+    probe = path / f".probe-{secrets.token_hex(4)}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(os.urandom(4096))
+    except OSError as error:
+        if made and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        raise cannot_write(path, error) from error
+    finally:
+        if path.is_dir():
+            probe.unlink(missing_ok=True)
+    return path

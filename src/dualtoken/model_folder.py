@@ -1,0 +1,209 @@
+"""What a trained model IS on disk: a folder with `model.safetensors` and `config.json`. Never a pickle.
+
+`config.json` follows timm's hub layout (`architecture`, `num_classes`, `label_names`, `model_args`,
+`pretrained_cfg`), so `timm.create_model("local-dir:FOLDER")` loads it too. What timm has no place for
+stands under the one key `dualtoken`. Pre-processing stands only in `pretrained_cfg`, under timm's names.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dualtoken.errors import ModelError, UserError
+from dualtoken.files import atomic_path, write_json
+from dualtoken.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+FORMAT = 1
+
+
+@dataclass
+class ModelConfig:
+    """Everything about a trained model but its weights.
+
+    Attributes:
+        architecture: a name of timm's registry, ours or any other.
+        classes: class names in the order of the logits.
+        preprocessing: from an RGB image to the network's input.
+        task: a key of `dualtoken.tasks.TASKS`.
+        model_args: keyword arguments of `timm.create_model` beyond the name and the number of classes.
+        temperature: the logits are divided by it before the softmax; fitted on validation images.
+        metrics: what was measured at the end of training, with its split.
+        provenance: data fingerprint, settings, seed, command, versions.
+    """
+
+    architecture: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    task: str = "classification"
+    model_args: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `config.json`."""
+        preprocessing = self.preprocessing.to_dict()
+        height, width = preprocessing.pop("image_size")
+        return {
+            "architecture": self.architecture,
+            "num_classes": len(self.classes),
+            "label_names": list(self.classes),
+            "model_args": self.model_args,
+            "pretrained_cfg": {
+                "input_size": [len(self.preprocessing.mean), height, width],
+                **preprocessing,
+                "num_classes": len(self.classes),
+            },
+            "dualtoken": {
+                "format": FORMAT,
+                "task": self.task,
+                "temperature": self.temperature,
+                "metrics": self.metrics,
+                "provenance": self.provenance,
+            },
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_json`; a missing key raises KeyError."""
+        pretrained, ours = content["pretrained_cfg"], content["dualtoken"]
+        return cls(
+            architecture=content["architecture"],
+            classes=tuple(content["label_names"]),
+            preprocessing=Preprocessing.from_dict(
+                {"image_size": pretrained["input_size"][1:]}
+                | {key: pretrained[key] for key in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
+            ),
+            task=ours["task"],
+            model_args=content["model_args"],
+            temperature=ours["temperature"],
+            metrics=ours["metrics"],
+            provenance=ours["provenance"],
+        )
+
+
+def is_model_folder(path: str | Path) -> bool:
+    """Whether `path` holds both files of a model."""
+    path = Path(path)
+    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+
+def save_model(model: nn.Module, config: ModelConfig, folder: str | Path) -> None:
+    """Write `model` and `config` into `folder`, each file whole or not at all.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    save_weights(model, Path(folder) / WEIGHTS)
+    write_json(Path(folder) / CONFIG, config.to_json())
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the weights of `model` as one safetensors file, on the CPU and contiguous."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(state, temporary, metadata={"format": "pt"})
+        except Exception as error:  # safetensors' own error type hides the errno in its text
+            raise OSError(_errno_in(error), str(error)) from error
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """Read `config.json` of a model folder.
+
+    Raises:
+        ModelError: no such folder, a file is missing, or the content cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(
+            f"There is no model folder {str(folder)!r}.",
+            "A model folder is what `dualtoken train DATA --output FOLDER` writes.",
+        )
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+            raise ModelError(
+                f"The model folder {str(folder)!r} has no {name} (found: {found}).",
+                "Copy the whole folder that `dualtoken train` wrote.",
+            )
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        version = content["dualtoken"]["format"]
+        if version > FORMAT:
+            raise ModelError(
+                f"{str(folder / CONFIG)!r} has format {version}, this version reads up to {FORMAT}.",
+                "Type: pip install --upgrade dualtoken",
+            )
+        return ModelConfig.from_json(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{str(folder / CONFIG)!r} is not a model's config: {error!r}.") from error
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """The network that `config` describes, with fresh weights, in evaluation mode."""
+    from dualtoken.backbone import create_model
+
+    model = create_model(
+        config.architecture,
+        num_classes=len(config.classes),
+        in_chans=len(config.preprocessing.mean),
+        **config.model_args,
+    )
+    return model.eval()
+
+
+def load_model(folder: str | Path) -> tuple[nn.Module, ModelConfig]:
+    """Read a model folder: the network in evaluation mode on the CPU, and its config.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the weights do not fit the architecture.
+    """
+    config = load_config(folder)
+    model = build_model(config)
+    load_weights(model, Path(folder) / WEIGHTS)
+    return model, config
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Read a safetensors file into `model`, strictly.
+
+    Raises:
+        ModelError: the file is damaged or its tensors do not fit; the message lists what differs.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+        model.load_state_dict(state)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{str(path)!r} cannot be read as safetensors: {error}.") from error
+    except RuntimeError as error:
+        raise ModelError(f"The weights in {str(path)!r} do not fit the architecture. {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides a number, for a model's provenance and a benchmark's rows."""
+    packages = ("dualtoken", "torch", "torchvision", "timm", "numpy", "pillow")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+
+
+def _errno_in(error: Exception) -> int:
+    """The errno that safetensors prints as `(os error 28)`, or 0."""
+    if isinstance(error, UserError):
+        raise error
+    _, found, rest = str(error).partition("os error ")
+    return int(rest.split(")")[0]) if found and rest.split(")")[0].isdigit() else 0
