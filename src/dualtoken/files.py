@@ -57,7 +57,9 @@ def writable_folder(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
-        raise OutputError(f"{str(path)!r} is a file, but a folder is to be written there.", "Choose another --output.")
+        raise OutputError(
+            f"{str(path)!r} is a file, but a folder is to be written there.", "Choose another --output."
+        )
     made = not path.exists()
     probe = path / f".probe-{secrets.token_hex(4)}"
     try:

@@ -51,7 +51,9 @@ class Preprocessing:
         if self.crop_mode not in ("center", "squash"):
             raise ConfigError(f"crop_mode is {self.crop_mode!r}, expected 'center' or 'squash'.")
         if self.interpolation not in _FILTERS:
-            raise ConfigError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(_FILTERS)}.")
+            raise ConfigError(
+                f"interpolation is {self.interpolation!r}, expected one of {', '.join(_FILTERS)}."
+            )
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ConfigError(f"mean {self.mean} and std {self.std} must both have 1 or 3 numbers.")
 

@@ -64,8 +64,12 @@ class BiDimAttention(nn.Module):
         self.local_reduce = ChannelLinear(channels, self.reduced, **dd)
         self.act = nn.GELU()
         self.channel_select = ChannelLinear(self.reduced, channels, **dd)
-        self.spatial_local = ChannelLinear(self.reduced, 1, **dd)  # one linear over both, applied in two parts:
-        self.spatial_global = ChannelLinear(self.reduced, 1, bias=False, **dd)  # the global part is one position
+        self.spatial_local = ChannelLinear(
+            self.reduced, 1, **dd
+        )  # one linear over both, applied in two parts:
+        self.spatial_global = ChannelLinear(
+            self.reduced, 1, bias=False, **dd
+        )  # the global part is one position
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)"""
@@ -73,5 +77,7 @@ class BiDimAttention(nn.Module):
         x_global = self.act(self.global_reduce(normed.mean((2, 3), keepdim=True)))  # (B, C/4, 1, 1)
         x_local = self.act(self.local_reduce(normed))  # (B, C/4, H, W)
         channel_gate = torch.sigmoid(self.channel_select(x_global))  # (B, C, 1, 1)
-        spatial_gate = torch.sigmoid(self.spatial_local(x_local) + self.spatial_global(x_global))  # (B, 1, H, W)
+        spatial_gate = torch.sigmoid(
+            self.spatial_local(x_local) + self.spatial_global(x_global)
+        )  # (B, 1, H, W)
         return x * channel_gate * spatial_gate

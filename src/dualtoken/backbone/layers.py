@@ -6,13 +6,12 @@ rows of C numbers, and no copy is made between a convolution and a linear.
 Legend: B batch, C channels, H W image-token grid, h w global-token grid, N = H * W, nh heads, hd channels a head.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from timm.layers import register_notrace_function, trunc_normal_
 from torch import Tensor, nn
 
+# Annotations stay objects here (no __future__ import): TorchScript reads the class-level one of WindowAttention.
 EPSILON = 1e-6  # of every LayerNorm, as in LightViT
 
 
@@ -102,7 +101,9 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads, self.window = heads, window
         self.bias = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads, device=device, dtype=dtype))
-        self.register_buffer("index", torch.empty(window**4, device=device, dtype=torch.long), persistent=False)
+        self.register_buffer(
+            "index", torch.empty(window**4, device=device, dtype=torch.long), persistent=False
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -115,21 +116,22 @@ class WindowAttention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Maps q, k, v (B, C, H, W), each side a multiple of the window, to (B, C, H, W)."""
         batch, channels, height, width = q.shape
-        area = self.window**2
-        bias = self.bias[self.index].unflatten(0, (area, area)).permute(2, 0, 1)  # (nh, area, area)
-        x = F.scaled_dot_product_attention(self._split(q), self._split(k), self._split(v), attn_mask=bias[None])
-        x = x.transpose(1, 2).reshape(
-            batch, height // self.window, width // self.window, self.window, self.window, channels
-        )
+        window = self.window
+        area = window * window
+        bias = self.bias[self.index].view(area, area, self.heads).permute(2, 0, 1)  # (nh, area, area)
+        x = F.scaled_dot_product_attention(self._split(q), self._split(k), self._split(v), attn_mask=bias)
+        x = x.transpose(2, 3).reshape(batch, height // window, width // window, window, window, channels)
         return x.transpose(2, 3).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def _split(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B * windows, nh, area, hd)."""
+        """(B, C, H, W) to (B, windows, nh, area, hd)"""
         batch, channels, height, width = x.shape
         window = self.window
-        x = x.permute(0, 2, 3, 1).reshape(batch, height // window, window, width // window, window, channels)
-        x = x.transpose(2, 3).reshape(-1, window * window, self.heads, channels // self.heads)
-        return x.transpose(1, 2)
+        rows, columns = height // window, width // window
+        x = x.permute(0, 2, 3, 1).reshape(batch, rows, window, columns, window, channels).transpose(2, 3)
+        return x.reshape(
+            batch, rows * columns, window * window, self.heads, channels // self.heads
+        ).transpose(2, 3)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -189,3 +191,4 @@ def _overlap(size: int, cells: int, like: Tensor) -> Tensor:
 register_notrace_function(pad_to_multiple)
 register_notrace_function(area_resize)
 register_notrace_function(halve)
+register_notrace_function(chunk_channels)

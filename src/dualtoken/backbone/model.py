@@ -70,6 +70,7 @@ class DualTokenViT(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.config = config
         self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
+        self.joint_tokens = config.joint_tokens
         self.grad_checkpointing = False
 
         self.stem = Stem(in_chans, config.channels[0], **dd)
@@ -119,18 +120,19 @@ class DualTokenViT(nn.Module):
         return self._final(x, g)
 
     def _final(self, x: Tensor, g: Tensor | None) -> Tensor:
-        return self.norm(join_tokens(x, g) if self.config.joint_tokens and g is not None else x)
+        return self.norm(join_tokens(x, g) if self.joint_tokens and g is not None else x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last normed map (B, C3, H, W) to logits, or with `pre_logits` to the neck's features (B, 1280)."""
         x = self.neck(x)  # (B, 1280, H, W)
-        if self.global_pool == "avg":
-            x = x.mean((2, 3))
+        pooled = self.global_pool == "avg"
+        if pooled:
+            x = x.mean((2, 3))  # (B, 1280)
         if pre_logits or self.num_classes == 0:
             return x
-        if x.ndim == 4:  # no pooling: classify each position
-            return self.head(self.head_drop(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return self.head(self.head_drop(x))
+        x = self.head_drop(x)
+        # Without pooling each position is classified: (B, num_classes, H, W).
+        return self.head(x) if pooled else self.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _start_tokens(self, x: Tensor) -> Tensor | None:
         return None if self.global_tokens is None else self.global_tokens.expand(x.shape[0], -1, -1, -1)
@@ -170,7 +172,9 @@ class DualTokenViT(nn.Module):
 
     # ---------------------------------------------------------------- what timm asks of a model
 
-    def get_intermediate_layers(self, x: Tensor, n: int | list[int] = 1, norm: bool = True) -> tuple[Tensor, ...]:
+    def get_intermediate_layers(
+        self, x: Tensor, n: int | list[int] = 1, norm: bool = True
+    ) -> tuple[Tensor, ...]:
         """The last n maps (or those listed): DINO's name for `forward_intermediates`."""
         return tuple(self.forward_intermediates(x, n, norm=norm, intermediates_only=True))
 
@@ -215,14 +219,24 @@ class DualTokenViT(nn.Module):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that group parameters from input to output, for layer decay and freezing."""
-        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)(?:\.blocks\.(\d+)|\.(?:merge|token_merge))"
-        return {"stem": r"^stem|^global_tokens", "blocks": [(blocks, None), (r"^norm|^neck", (99999,))]}
+        stage = r"^stages\.(\d+)"
+        blocks = (
+            [(stage, None)]
+            if coarse
+            else [
+                (stage + r"\.(?:merge|token_merge)", (0,)),
+                (stage + r"\.blocks\.(\d+)", None),
+            ]
+        )
+        return {"stem": r"^stem|^global_tokens", "blocks": [*blocks, (r"^norm|^neck", (99999,))]}
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, beside norms and biases."""
-        tables = {name for name, _ in self.named_parameters() if name.endswith(("local.bias", "attention.bias"))}
-        return {"global_tokens"} | tables
+        tables = {
+            name for name, _ in self.named_parameters() if name.endswith(("local.bias", "attention.bias"))
+        }
+        return tables if self.global_tokens is None else tables | {"global_tokens"}
 
     # ---------------------------------------------------------------- weights and inference
 
@@ -249,7 +263,9 @@ class DualTokenViT(nn.Module):
 class Stage(nn.Module):
     """Patch merging (but in the first stage), then the blocks of one resolution; both streams pass through."""
 
-    def __init__(self, config: BackboneConfig, stage: int, drop_path: list[float], device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self, config: BackboneConfig, stage: int, drop_path: list[float], device=None, dtype=None
+    ) -> None:  # type: ignore[no-untyped-def]
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.grad_checkpointing = False

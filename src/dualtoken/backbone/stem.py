@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,7 +11,9 @@ from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, pad_to_multipl
 class ConvNormAct(nn.Sequential):
     """3 x 3 convolution without bias, batch norm, GELU."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, groups: int = 1, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, groups: int = 1, device=None, dtype=None
+    ) -> None:  # type: ignore[no-untyped-def]
         dd = {"device": device, "dtype": dtype}
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=False, **dd)
@@ -56,9 +57,8 @@ class PatchMerge(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', ceil(H/2), ceil(W/2))"""
         x = pad_to_multiple(x, 2)
-        rows = x.permute(0, 2, 3, 1)  # (B, H, W, C): concatenation in this layout stays channels last
-        quad = [rows[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        neighbourhood = torch.cat(quad, dim=-1).permute(0, 3, 1, 2)  # (B, 4C, H/2, W/2)
+        quads = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H/2, 2, W/2, 2, C)
+        neighbourhood = quads.permute(0, 1, 3, 4, 2, 5).flatten(3).permute(0, 3, 1, 2)  # (B, 4C, H/2, W/2)
         return self.reduction(self.norm(neighbourhood)) + self.residual(F.max_pool2d(x, 2))
 
 

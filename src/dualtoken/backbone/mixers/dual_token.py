@@ -103,10 +103,14 @@ class PositionAwareTokens(nn.Module):
         dd = {"device": device, "dtype": dtype}
         channels, heads = config.channels[stage], config.heads[stage]
         steps = len(config.channels) - 1 - stage  # 28 -> 14 -> 7, 14 -> 7, 7 at 224 pixels
-        self.downsample = Downsample(channels, steps if config.downsample == "stepwise" else 0, config.token_grid, **dd)
+        self.downsample = Downsample(
+            channels, steps if config.downsample == "stepwise" else 0, config.token_grid, **dd
+        )
         self.aggregate = SelfAttention(channels, heads, drop_path, **dd)
         fuse = {"position": partial(WeightedSum, config.token_weight), "none": WithoutTokens}
-        self.fuse = fuse.get(config.global_tokens, partial(CrossAttention, channels, heads, drop_path, **dd))()
+        self.fuse = fuse.get(
+            config.global_tokens, partial(CrossAttention, channels, heads, drop_path, **dd)
+        )()
         height, width = config.token_shape or (config.token_grid, config.token_grid)
         mlp = {
             "mix": partial(MixMlp, channels, height * width, drop_path, **dd),
@@ -133,7 +137,9 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, steps: int, grid: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
         super().__init__()
         self.grid = grid
-        self.steps = nn.ModuleList(DownsampleStep(channels, grid, device=device, dtype=dtype) for _ in range(steps))
+        self.steps = nn.ModuleList(
+            DownsampleStep(channels, grid, device=device, dtype=dtype) for _ in range(steps)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, grid, grid)"""
@@ -181,7 +187,8 @@ class WeightedSum(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, g: Tensor, aggregated: Tensor) -> Tensor:
+    def forward(self, g: Tensor | None, aggregated: Tensor) -> Tensor:
+        assert g is not None
         return torch.lerp(aggregated, g, self.weight)
 
 
@@ -198,7 +205,8 @@ class CrossAttention(nn.Module):
         self.kv = ChannelLinear(channels, 2 * channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, g: Tensor, aggregated: Tensor) -> Tensor:
+    def forward(self, g: Tensor | None, aggregated: Tensor) -> Tensor:
+        assert g is not None
         k, v = chunk_channels(self.kv(self.norm_x(aggregated)), 2)
         return g + self.drop_path(attend(self.q(self.norm_g(g)), k, v, self.heads))
 

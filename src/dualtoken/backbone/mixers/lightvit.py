@@ -6,7 +6,14 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from dualtoken.backbone.config import BackboneConfig
-from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, WindowAttention, attend, chunk_channels, pad_to_multiple
+from dualtoken.backbone.layers import (
+    ChannelLinear,
+    ChannelNorm,
+    WindowAttention,
+    attend,
+    chunk_channels,
+    pad_to_multiple,
+)
 
 
 class LightViTMixer(nn.Module):
@@ -28,8 +35,9 @@ class LightViTMixer(nn.Module):
         self.proj = ChannelLinear(channels, channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (B, C, H, W) and g (B, C, 1, tokens) to the same shapes."""
+        assert g is not None
         height, width = x.shape[2], x.shape[3]
         qkv = self.qkv(pad_to_multiple(self.norm(x), self.local.window))
         q, k, v = chunk_channels(qkv, 3)
