@@ -51,9 +51,7 @@ class Preprocessing:
         if self.crop_mode not in ("center", "squash"):
             raise ConfigError(f"crop_mode is {self.crop_mode!r}, expected 'center' or 'squash'.")
         if self.interpolation not in _FILTERS:
-            raise ConfigError(
-                f"interpolation is {self.interpolation!r}, expected one of {', '.join(_FILTERS)}."
-            )
+            raise ConfigError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(_FILTERS)}.")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ConfigError(f"mean {self.mean} and std {self.std} must both have 1 or 3 numbers.")
 
@@ -73,9 +71,9 @@ class Preprocessing:
     def normalise(self, image: Image.Image) -> NDArray[np.float32]:
         """An RGB image to float32 (3, height, width), or (1, height, width) where mean has one number."""
         grey = len(self.mean) == 1
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         pixels = np.asarray(image.convert("L") if grey else image, dtype=np.float32)
-        pixels = pixels.reshape(image.height, image.width, -1) / np.float32(255)
-        pixels = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        pixels = (pixels.reshape(image.height, image.width, -1) / np.float32(255) - mean) / std
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
@@ -89,4 +87,5 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)

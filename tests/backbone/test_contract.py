@@ -11,9 +11,7 @@ from dualtoken.backbone.config import CHOICES
 from dualtoken.backbone.mixers import MIXERS
 
 SMALL = {"channels": (16, 32, 64), "depths": (1, 2, 1), "heads": (1, 2, 4), "neck": 32}
-SWITCHES = {
-    f"{key}={value}": {key: value} for key, values in CHOICES.items() for value in values if key != "mixer"
-}
+SWITCHES = {f"{key}={value}": {key: value} for key, values in CHOICES.items() for value in values if key != "mixer"}
 CASES = {
     **SWITCHES,
     "token_grid=3": {"token_grid": 3},
@@ -36,9 +34,9 @@ def images(*size: int, channels: int = 3, batch: int = 2) -> torch.Tensor:
 
 
 def test_every_mixer_has_a_case():
-    assert {
-        (BackboneConfig() if "mixer" not in c else BackboneConfig(**c)).mixer for c in CASES.values()
-    } == set(MIXERS)
+    assert {(BackboneConfig() if "mixer" not in c else BackboneConfig(**c)).mixer for c in CASES.values()} == set(
+        MIXERS
+    )
 
 
 # ---------------------------------------------------------------- every case
@@ -151,9 +149,7 @@ def test_groups_and_decay_name_every_parameter(case):
     names = {name for name, _ in model.named_parameters()}
     assert model.no_weight_decay() <= names
     for coarse in (False, True):
-        grouped = [
-            name for group in group_parameters(model, model.group_matcher(coarse)).values() for name in group
-        ]
+        grouped = [name for group in group_parameters(model, model.group_matcher(coarse)).values() for name in group]
         assert sorted(grouped) == sorted(names)
     assert param_groups_layer_decay(model, layer_decay=0.7)
 
@@ -248,7 +244,7 @@ def test_registered_with_matching_config(name):
     parameters = dict(model.named_parameters())
     assert cfg["first_conv"] + ".weight" in parameters
     assert cfg["classifier"] + ".weight" in parameters
-    height, width = cfg["pool_size"]
+    height, _width = cfg["pool_size"]
     with torch.inference_mode():
         assert model(images(64, 64)).shape == (2, 3)
     assert model.feature_info[-1]["reduction"] * height == cfg["input_size"][1]
@@ -258,9 +254,7 @@ def test_registered_with_matching_config(name):
 def test_seed_decides_the_weights():
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return (
-            create_model("dualtoken_vit_t_mix", **SMALL).stages[0].blocks[0].mixer.local.pointwise.fc1.weight
-        )
+        return create_model("dualtoken_vit_t_mix", **SMALL).stages[0].blocks[0].mixer.local.pointwise.fc1.weight
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
@@ -271,17 +265,13 @@ def test_prune_keeps_what_is_asked_for():
     expected = model.forward_intermediates(images(64, 64), [3], intermediates_only=True)
     assert model.prune_intermediate_layers([3]) == [3]
     assert len(model.stages) == 2
-    torch.testing.assert_close(
-        model.forward_intermediates(images(64, 64), [3], intermediates_only=True), expected
-    )
+    torch.testing.assert_close(model.forward_intermediates(images(64, 64), [3], intermediates_only=True), expected)
 
 
 def test_drop_path_grows_with_depth():
     model = make(SMALL | {"depths": (2, 2, 2)}, drop_path_rate=0.5)
     rates = [
-        getattr(block.feed_forward.drop_path, "drop_prob", 0.0)
-        for stage in model.stages
-        for block in stage.blocks
+        getattr(block.feed_forward.drop_path, "drop_prob", 0.0) for stage in model.stages for block in stage.blocks
     ]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
 

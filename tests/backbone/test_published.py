@@ -34,16 +34,12 @@ def test_parameters_and_macs(name):
     assert macs == pytest.approx(RECONSTRUCTION[name][1], abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("name", "mparams"), [("lightvit_t", 9.378), ("lightvit_s", 19.200), ("lightvit_b", 35.196)]
-)
+@pytest.mark.parametrize(("name", "mparams"), [("lightvit_t", 9.378), ("lightvit_s", 19.200), ("lightvit_b", 35.196)])
 def test_lightvit_has_the_authors_parameters_to_the_thousand(name, mparams):
     assert round(measure(name)[0], 3) == mparams
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, variant in VARIANTS.items() if variant.gmacs and "dual" in name]
-)
+@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.gmacs and "dual" in name])
 def test_macs_round_to_the_published_flops(name):
     assert round(measure(name)[1], 1) == VARIANTS[name].gmacs
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -14,11 +16,8 @@ from dualtoken.backbone.mixers import MIXERS
 class Block(nn.Module):
     """x, g = mixer(x, g); x = x + BiDim(FFN(norm(x))). It never asks which mixer it holds."""
 
-    def __init__(  # type: ignore[no-untyped-def]
-        self, config: BackboneConfig, stage: int, drop_path: float = 0.0, device=None, dtype=None
-    ) -> None:
+    def __init__(self, config: BackboneConfig, stage: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         channels = config.channels[stage]
         self.mixer = MIXERS[config.mixer](config, stage, drop_path, **dd)
         self.joint_tokens = config.joint_tokens
@@ -37,9 +36,8 @@ class Block(nn.Module):
 class FeedForward(nn.Module):
     """x + BiDim(FFN(norm(x)))"""
 
-    def __init__(self, channels: int, hidden: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, hidden: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.norm = ChannelNorm(channels, **dd)
         self.mlp = Mlp(channels, hidden, **dd)
         self.attention = BiDimAttention(channels, **dd)
@@ -55,21 +53,16 @@ class BiDimAttention(nn.Module):
     The channel gate reads the mean over positions, the spatial gate both that mean and the position itself.
     """
 
-    def __init__(self, channels: int, ratio: float = 0.25, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, ratio: float = 0.25, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.reduced = int(channels * ratio)
         self.norm = ChannelNorm(channels, **dd)
         self.global_reduce = ChannelLinear(channels, self.reduced, **dd)
         self.local_reduce = ChannelLinear(channels, self.reduced, **dd)
         self.act = nn.GELU()
         self.channel_select = ChannelLinear(self.reduced, channels, **dd)
-        self.spatial_local = ChannelLinear(
-            self.reduced, 1, **dd
-        )  # one linear over both, applied in two parts:
-        self.spatial_global = ChannelLinear(
-            self.reduced, 1, bias=False, **dd
-        )  # the global part is one position
+        self.spatial_local = ChannelLinear(self.reduced, 1, **dd)  # one linear over both, applied in two parts:
+        self.spatial_global = ChannelLinear(self.reduced, 1, bias=False, **dd)  # the global part is one position
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)"""
@@ -77,7 +70,5 @@ class BiDimAttention(nn.Module):
         x_global = self.act(self.global_reduce(normed.mean((2, 3), keepdim=True)))  # (B, C/4, 1, 1)
         x_local = self.act(self.local_reduce(normed))  # (B, C/4, H, W)
         channel_gate = torch.sigmoid(self.channel_select(x_global))  # (B, C, 1, 1)
-        spatial_gate = torch.sigmoid(
-            self.spatial_local(x_local) + self.spatial_global(x_global)
-        )  # (B, 1, H, W)
+        spatial_gate = torch.sigmoid(self.spatial_local(x_local) + self.spatial_global(x_global))  # (B, 1, H, W)
         return x * channel_gate * spatial_gate

@@ -64,22 +64,16 @@ class BackboneConfig:
                 )
         for name, most in {"token_grid": 32, "normal_tokens": 1024}.items():
             if not 1 <= getattr(self, name) <= most:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}, expected a whole number from 1 to {most}."
-                )
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected a whole number from 1 to {most}.")
         if not 0 <= self.token_weight <= 1:
             raise ConfigError(f"token_weight is {self.token_weight}, expected a number from 0 to 1.")
         stages = len(self.channels)
         for name in ("depths", "heads", "ffn_ratios"):
             if len(getattr(self, name)) != stages:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}, expected {stages} numbers, one per stage."
-                )
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected {stages} numbers, one per stage.")
         for channels, heads in zip(self.channels, self.heads, strict=True):
             if channels % heads or channels % 2:
-                raise ConfigError(
-                    f"A stage has {channels} channels, expected an even multiple of its {heads} heads."
-                )
+                raise ConfigError(f"A stage has {channels} channels, expected an even multiple of its {heads} heads.")
 
     @property
     def token_shape(self) -> tuple[int, int] | None:

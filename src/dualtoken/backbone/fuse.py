@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dualtoken.backbone.layers import ChannelLinear, ChannelNorm
+from dualtoken.backbone.mixers.dual_token import DownsampleStep
 from dualtoken.backbone.stem import ConvNormAct
 
 if TYPE_CHECKING:
@@ -16,8 +15,15 @@ if TYPE_CHECKING:
 
 
 def fuse(model: DualTokenViT) -> None:
-    """Merge in place: batch norms into convolutions."""
+    """Merge in place, in evaluation mode.
+
+    - Batch norms go into the convolutions before them.
+    - Averages move before point-wise convolutions: both are linear and the average's weights sum to one,
+      so the answer stays and the convolution has a quarter of the positions.
+    """
     for module in model.modules():
         if isinstance(module, ConvNormAct) and isinstance(module.norm, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
+        elif isinstance(module, DownsampleStep):
+            module.pool_first = True

@@ -6,6 +6,8 @@ rows of C numbers, and no copy is made between a convolution and a linear.
 Legend: B batch, C channels, H W image-token grid, h w global-token grid, N = H * W, nh heads, hd channels a head.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.layers import register_notrace_function, trunc_normal_
@@ -18,8 +20,8 @@ EPSILON = 1e-6  # of every LayerNorm, as in LightViT
 class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map."""
 
-    def __init__(self, channels: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
-        super().__init__(channels, eps=EPSILON, device=device, dtype=dtype)
+    def __init__(self, channels: int, **dd: Any) -> None:
+        super().__init__(channels, eps=EPSILON, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
@@ -44,11 +46,11 @@ class TokenLinear(nn.Linear):
 class Mlp(nn.Module):
     """Linear, GELU, Linear over the channels of a map."""
 
-    def __init__(self, channels: int, hidden: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, hidden: int, **dd: Any) -> None:
         super().__init__()
-        self.fc1 = ChannelLinear(channels, hidden, device=device, dtype=dtype)
+        self.fc1 = ChannelLinear(channels, hidden, **dd)
         self.act = nn.GELU()
-        self.fc2 = ChannelLinear(hidden, channels, device=device, dtype=dtype)
+        self.fc2 = ChannelLinear(hidden, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
@@ -97,13 +99,11 @@ class WindowAttention(nn.Module):
 
     index: Tensor
 
-    def __init__(self, heads: int, window: int = 7, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, heads: int, window: int = 7, **dd: Any) -> None:
         super().__init__()
         self.heads, self.window = heads, window
-        self.bias = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads, device=device, dtype=dtype))
-        self.register_buffer(
-            "index", torch.empty(window**4, device=device, dtype=torch.long), persistent=False
-        )
+        self.bias = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads, **dd))
+        self.register_buffer("index", torch.empty(window**4, **dd | {"dtype": torch.long}), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -129,9 +129,7 @@ class WindowAttention(nn.Module):
         window = self.window
         rows, columns = height // window, width // window
         x = x.permute(0, 2, 3, 1).reshape(batch, rows, window, columns, window, channels).transpose(2, 3)
-        return x.reshape(
-            batch, rows * columns, window * window, self.heads, channels // self.heads
-        ).transpose(2, 3)
+        return x.reshape(batch, rows * columns, window * window, self.heads, channels // self.heads).transpose(2, 3)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -174,9 +172,9 @@ def halve(x: Tensor, least: int) -> Tensor:
 
 
 def _halved(size: int, least: int) -> int:
-    if torch.jit.is_scripting() or isinstance(size, int):
-        return max(size // 2, min(size, least))
-    return torch.sym_max(size // 2, torch.sym_min(size, least))
+    if not torch.jit.is_scripting() and isinstance(size, torch.SymInt):  # type: ignore[attr-defined]
+        return torch.sym_max(size // 2, torch.sym_min(size, least))
+    return max(size // 2, min(size, least))
 
 
 def _overlap(size: int, cells: int, like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ Legend: B batch, C channels, H W image-token grid, h w global-token grid.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import trunc_normal_
@@ -41,7 +41,7 @@ class DualTokenViT(nn.Module):
         num_classes: outputs of the classifier; 0 for none.
         global_pool: `avg` for the mean over positions, or an empty string for none.
         drop_rate: dropout before the classifier, in [0, 1).
-        drop_path_rate: probability of dropping a residual branch in the last block, in [0, 1); the others linearly less.
+        drop_path_rate: probability of dropping a residual branch in the last block, in [0, 1); less in those before.
         output_stride: 32, the only one.
 
     Raises:
@@ -85,8 +85,8 @@ class DualTokenViT(nn.Module):
             self.stages.append(Stage(config, stage, rates[first : first + config.depths[stage]], **dd))
 
         self.num_features, self.head_hidden_size = config.channels[-1], config.neck
-        self.norm = ChannelNorm(self.num_features, **dd)
-        self.neck = nn.Sequential(
+        self.norm: nn.Module = ChannelNorm(self.num_features, **dd)
+        self.neck: nn.Module = nn.Sequential(
             ChannelLinear(self.num_features, config.neck, **dd), ChannelNorm(config.neck, **dd), nn.GELU()
         )
         self.head_drop = nn.Dropout(drop_rate)
@@ -172,11 +172,9 @@ class DualTokenViT(nn.Module):
 
     # ---------------------------------------------------------------- what timm asks of a model
 
-    def get_intermediate_layers(
-        self, x: Tensor, n: int | list[int] = 1, norm: bool = True
-    ) -> tuple[Tensor, ...]:
+    def get_intermediate_layers(self, x: Tensor, n: int | list[int] = 1, norm: bool = True) -> tuple[Tensor, ...]:
         """The last n maps (or those listed): DINO's name for `forward_intermediates`."""
-        return tuple(self.forward_intermediates(x, n, norm=norm, intermediates_only=True))
+        return tuple(cast(list[Tensor], self.forward_intermediates(x, n, norm=norm, intermediates_only=True)))
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -213,7 +211,7 @@ class DualTokenViT(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
         for stage in self.stages:
-            stage.grad_checkpointing = enable
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
@@ -233,9 +231,7 @@ class DualTokenViT(nn.Module):
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, beside norms and biases."""
-        tables = {
-            name for name, _ in self.named_parameters() if name.endswith(("local.bias", "attention.bias"))
-        }
+        tables = {name for name, _ in self.named_parameters() if name.endswith(("local.bias", "attention.bias"))}
         return tables if self.global_tokens is None else tables | {"global_tokens"}
 
     # ---------------------------------------------------------------- weights and inference
@@ -263,11 +259,8 @@ class DualTokenViT(nn.Module):
 class Stage(nn.Module):
     """Patch merging (but in the first stage), then the blocks of one resolution; both streams pass through."""
 
-    def __init__(
-        self, config: BackboneConfig, stage: int, drop_path: list[float], device=None, dtype=None
-    ) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, config: BackboneConfig, stage: int, drop_path: list[float], **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.grad_checkpointing = False
         self.merge: nn.Module = nn.Identity()
         self.token_merge: nn.Module = nn.Identity()
@@ -284,7 +277,7 @@ class Stage(nn.Module):
         if g is not None:
             g = self.token_merge(g)
         for block in self.blocks:
-            if self.grad_checkpointing and not torch.jit.is_scripting():
+            if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
                 x, g = checkpoint(block, x, g, use_reentrant=False)
             else:
                 x, g = block(x, g)

@@ -33,15 +33,11 @@ def _cfg(paper: str) -> dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs(
-    {f"{name}.untrained": _cfg(variant.paper) for name, variant in VARIANTS.items()}
-)
+default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg(variant.paper) for name, variant in VARIANTS.items()})
 
 
 def _create(name: str, pretrained: bool, **kwargs: Any) -> DualTokenViT:
-    switches = {
-        field.name: kwargs.pop(field.name) for field in fields(BackboneConfig) if field.name in kwargs
-    }
+    switches = {field.name: kwargs.pop(field.name) for field in fields(BackboneConfig) if field.name in kwargs}
     model: DualTokenViT = build_model_with_cfg(
         DualTokenViT,
         name,
@@ -60,9 +56,7 @@ def _register(name: str) -> None:
         return _create(name, pretrained, **kwargs)
 
     entry.__name__ = entry.__qualname__ = name
-    entry.__doc__ = (
-        f"`{name}` of the VARIANTS table. Keyword arguments: those of DualTokenViT and of BackboneConfig."
-    )
+    entry.__doc__ = f"`{name}` of the VARIANTS table. Keyword arguments: those of DualTokenViT and of BackboneConfig."
     setattr(sys.modules[__name__], name, register_model(entry))
 
 

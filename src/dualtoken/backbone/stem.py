@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,22 +13,18 @@ from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, pad_to_multipl
 class ConvNormAct(nn.Sequential):
     """3 x 3 convolution without bias, batch norm, GELU."""
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, groups: int = 1, device=None, dtype=None
-    ) -> None:  # type: ignore[no-untyped-def]
-        dd = {"device": device, "dtype": dtype}
+    def __init__(self, inputs: int, outputs: int, stride: int, groups: int = 1, **dd: Any) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=False, **dd)
-        self.norm = nn.BatchNorm2d(outputs, **dd)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, **dd)
         self.act = nn.GELU()
 
 
 class Stem(nn.Module):
     """Image to the first stage's map at stride 8; the maps at strides 2 and 4 are offered as features."""
 
-    def __init__(self, in_chans: int, channels: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, in_chans: int, channels: int, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         width = channels // 2
         self.stride2 = nn.Sequential(
             ConvNormAct(in_chans, width, stride=2, **dd),
@@ -47,9 +45,8 @@ class Stem(nn.Module):
 class PatchMerge(nn.Module):
     """Halve the image tokens: each 2 x 2 neighbourhood concatenated and projected, plus its projected maximum."""
 
-    def __init__(self, inputs: int, outputs: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, inputs: int, outputs: int, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.norm = ChannelNorm(4 * inputs, **dd)
         self.reduction = ChannelLinear(4 * inputs, outputs, bias=False, **dd)
         self.residual = ChannelLinear(inputs, outputs, bias=False, **dd)
@@ -65,10 +62,10 @@ class PatchMerge(nn.Module):
 class TokenMerge(nn.Module):
     """Map the travelling global tokens to the next stage's channels."""
 
-    def __init__(self, inputs: int, outputs: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, inputs: int, outputs: int, **dd: Any) -> None:
         super().__init__()
-        self.norm = ChannelNorm(inputs, device=device, dtype=dtype)
-        self.proj = ChannelLinear(inputs, outputs, bias=False, device=device, dtype=dtype)
+        self.norm = ChannelNorm(inputs, **dd)
+        self.proj = ChannelLinear(inputs, outputs, bias=False, **dd)
 
     def forward(self, g: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C', h, w)"""

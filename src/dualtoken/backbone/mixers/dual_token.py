@@ -8,7 +8,9 @@ Legend: B batch, C channels, H W image-token grid, h w global-token grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers import DropPath
@@ -38,11 +40,8 @@ class DualTokenMixer(nn.Module):
         drop_path: probability of dropping each residual branch.
     """
 
-    def __init__(  # type: ignore[no-untyped-def]
-        self, config: BackboneConfig, stage: int, drop_path: float = 0.0, device=None, dtype=None
-    ) -> None:
+    def __init__(self, config: BackboneConfig, stage: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         channels, heads = config.channels[stage], config.heads[stage]
         local = ConvEncoder if config.local_mixer == "conv" else partial(WindowEncoder, heads=heads)
         self.local = local(channels, drop_path=drop_path, **dd)
@@ -58,9 +57,8 @@ class DualTokenMixer(nn.Module):
 class ConvEncoder(nn.Module):
     """Local tokens: a depth-wise 7 x 7 convolution and two point-wise ones (a ConvNeXt block)."""
 
-    def __init__(self, channels: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels, **dd)
         self.norm = ChannelNorm(channels, **dd)
         self.pointwise = Mlp(channels, 4 * channels, **dd)
@@ -73,9 +71,8 @@ class ConvEncoder(nn.Module):
 class WindowEncoder(nn.Module):
     """Local tokens by self-attention within 7 x 7 windows: the ablation of the Conv Encoder."""
 
-    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.norm = ChannelNorm(channels, **dd)
         self.qkv = ChannelLinear(channels, 3 * channels, **dd)
         self.attention = WindowAttention(heads, **dd)
@@ -96,23 +93,20 @@ class PositionAwareTokens(nn.Module):
     into the travelling global tokens (enrich), and let each image token attend to those (broadcast).
     """
 
-    def __init__(  # type: ignore[no-untyped-def]
-        self, config: BackboneConfig, stage: int, drop_path: float = 0.0, device=None, dtype=None
-    ) -> None:
+    def __init__(self, config: BackboneConfig, stage: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         channels, heads = config.channels[stage], config.heads[stage]
         steps = len(config.channels) - 1 - stage  # 28 -> 14 -> 7, 14 -> 7, 7 at 224 pixels
-        self.downsample = Downsample(
-            channels, steps if config.downsample == "stepwise" else 0, config.token_grid, **dd
-        )
+        self.downsample = Downsample(channels, steps if config.downsample == "stepwise" else 0, config.token_grid, **dd)
         self.aggregate = SelfAttention(channels, heads, drop_path, **dd)
-        fuse = {"position": partial(WeightedSum, config.token_weight), "none": WithoutTokens}
-        self.fuse = fuse.get(
-            config.global_tokens, partial(CrossAttention, channels, heads, drop_path, **dd)
-        )()
+        fuse: dict[str, Callable[[], nn.Module]] = {
+            "position": partial(WeightedSum, config.token_weight),
+            "none": WithoutTokens,
+        }
+        attention = partial(CrossAttention, channels, heads, drop_path, **dd)  # `normal`, `position_attention`
+        self.fuse = fuse.get(config.global_tokens, attention)()
         height, width = config.token_shape or (config.token_grid, config.token_grid)
-        mlp = {
+        mlp: dict[str, Callable[[], nn.Module]] = {
             "mix": partial(MixMlp, channels, height * width, drop_path, **dd),
             "mlp": partial(TokenMlp, channels, channels, drop_path, **dd),
             "none": nn.Identity,
@@ -134,12 +128,10 @@ class Downsample(nn.Module):
     positions. With no steps it is the `onestep` ablation, which has no parameters.
     """
 
-    def __init__(self, channels: int, steps: int, grid: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, steps: int, grid: int, **dd: Any) -> None:
         super().__init__()
         self.grid = grid
-        self.steps = nn.ModuleList(
-            DownsampleStep(channels, grid, device=device, dtype=dtype) for _ in range(steps)
-        )
+        self.steps = nn.ModuleList(DownsampleStep(channels, grid, **dd) for _ in range(steps))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, grid, grid)"""
@@ -151,24 +143,26 @@ class Downsample(nn.Module):
 class DownsampleStep(nn.Module):
     """Depth-wise 3 x 3 convolution, point-wise convolution, 2 x 2 average."""
 
-    def __init__(self, channels: int, grid: int, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, grid: int, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.grid = grid
+        self.pool_first = False  # see `dualtoken.backbone.fuse`
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **dd)
         self.pointwise = ChannelLinear(channels, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H // 2, W // 2), but no side below the grid (or below its own size)."""
-        return halve(self.pointwise(self.depthwise(x)), self.grid)
+        x = self.depthwise(x)
+        if self.pool_first:
+            return self.pointwise(halve(x, self.grid))
+        return halve(self.pointwise(x), self.grid)
 
 
 class SelfAttention(nn.Module):
     """Global aggregation: multi-head self-attention over the token grid, pre-norm and residual."""
 
-    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.heads = heads
         self.norm = ChannelNorm(channels, **dd)
         self.qkv = ChannelLinear(channels, 3 * channels, **dd)
@@ -195,9 +189,8 @@ class WeightedSum(nn.Module):
 class CrossAttention(nn.Module):
     """The ablations' fusion: the global tokens attend to the aggregated map. No output projection (LightViT style)."""
 
-    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.heads = heads
         self.norm_g = ChannelNorm(channels, **dd)
         self.norm_x = ChannelNorm(channels, **dd)
@@ -221,9 +214,8 @@ class WithoutTokens(nn.Module):
 class MixMlp(nn.Module):
     """MixMLP: mix over the tokens (ratio 1), then over the channels (ratio 0.5), each pre-norm and residual."""
 
-    def __init__(self, channels: int, tokens: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, tokens: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.norm = ChannelNorm(channels, **dd)
         self.fc1 = TokenLinear(tokens, tokens, **dd)
         self.act = nn.GELU()
@@ -241,9 +233,8 @@ class MixMlp(nn.Module):
 class TokenMlp(nn.Module):
     """The normal MLP over the channels of the global tokens, pre-norm and residual."""
 
-    def __init__(self, channels: int, hidden: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, hidden: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.norm = ChannelNorm(channels, **dd)
         self.mlp = Mlp(channels, hidden, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -255,9 +246,8 @@ class TokenMlp(nn.Module):
 class Broadcast(nn.Module):
     """Global broadcast: each image token attends to the global tokens. No output projection, no residual."""
 
-    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, device=None, dtype=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, channels: int, heads: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         self.heads = heads
         self.norm_x = ChannelNorm(channels, **dd)
         self.norm_g = ChannelNorm(channels, **dd)

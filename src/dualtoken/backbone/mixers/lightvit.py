@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timm.layers import DropPath
 from torch import Tensor, nn
 
@@ -22,11 +24,8 @@ class LightViTMixer(nn.Module):
     One norm, one query-key-value projection and one output projection serve both streams.
     """
 
-    def __init__(  # type: ignore[no-untyped-def]
-        self, config: BackboneConfig, stage: int, drop_path: float = 0.0, device=None, dtype=None
-    ) -> None:
+    def __init__(self, config: BackboneConfig, stage: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
         channels, self.heads = config.channels[stage], config.heads[stage]
         self.norm = ChannelNorm(channels, **dd)
         self.qkv = ChannelLinear(channels, 3 * channels, **dd)
