@@ -78,7 +78,7 @@ class DualTokenViT(nn.Module):
         self.global_tokens = (
             nn.Parameter(torch.empty(1, config.channels[0], *token_shape, **dd)) if token_shape else None
         )
-        rates = torch.linspace(0, drop_path_rate, sum(config.depths)).tolist()
+        rates = torch.linspace(0, drop_path_rate, sum(config.depths), device="cpu").tolist()
         self.stages = nn.ModuleList()
         for stage in range(len(config.depths)):
             first = sum(config.depths[:stage])

@@ -1,0 +1,216 @@
+"""The command line: one typed function a verb. Work is imported inside the verb, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from dualtoken.errors import ConfigError, UserError
+
+DONE, WITH_FAILURES, USER_MISTAKE = 0, 1, 2  # and 130: interrupted
+
+app = typer.Typer(
+    name="dualtoken",
+    help="From a folder of images to a trained, evaluated and predicting light-weight vision model.",
+    epilog="Add --debug to any command for the traceback of an error. Exit codes: 0 done, 1 finished with failures "
+    "listed, 2 your mistake, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> NoReturn:
+    """Run a verb; a user's mistake becomes its message and exit code 2, without a traceback."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except UserError as error:
+        if debug:
+            raise
+        typer.secho(error.message, fg="red", bold=True, err=True)
+        if error.hint:
+            typer.echo(error.hint, err=True)
+        sys.exit(USER_MISTAKE)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        sys.exit(130)
+    except BrokenPipeError:  # `dualtoken ... | head`: the reader left, which is not an error
+        sys.stderr.close()
+        sys.exit(DONE)
+    sys.exit(DONE)
+
+
+# ---------------------------------------------------------------- options that several verbs share
+
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Class folders (with or without train/val/test), a CSV file, or a zip.")
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that `dualtoken train` wrote.")]
+Split = Annotated[str | None, typer.Option(help="Split to use. Default: test, else val, else everything.")]
+Output = Annotated[Path | None, typer.Option(help="Folder to write results and pictures to.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Loading processes. Default: one a core, at most 8.")]
+Seed = Annotated[int, typer.Option(help="Decides everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+OnBadImage = Annotated[str, typer.Option(help="fail, or skip: leave out and list images that cannot be read.")]
+MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse images with more pixels.")]
+MaxBytes = Annotated[int | None, typer.Option(min=1, help="Refuse files with more bytes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")]
+
+
+def _limits(max_pixels: int | None, max_bytes: int | None) -> Any:
+    from dualtoken.images import ImageLimits
+
+    given = {"max_pixels": max_pixels, "max_bytes": max_bytes}
+    return ImageLimits(**{name: value for name, value in given.items() if value is not None})
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+# ---------------------------------------------------------------- the verbs
+
+
+@app.command(epilog="Example: dualtoken train photos/ --output runs/photos --epochs 50 --image-size 160")
+def train(
+    data: Data,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run and its model. Default with --resume: RUN.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name (see `dualtoken models`, or any of timm), or a model folder to fine-tune.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Settings to start from: small, imagenet, smoke, or a YAML file.")
+    ] = "small",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    limit_minutes: Annotated[float | None, typer.Option(help="Plan the whole run to end within this time.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=32, help="Side of the square input, in pixels.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate, for the batch as it is.")] = None,
+    freeze: Annotated[str | None, typer.Option(help="none, or backbone: train the classifier alone.")] = None,
+    workers: Workers = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share held out where DATA has no val split.")] = None,
+    on_bad_image: Annotated[
+        str | None, typer.Option(help="fail, or skip: leave out and list unreadable images.")
+    ] = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run where it stopped.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the recipe; repeat.")
+    ] = None,
+) -> None:
+    """Train a classifier from images and write a model folder with its report."""
+    from dualtoken.training import train as run
+    from dualtoken.training.recipes import parse_settings
+
+    given = {
+        "model": model, "epochs": epochs, "limit_minutes": limit_minutes, "batch_size": batch_size,
+        "image_size": image_size, "lr": lr, "freeze": freeze, "workers": workers, "seed": seed, "device": device,
+        "val_fraction": val_fraction, "on_bad_image": on_bad_image, "max_pixels": max_pixels, "max_bytes": max_bytes,
+    }  # fmt: skip
+    if output is None and resume is None:
+        raise ConfigError("--output is missing.", "Type: dualtoken train DATA --output RUN")
+    settings = parse_settings(set_ or []) | {key: value for key, value in given.items() if value is not None}
+    result = run(data, output or resume, recipe=recipe, resume=resume, **settings)
+    folder = result.folder
+    typer.echo(f"\nModel   {folder}\nReport  {folder / 'report.html'}\nNext    dualtoken predict {folder} IMAGE")
+
+
+@app.command(epilog="Example: dualtoken evaluate runs/photos photos/ --split val --output results/photos")
+def evaluate(
+    model: Model,
+    data: Data,
+    split: Split = None,
+    output: Output = None,
+    batch_size: BatchSize = 64,
+    workers: Workers = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    on_bad_image: OnBadImage = "fail",
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    json_: Json = False,
+) -> None:
+    """Measure a model: accuracy, F1, confusion, calibration, each with its interval."""
+    from dualtoken.evaluation import evaluate as run
+
+    evaluation = run(
+        model, data, split=split, output=output, batch_size=batch_size, workers=workers, seed=seed, device=device,
+        on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes), progress=not json_,
+    )  # fmt: skip
+    if json_:
+        _print_json(evaluation.to_dict())
+    else:
+        typer.echo(evaluation.summary())
+        if output:
+            typer.echo(f"\nReport  {output / 'report.html'}")
+
+
+@app.command(epilog="Example: dualtoken compare runs/a runs/b photos/ --split val")
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A model folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    data: Data,
+    split: Split = None,
+    batch_size: BatchSize = 64,
+    workers: Workers = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    on_bad_image: OnBadImage = "fail",
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    json_: Json = False,
+) -> None:
+    """Say whether one model is better than another on the same images, or that they cannot be told apart."""
+    from dualtoken.evaluation import compare as run
+
+    comparison = run(
+        a, b, data, split=split, batch_size=batch_size, workers=workers, seed=seed, device=device,
+        on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes), progress=not json_,
+    )  # fmt: skip
+    if json_:
+        _print_json(comparison.to_dict())
+    else:
+        typer.echo(comparison.summary())
+
+
+@app.command(epilog="Example: dualtoken models --json")
+def models(json_: Json = False) -> None:
+    """List our networks with parameters, multiply-accumulates and published accuracy."""
+    from dualtoken.backbone.table import models_table, print_models
+
+    if json_:
+        _print_json(models_table())
+    else:
+        print_models()
+
+
+@app.command(epilog="Example: dualtoken demo --output digits-demo")
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the data, the run and the pictures.")] = Path("digits-demo"),
+    minutes: Annotated[float, typer.Option(help="Time for training.")] = 3.0,
+    workers: Workers = None,
+    seed: Seed = 0,
+) -> None:
+    """Handwritten digits, start to end: write them as images, train, evaluate, predict (needs the extra `demo`)."""
+    from dualtoken.demo import run
+
+    run(output, minutes=minutes, workers=workers, seed=seed)
+
+
+if __name__ == "__main__":
+    main()
