@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or never there
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -57,9 +58,7 @@ def writable_folder(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
-        raise OutputError(
-            f"{str(path)!r} is a file, but a folder is to be written there.", "Choose another --output."
-        )
+        raise OutputError(f"{str(path)!r} is a file, but a folder is to be written there.", "Choose another --output.")
     made = not path.exists()
     probe = path / f".probe-{secrets.token_hex(4)}"
     try:

@@ -6,6 +6,7 @@ Validation, prediction, export checks and the torch-free runtime all call this o
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,14 +59,15 @@ class Preprocessing:
     def resize(self, image: Image.Image) -> Image.Image:
         """An RGB image of any size to one of exactly `image_size`."""
         height, width = self.image_size
-        resized_height, resized_width = height / self.crop_pct, width / self.crop_pct
-        if self.crop_mode == "center":
-            scale = max(resized_height / image.height, resized_width / image.width)
-            resized_height, resized_width = image.height * scale, image.width * scale
-        resized_size = max(width, round(resized_width)), max(height, round(resized_height))
-        if image.size != resized_size:
-            image = image.resize(resized_size, _FILTERS[self.interpolation])
-        left, top = (image.width - width) // 2, (image.height - height) // 2
+        resized_height, resized_width = math.floor(height / self.crop_pct), math.floor(width / self.crop_pct)
+        if self.crop_mode == "center":  # the smallest size of the image's own shape that covers the resized one
+            if resized_height * image.width >= resized_width * image.height:
+                resized_width = max(width, int(resized_height * image.width / image.height))
+            else:
+                resized_height = max(height, int(resized_width * image.height / image.width))
+        if image.size != (resized_width, resized_height):
+            image = image.resize((resized_width, resized_height), _FILTERS[self.interpolation])
+        left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
         return image.crop((left, top, left + width, top + height))
 
     def normalise(self, image: Image.Image) -> NDArray[np.float32]:

@@ -1,0 +1,69 @@
+"""Imports run one way, as docs/design.md draws it."""
+
+import ast
+from pathlib import Path
+
+import dualtoken
+
+ROOT = Path(dualtoken.__file__).parent
+# Lowest first: a room may import from rooms above it in this list and from itself.
+ORDER = [
+    "errors", "files", "images", "preprocess", "postprocess", "outputs",
+    "backbone", "data", "tasks", "model_folder", "prediction", "evaluation", "report",
+    "training", "benchmark", "demo", "cli",
+]  # fmt: skip
+WITHOUT_TORCH = ORDER[: ORDER.index("backbone")]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, *, of: str) -> set[str]:
+    """Second parts of all `dualtoken.X` imports (of="dualtoken"), or whether `of` is imported at all."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+        found |= {
+            name.split(".")[1] if of == "dualtoken" and "." in name else name
+            for name in names
+            if name.split(".")[0] == of
+        }
+    return found
+
+
+def files() -> list[Path]:
+    return [path for path in sorted(ROOT.rglob("*.py")) if room(path) not in ("__init__", "_timm_hook")]
+
+
+def test_every_room_has_its_place():
+    assert {room(path) for path in files()} == set(ORDER)
+
+
+def test_imports_run_one_way():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files()
+        for name in imports(path, of="dualtoken") - {"dualtoken"}
+        if ORDER.index(name) > ORDER.index(room(path))
+    ]
+    assert not wrong
+
+
+def test_the_torch_free_part_is():
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in files()
+        if room(path) in WITHOUT_TORCH and (imports(path, of="torch") or imports(path, of="timm"))
+    ]
+    assert not wrong
+
+
+def test_no_folder_deeper_than_two():
+    assert max(len(path.relative_to(ROOT).parts) for path in files()) <= 3

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dualtoken.errors import ConfigError
+from dualtoken.preprocess import Preprocessing
+
+
+def picture(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (97, 33)])
+@pytest.mark.parametrize("source", [(64, 64), (300, 50), (50, 300), (1, 1), (97, 33)])
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+def test_any_image_to_exactly_the_size(size, source, crop_mode, crop_pct):
+    preprocessing = Preprocessing(image_size=size, crop_mode=crop_mode, crop_pct=crop_pct)
+    pixels = preprocessing(picture(*source))
+    assert pixels.shape == (3, *size)
+    assert pixels.dtype == np.float32
+    assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("source", [(300, 200), (200, 300), (64, 64), (32, 32)])
+def test_same_pixels_as_timm(source):
+    from timm.data import create_transform
+
+    preprocessing = Preprocessing(image_size=(64, 64), crop_pct=0.875)
+    theirs = create_transform((3, 64, 64), crop_pct=0.875, interpolation="bicubic")(picture(*source))
+    np.testing.assert_allclose(preprocessing(picture(*source)), theirs.numpy(), atol=1e-5)
+
+
+def test_squash_shows_everything_and_center_does_not():
+    image = Image.new("RGB", (200, 100))
+    image.paste((255, 255, 255), (0, 0, 20, 100))
+    assert np.asarray(Preprocessing((50, 50), 1.0, "squash").resize(image)).max() == 255
+    assert np.asarray(Preprocessing((50, 50), 1.0, "center").resize(image)).max() == 0
+
+
+def test_one_channel_for_one_mean():
+    grey = Preprocessing((8, 8), mean=(0.5,), std=(0.25,))
+    pixels = grey(Image.new("RGB", (8, 8), (255, 255, 255)))
+    assert pixels.shape == (1, 8, 8)
+    assert torch.allclose(torch.from_numpy(pixels), torch.tensor(2.0))
+
+
+def test_round_trip():
+    preprocessing = Preprocessing((32, 48), 0.9, "squash", "bilinear", (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
+
+
+@pytest.mark.parametrize(
+    "mistake", [{"crop_pct": 0}, {"crop_pct": 2}, {"crop_mode": "x"}, {"interpolation": "x"}, {"mean": (0.5,)}]
+)
+def test_impossible_values(mistake):
+    with pytest.raises(ConfigError):
+        Preprocessing(**mistake)
