@@ -8,7 +8,7 @@ import dualtoken
 ROOT = Path(dualtoken.__file__).parent
 # Lowest first: a room may import from rooms above it in this list and from itself.
 ORDER = [
-    "errors", "files", "images", "preprocess", "postprocess", "outputs",
+    "errors", "files", "machine", "images", "preprocess", "postprocess", "outputs",
     "backbone", "data", "tasks", "model_folder", "prediction", "evaluation", "report",
     "training", "benchmark", "demo", "cli",
 ]  # fmt: skip

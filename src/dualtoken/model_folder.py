@@ -19,7 +19,7 @@ from dualtoken.files import atomic_path, write_json
 from dualtoken.preprocess import Preprocessing
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -109,13 +109,22 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | Path) -> Non
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the weights of `model` as one safetensors file, on the CPU and contiguous."""
+    """Write the weights of `model` as one safetensors file."""
+    write_tensors(path, dict(model.state_dict()), {"format": "pt"})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write named tensors as one safetensors file, on the CPU and contiguous, whole or not at all.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
     from safetensors.torch import save_file
 
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:
-            save_file(state, temporary, metadata={"format": "pt"})
+            save_file(state, temporary, metadata=metadata)
         except Exception as error:  # safetensors' own error type hides the errno in its text
             raise OSError(_errno_in(error), str(error)) from error
 
@@ -177,8 +186,8 @@ def load_model(folder: str | Path) -> tuple[nn.Module, ModelConfig]:
     return model, config
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Read a safetensors file into `model`, strictly.
+def load_weights(model: nn.Module, path: Path, *, skip_classifier: bool = False) -> None:
+    """Read a safetensors file into `model`, strictly; with `skip_classifier` all but its last layer.
 
     Raises:
         ModelError: the file is damaged or its tensors do not fit; the message lists what differs.
@@ -188,11 +197,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     try:
         state = load_file(path)
+        if skip_classifier:
+            own = model.state_dict()
+            fresh = _classifier_names(model)
+            state = {name: own[name] if name in fresh else tensor for name, tensor in state.items()}
         model.load_state_dict(state)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{str(path)!r} cannot be read as safetensors: {error}.") from error
     except RuntimeError as error:
         raise ModelError(f"The weights in {str(path)!r} do not fit the architecture. {error}") from error
+
+
+def _classifier_names(model: nn.Module) -> set[str]:
+    """Names of the classifier's weights, which timm's config of every model gives."""
+    classifier = model.pretrained_cfg["classifier"]  # type: ignore[union-attr, index]
+    modules = (classifier,) if isinstance(classifier, str) else classifier
+    return {name for name in model.state_dict() if name.startswith(tuple(f"{module}." for module in modules))}
 
 
 def versions() -> dict[str, str]:

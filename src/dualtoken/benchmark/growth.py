@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from dualtoken.backbone import DualTokenViT, count_macs, create_model
-from dualtoken.benchmark.rows import append_rows, peak_rss, provenance
+from dualtoken.benchmark.rows import append_rows, provenance
+from dualtoken.machine import peak_rss
 
 SIZES = (224, 320, 448, 640, 896, 1024)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtoken.files import atomic_path
+from dualtoken.machine import processor
 from dualtoken.model_folder import versions
 
 
@@ -23,7 +23,7 @@ def provenance() -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
@@ -37,19 +37,6 @@ def append_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
         temporary.write_text(before + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def peak_rss() -> int:
-    """The most memory this process has held, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would also count the parent that started this process
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def _commit() -> str | None:
     """The commit of the checkout that this package runs from, marked if it has changes; None where it is installed."""
     here = Path(__file__).parent
@@ -61,12 +48,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return run.stdout.strip()
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

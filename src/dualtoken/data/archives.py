@@ -1,0 +1,127 @@
+"""Zip archives, read in place: nothing is ever extracted.
+
+The central directory is read once, into one compact array. A member is then read by its place in the
+file, with a file handle of its own: no state is shared, so threads, forks and spawned workers are all safe
+and no worker holds an index of its own.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtoken.errors import DataError, ImageError
+from dualtoken.images import ImageLimits
+
+# Where a member lies and what it must give: enough to read it without the central directory.
+MEMBER = np.dtype([("offset", "<i8"), ("packed", "<i8"), ("size", "<i8"), ("crc", "<u4"), ("method", "<u2")])
+Members = NDArray[np.void]
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # magic, ..., length of the name, length of the extra field
+_ENCRYPTED, _UTF8 = 0x1, 0x800
+# Deflate cannot pack more than 1032:1. A whole archive of images stays far below.
+_MAX_RATIO, _RATIO_MATTERS_FROM = 200, 2**30
+
+
+def read_directory(path: Path) -> tuple[list[str], Members, list[str]]:
+    """What is in the archive: the files' names, where each lies (N,) and the folders' names.
+
+    Raises:
+        DataError: not a zip archive, damaged, with passwords, with members that point outside or that
+            unpack to an absurd size.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, struct.error) as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read as a zip archive: {error}.",
+            "Copy or download it again; `unzip -t` tells whether it is whole.",
+        ) from error
+    names = [_checked_name(info, path) for info in infos]
+    _check_total(infos, path)
+    folders = [name.rstrip("/") for info, name in zip(infos, names, strict=True) if info.is_dir()]
+    # A link's content is a path: links are left out, so that they cannot lead anywhere.
+    files = [i for i, info in enumerate(infos) if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)]
+    members = np.array([_place(infos[i], path) for i in files], MEMBER)
+    return [names[i] for i in files], members, folders
+
+
+def read_member(path: str, member: np.void, name: str, limits: ImageLimits) -> bytes:
+    """The bytes of one member.
+
+    Raises:
+        ImageError: it is over `limits.max_bytes`, or the archive is damaged there or was changed since.
+    """
+    offset, packed, size, crc, method = (int(member[key]) for key in ("offset", "packed", "size", "crc", "method"))
+    if max(size, packed) > limits.max_bytes:
+        raise ImageError(
+            f"{name!r} has {size:,} bytes, the limit is {limits.max_bytes:,}.",
+            f"If you trust it: --max-bytes {size} (Python: limits=ImageLimits(max_bytes={size})).",
+        )
+    try:
+        content = _read_packed(path, offset, packed)
+        if method == zipfile.ZIP_DEFLATED:
+            # One byte more than promised is enough to see a lie, and never a bomb.
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+    except (OSError, zlib.error, struct.error, ValueError) as error:
+        raise ImageError(f"{name!r} cannot be read from its archive: {error}.") from error
+    if len(content) != size or zlib.crc32(content) != crc:
+        raise ImageError(
+            f"{name!r} is damaged in its archive: its checksum is wrong.",
+            "Copy or download the archive again.",
+        )
+    return content
+
+
+def _read_packed(path: str, offset: int, packed: int) -> bytes:
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        if magic != b"PK\x03\x04":
+            raise ValueError("no member begins where the index says")
+        file.seek(name_length + extra_length, 1)
+        return file.read(packed)
+
+
+def _checked_name(info: zipfile.ZipInfo, path: Path) -> str:
+    """The member's name with `/` between its parts, refused if it points out of the archive."""
+    name = info.filename
+    if not info.flag_bits & _UTF8:
+        # Many tools write UTF-8 without saying so; zipfile then takes it for the code page of MS-DOS.
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    name = name.replace("\\", "/")
+    if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
+        raise DataError(
+            f"{str(path)!r} holds {name!r}, which points outside the archive.",
+            "Such an archive was made by mistake or to do harm. Unpack it with care and give the folder.",
+        )
+    return name
+
+
+def _check_total(infos: list[zipfile.ZipInfo], path: Path) -> None:
+    total, packed = sum(info.file_size for info in infos), path.stat().st_size
+    if total > max(_RATIO_MATTERS_FROM, _MAX_RATIO * packed):
+        raise DataError(
+            f"{str(path)!r} has {packed:,} bytes and would unpack to {total:,}, more than {_MAX_RATIO} times that.",
+            "Images do not shrink like that. If you trust it, unpack it and give the folder.",
+        )
+
+
+def _place(info: zipfile.ZipInfo, path: Path) -> tuple[int, int, int, int, int]:
+    if info.flag_bits & _ENCRYPTED:
+        raise DataError(f"{str(path)!r} is protected by a password.", "Unpack it and give the folder.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"{str(path)!r} packs {info.filename!r} by method {info.compress_type}, not stored or deflated.",
+            "Unpack it and give the folder, or pack it again with `zip -r`.",
+        )
+    return info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type

@@ -1,0 +1,329 @@
+"""`open_image`: the one way a file becomes pixels, for training, evaluation and prediction alike.
+
+What comes out is always an upright RGB image with 8 bits a channel. Files are checked by their header
+before any pixel is decoded, so that a hostile or absurd file costs nothing. No global of pillow is read
+or set here: two callers with other limits do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,  # noqa: F401
+    ExifTags,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    WebPImagePlugin,  # noqa: F401
+)
+
+from dualtoken.errors import ImageError
+
+Source = str | Path | bytes | BinaryIO | Image.Image
+Colour = tuple[int, int, int]
+
+WHITE: Colour = (255, 255, 255)
+
+# Formats whose reader is pillow's own code, with the suffixes that a scan of a folder looks for. Others stay
+# closed: EPS starts a subprocess, and rarely used parsers are where the security holes are.
+_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k"),
+}
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
+
+Image.preinit()  # registers pillow's common readers; the imports above registered the others
+_READERS = {name: Image.OPEN[name] for name in _FORMATS if name in Image.OPEN}
+
+# EXIF orientation, to what makes the image upright (EXIF 2.32, section 4.6.4 A).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TRANSPARENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
+_OTHER_KINDS = {
+    b"<!DO": "an HTML page",
+    b"<htm": "an HTML page",
+    b"<svg": "an SVG drawing",
+    b"<?xm": "an XML text",
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive",
+}
+
+
+class ImageWarning(UserWarning):
+    """An image was read, but not all of it: an animation or a multi-page file gave its first frame."""
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What an image may cost.
+
+    Attributes:
+        max_bytes: size of the file, in bytes.
+        max_pixels: width times height, known from the header before any pixel is decoded.
+    """
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 100_000_000
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+def is_image_name(name: str) -> bool:
+    """Whether `name` has the suffix of an image, in upper or lower case, and is not hidden."""
+    base = name.rsplit("/", 1)[-1]
+    return os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith(".")  # noqa: PTH122
+
+
+def open_image(
+    source: Source,
+    *,
+    name: str | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    background: Colour = WHITE,
+    warn: bool = True,
+) -> Image.Image:
+    """Read one image as 8-bit RGB, upright.
+
+    EXIF orientation is applied. Transparent pixels are blended with `background`. Grey values of 16 or 32
+    bits are scaled by the range that they are stored in, floating-point ones are taken as 0 to 1. Of an
+    animation or a multi-page file comes the first frame.
+
+    Args:
+        source: a path, the bytes of a file, an open binary file, or an image of pillow's.
+        name: what error messages call the image; taken from `source` when that has a name.
+        limits: the largest file and image that are accepted.
+        background: RGB, 0 to 255.
+        warn: say when frames were left out.
+
+    Returns:
+        An image of mode RGB.
+
+    Raises:
+        ImageError: there is no such file, it is not an image, is truncated or damaged, or is over a limit.
+
+    Warns:
+        ImageWarning: only the first of several frames was read.
+    """
+    name = name or _name_of(source)
+    with _explained(name), _opened(source, name, limits) as image:
+        _check_pixels(image, name, limits)
+        image.load()
+        rgb = _upright(image, _to_rgb(image, name, background))
+        several = warn and _has_frames(image)
+    if several:
+        warnings.warn(ImageWarning(f"{name!r} has several frames, the first was read."), stacklevel=2)
+    return rgb
+
+
+def check_image(
+    source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS, full: bool = True
+) -> bool:
+    """Find out cheaply whether `open_image` would read `source`; returns whether it has several frames.
+
+    Args:
+        source, name, limits: as in `open_image`.
+        full: decode the pixels too, and so find a truncated file; else only the header is read.
+
+    Raises:
+        ImageError: as `open_image`.
+    """
+    name = name or _name_of(source)
+    with _explained(name), _opened(source, name, limits) as image:
+        _check_pixels(image, name, limits)
+        if full:
+            # A JPEG's whole stream is parsed, but only one pixel of an 8 x 8 block is computed.
+            image.draft("L", (1, 1))
+            image.load()
+            if image.mode not in ("RGB", "L"):
+                _to_rgb(image, name, WHITE)
+        return _has_frames(image)
+
+
+def _name_of(source: Source) -> str:
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, bytes):
+        return f"<{len(source)} bytes>"
+    name = getattr(source, "name", None) or getattr(source, "filename", None)
+    return str(name) if name else f"<{type(source).__name__}>"
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever a reader stumbles over into an `ImageError` that names the file."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"There is no file {name!r}.", "Check the path; a link may point to nothing.") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise ImageError(f"{name!r} cannot be read: {error.strerror}.") from None
+    except Exception as error:  # bytes of strangers reach a dozen parsers: each fails in its own way
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise ImageError(
+            f"{name!r} is damaged and cannot be decoded: {reason}.",
+            "Save it again from its source, or leave it out.",
+        ) from error
+
+
+@contextmanager
+def _opened(source: Source, name: str, limits: ImageLimits) -> Iterator[Image.Image]:
+    """The image of `source` with its header read, its pixels not yet."""
+    if isinstance(source, Image.Image):
+        yield source
+    elif isinstance(source, bytes):
+        _check_bytes(len(source), name, limits)
+        yield _identified(io.BytesIO(source), name)
+    elif isinstance(source, str | Path):
+        if not stat.S_ISREG(Path(source).stat().st_mode):
+            raise ImageError(f"{name!r} is not a file.", "Give the path of an image.")
+        with Path(source).open("rb") as file:
+            _check_bytes(os.fstat(file.fileno()).st_size, name, limits)
+            yield _identified(file, name)
+    else:
+        content = source.read(limits.max_bytes + 1)
+        _check_bytes(len(content), name, limits)
+        yield _identified(io.BytesIO(content), name)
+
+
+def _check_bytes(size: int, name: str, limits: ImageLimits) -> None:
+    if size == 0:
+        raise ImageError(f"{name!r} is empty: it has 0 bytes.", "Save it again from its source, or leave it out.")
+    if size > limits.max_bytes:
+        raise ImageError(
+            f"{name!r} is larger than {limits.max_bytes:,} bytes, the limit.",
+            "If you trust it: --max-bytes N (Python: limits=ImageLimits(max_bytes=N)).",
+        )
+
+
+def _check_pixels(image: Image.Image, name: str, limits: ImageLimits) -> None:
+    pixels = image.width * image.height
+    if pixels == 0:
+        raise ImageError(f"{name!r} has {image.width} x {image.height} pixels: nothing to see.")
+    if pixels > limits.max_pixels:
+        raise ImageError(
+            f"{name!r} has {image.width} x {image.height} = {pixels:,} pixels, limit {limits.max_pixels:,}.",
+            f"If you trust it: --max-pixels {pixels} (Python: limits=ImageLimits(max_pixels={pixels})).",
+        )
+
+
+def _identified(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """What `PIL.Image.open` does, less its limit on pixels, which is a global and does not name the file."""
+    prefix = file.read(16)
+    for factory, accept in _READERS.values():
+        if accept is None or accept(prefix) is True:
+            file.seek(0)
+            try:
+                return factory(file, name)
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as pillow: not this format
+                reason = f"its header is damaged ({error})"
+                break
+    else:
+        reason = f"it looks like {_kind(prefix)}"
+    raise ImageError(
+        f"{name!r} is not an image that can be read: {reason}.",
+        f"Known formats: {', '.join(_READERS)}. Convert it, or leave it out.",
+    )
+
+
+def _kind(prefix: bytes) -> str:
+    """A guess at what a file without a known header is, for the error message."""
+    if prefix[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
+        return "a HEIC photo of a phone (convert it to JPEG)"
+    for magic, kind in _OTHER_KINDS.items():
+        if prefix.lstrip().startswith(magic):
+            return kind
+    return "a text" if prefix.decode("ascii", "replace").isprintable() else f"something that starts with {prefix!r}"
+
+
+def _has_frames(image: Image.Image) -> bool:
+    # A phone's JPEG may carry a second picture (depth, preview): that is no animation.
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+
+
+def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
+    """`rgb` turned as the EXIF data of `image` ask; damaged EXIF data turn nothing."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        orientation = 1
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    rgb.info = {}  # else whoever opens the result again would turn it twice
+    return rgb
+
+
+def _to_rgb(image: Image.Image, name: str, background: Colour) -> Image.Image:
+    """Any mode of pillow's to a new RGB image with 8 bits a channel."""
+    if image.mode.startswith("I"):
+        return _from_grey(_scaled_integers(image))
+    if image.mode == "F":
+        return _from_grey(_scaled_floats(image, name))
+    if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
+        return _blended(image, background)
+    return image.convert("RGB")
+
+
+def _blended(image: Image.Image, background: Colour) -> Image.Image:
+    if image.mode == "La":  # pillow has no direct way from it
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    canvas.alpha_composite(image)
+    return canvas.convert("RGB")
+
+
+def _scaled_integers(image: Image.Image) -> NDArray[np.float64]:
+    """Grey integers to 0..1 by the range of their stored type: equal values stay equal in all files."""
+    bits, signed = 16, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+        signed = image.tag_v2.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2
+    values = np.asarray(image)
+    if bits == 32 and not signed:
+        values = values.view(np.uint32)  # pillow keeps the bits and calls them signed
+    return values / float(2 ** (bits - signed) - 1)
+
+
+def _scaled_floats(image: Image.Image, name: str) -> NDArray[np.float64]:
+    values = np.asarray(image, np.float64)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 1):  # so written, NaN fails too
+        raise ImageError(
+            f"{name!r} has floating-point pixels from {low:g} to {high:g}, expected 0 to 1.",
+            "Scale it, or save it with 8 or 16 bits: what black and white are cannot be guessed.",
+        )
+    return values
+
+
+def _from_grey(values: NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")

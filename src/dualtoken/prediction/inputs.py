@@ -1,0 +1,178 @@
+"""What can be predicted: paths, folders, globs, archives, standard input, images, arrays and tensors.
+
+Collecting gives names and sources, one after the other; nothing is opened before its turn, so that a
+million files need no more memory than a hundred.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from dualtoken.data.archives import read_member
+from dualtoken.data.listing import list_archive
+from dualtoken.errors import DataError, ImageError
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
+
+Pixels: TypeAlias = "NDArray[Any] | torch.Tensor"
+# The image, how to get its bytes, or why there is none: told when its turn comes, so that the rest goes on.
+InputSource: TypeAlias = "Source | Pixels | Callable[[ImageLimits], bytes] | ImageError"
+NamedInput: TypeAlias = "tuple[str | None, InputSource]"
+
+STDIN = "-"
+_PEEK = 4096
+
+
+def collect_inputs(inputs: Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[NamedInput]:
+    """Names and sources of all images that `inputs` mean, in order, found one at a time.
+
+    Args:
+        inputs: files, folders (with their sub-folders), zip archives, patterns such as `photos/**/*.jpg`, and
+            `-` for standard input: the bytes of one image, or a list of any of these, one a line.
+        stdin: read instead of the process's standard input.
+
+    Yields:
+        (name, source) for `open_input` and `Predictor.stream`. What cannot be found is an `ImageError` in the
+        place of its source.
+    """
+    for given in inputs:
+        name = os.fspath(given)
+        if name == STDIN:
+            yield from _standard_input(stdin or sys.stdin.buffer)
+        else:
+            yield from _collect(name)
+
+
+def open_input(
+    name: str | None, source: InputSource, limits: ImageLimits = DEFAULT_LIMITS, warn: bool = True
+) -> Image.Image:
+    """One input as an upright RGB image, through `open_image`.
+
+    Arrays are (height, width) or (height, width, channels), tensors (channels, height, width), with 1, 3 or 4
+    channels; uint8 from 0 to 255, or floating point from 0 to 1, rounded to 8 bits.
+
+    Raises:
+        ImageError: it cannot be read, or the array has another shape, type or range.
+    """
+    if isinstance(source, ImageError):
+        raise source
+    if isinstance(source, torch.Tensor | np.ndarray):
+        source = _from_pixels(source, name or "the array")
+    elif callable(source):
+        source = source(limits)
+    elif isinstance(source, str | Path) and Path(source).is_dir():
+        hint = "For folders, patterns and archives: dualtoken.prediction.predict_stream(model, [FOLDER])."
+        raise ImageError(f"{str(source)!r} is a folder, not an image.", hint)
+    return open_image(source, name=name, limits=limits, warn=warn)
+
+
+def _collect(name: str) -> Iterator[NamedInput]:
+    path = Path(name)
+    if path.is_dir():
+        yield from _or_error(name, _folder(name), f"The folder {name!r} holds no images.")
+    elif path.suffix.lower() == ".zip" and path.is_file():
+        yield from _or_error(name, _archive(path), f"The archive {name!r} holds no images.")
+    elif glob.has_magic(name) and not os.path.lexists(name):
+        yield from _or_error(name, _pattern(name), f"Nothing matches the pattern {name!r}.")
+    else:
+        yield name, name
+
+
+def _or_error(name: str, found: Iterator[NamedInput], nothing: str) -> Iterator[NamedInput]:
+    """`found`, or where there is nothing one error that says so."""
+    empty = True
+    for item in found:
+        empty = False
+        yield item
+    if empty:
+        yield name, ImageError(nothing, "Check the path; in folders, images are recognised by their suffix.")
+
+
+def _folder(root: str) -> Iterator[NamedInput]:
+    """Images below `root`, each folder's sorted. Links are followed, and each folder is read once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for file in sorted(filter(is_image_name, files)):
+            path = os.path.join(folder, file)  # noqa: PTH118
+            yield path, path
+
+
+def _archive(path: Path) -> Iterator[NamedInput]:
+    try:
+        listing = list_archive(path)
+    except DataError as error:
+        yield str(path), ImageError(error.message, error.hint)
+        return
+    for name, member in zip(listing.names, listing.members if listing.members is not None else (), strict=True):
+        full = f"{path}/{name}"
+        yield full, partial(read_member, str(path), member, full)
+
+
+def _pattern(pattern: str) -> Iterator[NamedInput]:
+    """Images that match, and those in folders that match; with `**` a folder's images match by themselves."""
+    for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
+        if os.path.isdir(name):  # noqa: PTH112
+            if "**" not in pattern:
+                yield from _folder(name)
+        elif is_image_name(name):
+            yield name, name
+
+
+def _standard_input(stdin: BinaryIO) -> Iterator[NamedInput]:
+    stream = io.BufferedReader(_Raw(stdin), _PEEK)
+    start = stream.peek(_PEEK)
+    # No path has a zero byte, and no image format but PNM, which says so at its start, does without.
+    if b"\0" in start or start[:1] == b"P" and start[1:2].isdigit() and start[2:3].isspace():
+        yield "stdin", stream.read()
+        return
+    for line in stream:
+        name = os.fsdecode(line.rstrip(b"\r\n"))
+        if name:
+            yield from _collect(name)
+
+
+def _from_pixels(pixels: Pixels, name: str) -> Image.Image:
+    if isinstance(pixels, torch.Tensor):
+        array, layout = pixels.detach().cpu(), "(channels, height, width)"
+        array = (array.permute(1, 2, 0) if array.ndim == 3 else array).numpy()
+    else:
+        array, layout = pixels, "(height, width, channels)"
+    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise ImageError(
+            f"{name} has shape {tuple(pixels.shape)}, expected {layout} with 1, 3 or 4 channels.",
+            "An array is (height, width, channels), a tensor (channels, height, width).",
+        )
+    return Image.fromarray(_to_uint8(array, name))
+
+
+def _to_uint8(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    if array.size == 0:
+        raise ImageError(f"{name} has no pixels.")
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ImageError(f"{name} holds {array.dtype}, expected uint8, or floating point from 0 to 1.")
+    if not (array.min() >= 0 and array.max() <= 1):  # so written, NaN is refused too
+        raise ImageError(
+            f"{name} holds numbers from {array.min():g} to {array.max():g}, expected 0 to 1.",
+            "Give pixels as they are: normalising is done here, as the model was trained.",
+        )
+    return (array * 255).round().astype(np.uint8)

@@ -1,0 +1,151 @@
+"""All settings of a run, with a sentence under each. The command line, YAML and Python use the same names."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dualtoken.errors import ConfigError, unknown_name
+
+
+class TrainConfig(BaseModel):
+    """Settings of `dualtoken train`. Times are minutes, rates a step, sizes pixels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+    # What is trained
+    model: str = "dualtoken_vit_t_mix"
+    """A name of timm's registry, ours or any other, or a model folder to fine-tune."""
+    model_args: dict[str, Any] = {}
+    """Further arguments of the model, such as `token_grid: 5`."""
+    freeze: Literal["none", "backbone"] = "none"
+    """`backbone` trains the classifier alone."""
+
+    # On what
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width of the input; one number for a square."""
+    crop_pct: float = Field(0.95, gt=0, le=1)
+    """Share of the resized image that evaluation's central crop keeps."""
+    val_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of each class that is held out where the data has no val split."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """Stop at an image that cannot be read, or leave it out and list it."""
+    max_pixels: int = Field(100_000_000, ge=1)
+    """Refuse images with more pixels."""
+    max_bytes: int = Field(256 * 2**20, ge=1)
+    """Refuse files with more bytes."""
+    workers: int | None = Field(None, ge=0)
+    """Loading processes; none means one a core, at most 8."""
+
+    # How long
+    epochs: int = Field(100, ge=1)
+    """Passes over the training images."""
+    limit_minutes: float | None = Field(None, gt=0)
+    """Plan the run, schedule included, to end within this time; fewer epochs if need be."""
+    early_stop: int | None = Field(None, ge=1)
+    """Stop after so many epochs without a better validation result."""
+
+    # Optimiser
+    batch_size: int = Field(64, ge=1)
+    """Images a step on each device."""
+    accumulate: int = Field(1, ge=1)
+    """Steps whose gradients are added before the weights move."""
+    lr: float | None = Field(None, gt=0)
+    """Peak learning rate as it is; none takes `base_lr`, scaled by the batch."""
+    base_lr: float = Field(1e-3, gt=0)
+    """Peak learning rate for a batch of `base_batch`."""
+    base_batch: int = Field(128, ge=1)
+    """The batch that `base_lr` is meant for; others scale it linearly."""
+    min_lr: float = Field(1e-6, ge=0)
+    """Learning rate at the end of the cosine."""
+    warmup_epochs: float = Field(0.5, ge=0)
+    """Linear rise to the peak, at most a tenth of the run."""
+    weight_decay: float = Field(0.05, ge=0)
+    """Of AdamW; norms, biases and tokens have none."""
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    """Factor of the learning rate from each layer to the one before, for fine-tuning."""
+    clip_grad: float | None = Field(1.0, gt=0)
+    """Longest gradient, as a norm."""
+    ema_decay: float | None = Field(0.9998, gt=0, lt=1)
+    """Decay of the averaged weights, which are the ones evaluated and kept; it warms up, so short runs lose nothing."""
+
+    # Regularisation and augmentation
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target that is spread over all classes."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Probability of dropping a residual branch in the last block, less in those before."""
+    drop_rate: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the classifier."""
+    scale: tuple[float, float] = (0.35, 1.0)
+    """Least and greatest share of an image that the random crop keeps."""
+    hflip: float = Field(0.5, ge=0, le=1)
+    """Probability of a mirror image; 0 where left and right matter, as in digits."""
+    rand_augment: str | None = None
+    """timm's RandAugment policy, such as rand-m9-mstd0.5-inc1."""
+    color_jitter: float = Field(0.0, ge=0, le=1)
+    """Strength of random brightness, contrast and saturation."""
+    random_erasing: float = Field(0.0, ge=0, le=1)
+    """Probability that a rectangle is replaced by noise."""
+    mixup: float = Field(0.0, ge=0)
+    """Alpha of mixup; 0 for never."""
+    cutmix: float = Field(0.0, ge=0)
+    """Alpha of cutmix; 0 for never."""
+
+    # Machine
+    seed: int = Field(0, ge=0)
+    """Decides everything random."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    devices: int = Field(1, ge=1)
+    """Processes, one a device; gradients are averaged over them."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """auto is bf16-mixed on a GPU that has it and 32-true elsewhere."""
+    compile: bool = False
+    """torch.compile the model: minutes at the start, quicker steps."""
+    save_minutes: float = Field(5.0, gt=0)
+    """Time between saved states within an epoch."""
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+    @field_validator("image_size")
+    @classmethod
+    def _large_enough(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if min(value) < 32:
+            raise ValueError("each side must be 32 pixels or more")
+        return value
+
+    @field_validator("scale")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("two rising numbers above 0 and at most 1 are needed")
+        return value
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> TrainConfig:
+        """Settings by name to a config.
+
+        Raises:
+            ConfigError: an unknown key (the message names the nearest) or an impossible value.
+        """
+        for key in settings:
+            if key not in cls.model_fields:
+                raise ConfigError(unknown_name("setting", key, cls.model_fields), "docs/train.md lists all settings.")
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = str(first["loc"][0])
+            about = cls.model_fields[key].description
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{key} is {settings.get(key)!r}: {reason}.", f"{key}: {about}") from None
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak learning rate that `lr`, or `base_lr` and the batch, give."""
+        batch = self.batch_size * self.accumulate * self.devices
+        return self.lr if self.lr is not None else self.base_lr * batch / self.base_batch

@@ -1,0 +1,75 @@
+"""Before the first epoch: how long it will take and how much memory, measured on this machine and this data."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import torch
+
+from dualtoken.machine import peak_rss
+from dualtoken.training.loop import Loop, make_optimizer, seed_all
+
+TRIAL_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Measured: seconds of a batch (loading included) and of one validation; bytes at the peak."""
+
+    batch_seconds: float
+    validation_seconds: float
+    peak_bytes: int
+
+    def steps_within(self, seconds: float, batches_per_epoch: int, accumulate: int) -> int:
+        """Weight updates that fit into `seconds`, validation after each epoch included."""
+        per_batch = self.batch_seconds + self.validation_seconds / batches_per_epoch
+        return max(1, int((seconds - self.validation_seconds) / per_batch) // accumulate)
+
+
+def measure(loop: Loop) -> Forecast:
+    """Run a few steps on copies of model and optimiser: the run itself is not touched."""
+    device = loop.fabric.device
+    model = copy.deepcopy(loop.bare).train()
+    optimizer = make_optimizer(loop.config, model)
+    seed_all(loop.config.seed)
+    loop.training.set_epoch(0)
+    times = []
+    batches = iter(loop.training)
+    for _ in range(min(TRIAL_STEPS + 2, loop.batches)):
+        start = time.monotonic()
+        images, labels, _ = next(batches)
+        images = images.to(device, memory_format=torch.channels_last)
+        images, targets = loop.task.prepare(images, labels.to(device))
+        with loop.fabric.autocast():
+            loss = loop.task.loss(model(images), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+        times.append(time.monotonic() - start)
+    del batches
+    counted = sorted(times[2:] or times)
+    return Forecast(
+        batch_seconds=sum(counted) / len(counted),
+        validation_seconds=_validation_seconds(loop),
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_rss(),
+    )
+
+
+@torch.inference_mode()
+def _validation_seconds(loop: Loop) -> float:
+    """Time a few batches of the validation images and scale to all of them."""
+    model = loop.averaged.eval()
+    times, images_seen = [], 0
+    start = time.monotonic()
+    for images, _, _ in loop.validation:
+        with loop.fabric.autocast():
+            model(images.to(loop.fabric.device, memory_format=torch.channels_last)).sum().item()
+        times.append(time.monotonic() - start)
+        images_seen += len(images)
+        start = time.monotonic()
+        if len(times) == TRIAL_STEPS:
+            break
+    return sum(times) * len(loop.validation.dataset) / max(images_seen, 1)

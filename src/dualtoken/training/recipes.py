@@ -1,0 +1,65 @@
+"""Recipes: settings as YAML files, written as lab notes, in the package or the user's own."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.training.config import TrainConfig
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in the package."""
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in files("dualtoken.recipes").iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_recipe(recipe: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """A recipe by name or YAML file, with `overrides` on top.
+
+    Raises:
+        ConfigError: no such recipe, a file that is no mapping, an unknown key or an impossible value.
+    """
+    path = Path(recipe)
+    if str(recipe) in recipe_names():
+        text = files("dualtoken.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        raise ConfigError(unknown_name("recipe", str(recipe), recipe_names()), "Or give a YAML file.")
+    return TrainConfig.from_settings(_mapping(text, str(recipe)) | (overrides or {}))
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """`["epochs=5", "scale=[0.5, 1]"]` to a dictionary; values are YAML.
+
+    Raises:
+        ConfigError: an entry without `=`, or a value that is no YAML.
+    """
+    parsed = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set got {setting!r}, expected KEY=VALUE.", "Example: --set mixup=0.2")
+        try:
+            parsed[key.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: {value!r} is not a YAML value.") from error
+    return parsed
+
+
+def _mapping(text: str, name: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The recipe {name!r} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"The recipe {name!r} holds {type(content).__name__}, expected settings as KEY: VALUE.")
+    return content

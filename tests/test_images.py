@@ -1,0 +1,349 @@
+"""`open_image` over every mode and format pillow can write here, and over files made to break it."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from dualtoken.errors import ImageError
+from dualtoken.images import (
+    IMAGE_SUFFIXES,
+    ImageLimits,
+    ImageWarning,
+    check_image,
+    is_image_name,
+    open_image,
+)
+
+SIZE = (6, 4)
+RED, WHITE, HALF = (200, 40, 40), (255, 255, 255), 128
+
+
+def plain(mode: str, colour: Any) -> Image.Image:
+    return Image.new(mode, SIZE, colour)
+
+
+def array(value: float, dtype: Any) -> Image.Image:
+    return Image.fromarray(np.full(SIZE[::-1], value, dtype))
+
+
+def palette(transparent: bool) -> Image.Image:
+    image = plain("P", 1)
+    image.putpalette([0, 0, 0, *RED])
+    if transparent:
+        image.info["transparency"] = 1
+    return image
+
+
+def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def png16(colour: tuple[int, ...], colour_type: int) -> bytes:
+    """A PNG with 16 bits a channel, which pillow cannot write in colour."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    row = b"\0" + struct.pack(f">{len(colour)}H", *colour) * SIZE[0]
+    header = struct.pack(">IIBBBBB", *SIZE, 16, colour_type, 0, 0, 0)
+    packed = zlib.compress(row * SIZE[1])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def tiff(value: int, code: str, sample_format: int) -> bytes:
+    """A grey TIFF whose every pixel is `value`, packed by `struct` as `code`."""
+    pixels = struct.pack(f"<{SIZE[0] * SIZE[1]}{code}", *[value] * (SIZE[0] * SIZE[1]))
+    tags = {256: SIZE[0], 257: SIZE[1], 258: struct.calcsize(code) * 8, 259: 1, 262: 1, 273: 8, 277: 1}
+    tags |= {278: SIZE[1], 279: len(pixels), 339: sample_format}
+    directory = struct.pack("<H", len(tags))
+    directory += b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + struct.pack("<I", 0)
+
+
+# Bytes, the colour of every pixel, and by how much a lossy format may miss it.
+GOLDEN: dict[str, tuple[Callable[[], bytes], tuple[int, int, int], int]] = {
+    "png RGB": (lambda: encoded(plain("RGB", RED), "PNG"), RED, 0),
+    "png L": (lambda: encoded(plain("L", 77), "PNG"), (77,) * 3, 0),
+    "png 1": (lambda: encoded(plain("1", 1), "PNG"), WHITE, 0),
+    "png RGBA clear": (lambda: encoded(plain("RGBA", (*RED, 0)), "PNG"), WHITE, 0),
+    "png RGBA half": (lambda: encoded(plain("RGBA", (*RED, HALF)), "PNG"), (227, 147, 147), 1),
+    "png RGBA opaque": (lambda: encoded(plain("RGBA", (*RED, 255)), "PNG"), RED, 0),
+    "png LA": (lambda: encoded(plain("LA", (0, HALF)), "PNG"), (127,) * 3, 1),
+    "png P": (lambda: encoded(palette(False), "PNG"), RED, 0),
+    "png P transparent": (lambda: encoded(palette(True), "PNG"), WHITE, 0),
+    "png L transparent": (lambda: encoded(plain("L", 77), "PNG", transparency=77), WHITE, 0),
+    "png RGB transparent": (lambda: encoded(plain("RGB", RED), "PNG", transparency=RED), WHITE, 0),
+    "png 16-bit grey": (lambda: encoded(array(257 * 100, np.uint16), "PNG"), (100,) * 3, 0),
+    "png 16-bit grey max": (lambda: png16((65535,), 0), WHITE, 0),
+    "png 16-bit RGB": (lambda: png16((257 * 200, 257 * 40, 257 * 40), 2), RED, 0),
+    "png 16-bit grey alpha": (lambda: png16((0, 0), 4), WHITE, 0),
+    "png 16-bit RGBA": (lambda: png16((257 * 200, 257 * 40, 257 * 40, 65535), 6), RED, 0),
+    "jpeg RGB": (lambda: encoded(plain("RGB", RED), "JPEG", quality=95), RED, 3),
+    "jpeg progressive": (lambda: encoded(plain("RGB", RED), "JPEG", progressive=True), RED, 3),
+    "jpeg L": (lambda: encoded(plain("L", 77), "JPEG"), (77,) * 3, 2),
+    "jpeg CMYK": (lambda: encoded(plain("CMYK", (55, 215, 215, 0)), "JPEG", quality=95), RED, 4),
+    "gif": (lambda: encoded(palette(False), "GIF"), RED, 0),
+    "gif transparent": (lambda: encoded(palette(True), "GIF", transparency=1), WHITE, 0),
+    "webp": (lambda: encoded(plain("RGB", RED), "WEBP", lossless=True), RED, 0),
+    "webp RGBA": (lambda: encoded(plain("RGBA", (*RED, 0)), "WEBP", lossless=True), WHITE, 0),
+    "avif": (lambda: encoded(plain("RGB", RED), "AVIF", quality=95), RED, 6),
+    "avif RGBA": (lambda: encoded(plain("RGBA", (*RED, 0)), "AVIF"), WHITE, 0),
+    "bmp RGB": (lambda: encoded(plain("RGB", RED), "BMP"), RED, 0),
+    "bmp P": (lambda: encoded(palette(False), "BMP"), RED, 0),
+    "bmp 1": (lambda: encoded(plain("1", 1), "BMP"), WHITE, 0),
+    "dib": (lambda: encoded(plain("RGB", RED), "DIB"), RED, 0),
+    "ppm": (lambda: encoded(plain("RGB", RED), "PPM"), RED, 0),
+    "pgm 16-bit": (lambda: b"P5 6 4 65535 " + struct.pack(">24H", *[257 * 100] * 24), (100,) * 3, 0),
+    "jpeg2000": (lambda: encoded(plain("RGB", RED), "JPEG2000"), RED, 1),
+    "tiff RGB": (lambda: encoded(plain("RGB", RED), "TIFF"), RED, 0),
+    "tiff lzw": (lambda: encoded(plain("RGB", RED), "TIFF", compression="tiff_lzw"), RED, 0),
+    "tiff CMYK": (lambda: encoded(plain("CMYK", (55, 215, 215, 0)), "TIFF"), RED, 1),
+    "tiff 1": (lambda: encoded(plain("1", 1), "TIFF"), WHITE, 0),
+    "tiff uint16": (lambda: tiff(257 * 100, "H", 1), (100,) * 3, 0),
+    "tiff int16": (lambda: tiff(32767, "h", 2), WHITE, 0),
+    "tiff int16 negative": (lambda: tiff(-5, "h", 2), (0, 0, 0), 0),
+    "tiff uint32": (lambda: tiff(2**32 - 1, "I", 1), WHITE, 0),
+    "tiff int32": (lambda: tiff(2**31 - 1, "i", 2), WHITE, 0),
+    "tiff float": (lambda: encoded(array(100 / 255, np.float32), "TIFF"), (100,) * 3, 0),
+}
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_every_format_and_mode_gives_the_right_rgb(case: str) -> None:
+    make, colour, tolerance = GOLDEN[case]
+    image = open_image(make())
+    assert (image.mode, image.size) == ("RGB", SIZE)
+    difference = np.abs(np.asarray(image, int) - np.array(colour)).max()
+    assert difference <= tolerance, np.asarray(image)[0, 0]
+    assert check_image(make()) is False
+
+
+MODES: dict[str, tuple[Callable[[], Image.Image], tuple[int, int, int]]] = {
+    "RGB": (lambda: plain("RGB", RED), RED),
+    "La": (lambda: plain("LA", (0, 0)).convert("La"), WHITE),
+    "RGBa": (lambda: plain("RGBA", (*RED, 0)).convert("RGBa"), WHITE),
+    "PA": (lambda: plain("RGBA", (*RED, 0)).convert("P").convert("PA"), RED),
+    "YCbCr": (lambda: plain("YCbCr", (100, 128, 128)), (100,) * 3),
+    "HSV": (lambda: plain("HSV", (0, 0, 90)), (90,) * 3),
+    "I;16": (lambda: array(257 * 9, np.uint16), (9,) * 3),
+    "I;16B": (lambda: Image.frombytes("I;16B", SIZE, struct.pack(">24H", *[257 * 9] * 24)), (9,) * 3),
+    "I": (lambda: plain("I", 257 * 9), (9,) * 3),
+    "F": (lambda: plain("F", 1.0), WHITE),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_images_of_pillow_of_every_mode(mode: str) -> None:
+    make, colour = MODES[mode]
+    image = make()
+    before = image.tobytes()
+    rgb = open_image(image)
+    assert rgb.mode == "RGB"
+    assert rgb.getpixel((0, 0)) == colour
+    assert rgb is not image
+    assert image.tobytes() == before
+
+
+def test_background_shows_through() -> None:
+    clear = encoded(plain("RGBA", (*RED, 0)), "PNG")
+    assert open_image(clear, background=(1, 2, 3)).getpixel((0, 0)) == (1, 2, 3)
+
+
+def corner_image() -> Image.Image:
+    """Upright: red in the top left corner, blue in the top right."""
+    image = Image.new("RGB", (32, 16))
+    image.paste((255, 0, 0), (0, 0, 8, 8))
+    image.paste((0, 0, 255), (24, 0, 32, 8))
+    return image
+
+
+# How each orientation must be stored so that turning it gives `corner_image` again.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_is_applied_once(orientation: int, file_format: str) -> None:
+    stored, turn = corner_image(), STORED[orientation]
+    stored = stored if turn is None else stored.transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = open_image(encoded(stored, file_format, exif=exif))
+    again = open_image(image)
+    for result in (image, again):
+        assert result.size == (32, 16)
+        np.testing.assert_allclose(np.asarray(result, int)[2, 2], (255, 0, 0), atol=12)
+        np.testing.assert_allclose(np.asarray(result, int)[2, -3], (0, 0, 255), atol=12)
+
+
+def test_damaged_exif_turns_nothing() -> None:
+    content = encoded(plain("RGB", RED), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense")
+    assert open_image(content).size == SIZE
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_animation_gives_the_first_frame_and_a_warning(file_format: str) -> None:
+    frames = [plain("RGB", RED), plain("RGB", (0, 0, 255))]
+    content = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+    with pytest.warns(ImageWarning, match="first was read"):
+        image = open_image(content, name="moving")
+    np.testing.assert_allclose(np.asarray(image, int)[0, 0], RED, atol=20)
+    assert check_image(content, full=False) is True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_image(content, warn=False)
+
+
+def test_second_picture_of_a_phone_is_no_animation() -> None:
+    content = encoded(plain("RGB", RED), "MPO", save_all=True, append_images=[plain("RGB", WHITE)])
+    assert open_image(content).size == SIZE
+
+
+def huge_png(side: int) -> bytes:
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = b"IHDR" + header
+    data = zlib.compress(bytes(10_000_000))
+    chunk = struct.pack(">I", len(data)) + b"IDAT" + data + struct.pack(">I", zlib.crc32(b"IDAT" + data))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + chunk
+
+
+def test_huge_image_is_refused_by_its_header() -> None:
+    content = huge_png(30_000)
+    start = time.perf_counter()
+    with pytest.raises(ImageError) as caught:
+        open_image(content, name="huge.png")
+    assert time.perf_counter() - start < 0.5
+    text = str(caught.value)
+    assert all(part in text for part in ("huge.png", "900,000,000", "100,000,000", "--max-pixels 900000000"))
+
+
+def test_limit_is_not_that_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    assert open_image(encoded(plain("RGB", RED), "PNG")).size == SIZE
+    assert Image.MAX_IMAGE_PIXELS == 4
+
+
+def test_limit_of_pixels_is_inclusive() -> None:
+    content = encoded(plain("RGB", RED), "PNG")
+    assert open_image(content, limits=ImageLimits(max_pixels=24)).size == SIZE
+    with pytest.raises(ImageError, match="24 pixels"):
+        open_image(content, limits=ImageLimits(max_pixels=23))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path", "file"])
+def test_limit_of_bytes(kind: str, tmp_path: Path) -> None:
+    content = encoded(plain("RGB", RED), "BMP")
+    path = tmp_path / "a.bmp"
+    path.write_bytes(content)
+    source: Any = {"bytes": content, "path": path, "file": io.BytesIO(content)}[kind]
+    with pytest.raises(ImageError, match="--max-bytes"):
+        open_image(source, limits=ImageLimits(max_bytes=len(content) - 1))
+    if kind == "file":
+        source.seek(0)
+    assert open_image(source, limits=ImageLimits(max_bytes=len(content))).size == SIZE
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
+def test_truncated_file_is_refused_whatever_others_have_set(
+    file_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    content = encoded(Image.fromarray(noise), file_format)
+    path = tmp_path / "half.img"
+    path.write_bytes(content[: len(content) // 2])
+    for full in (open_image, check_image):
+        with pytest.raises(ImageError, match=r"half\.img"):
+            full(path)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "0 bytes"),
+        (b"just a text that was renamed", "a text"),
+        (b"<!DOCTYPE html><p>Not found", "HTML"),
+        (b"<svg xmlns=", "SVG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\x7fELF\x02\x01\x01\0", "starts with"),
+        (b"\xff\xd8\xff\xe0", "damaged"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"GIF89a", "damaged"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "damaged"),
+    ],
+)
+def test_what_is_no_image_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd name\n.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=words) as caught:
+        open_image(path)
+    assert repr(str(path)) in caught.value.message
+
+
+def test_missing_folder_pipe_and_broken_link(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no file"):
+        open_image(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match="not a file"):
+        open_image(tmp_path)
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(ImageError, match="link may point to nothing"):
+        open_image(tmp_path / "link.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="not a file"):
+        open_image(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.parametrize("value", [255.0, -0.5, float("nan")])
+def test_floats_of_unknown_range_are_refused(value: float) -> None:
+    with pytest.raises(ImageError, match="expected 0 to 1"):
+        open_image(array(value, np.float32))
+
+
+def test_random_damage_raises_nothing_but_image_error() -> None:
+    rng = np.random.default_rng(0)
+    for case, (make, _, _) in GOLDEN.items():
+        original = np.frombuffer(make(), np.uint8)
+        for _ in range(12):
+            damaged = original.copy()
+            damaged[rng.integers(0, len(damaged), 4)] = rng.integers(0, 256, 4)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    assert open_image(damaged.tobytes(), limits=ImageLimits(max_pixels=10**6)).mode == "RGB", case
+                except ImageError:
+                    pass
+
+
+def test_image_error_survives_the_way_between_processes() -> None:
+    error = ImageError("what came", "what to do")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.message, again.hint) == (ImageError, "what came", "what to do")
+
+
+def test_names_of_images() -> None:
+    assert all(is_image_name(f"a/b c{suffix.upper()}") for suffix in IMAGE_SUFFIXES)
+    assert not any(map(is_image_name, [".a.jpg", "a/._b.jpg", "jpg", "a.txt", "a.jpg.part", ".jpg", "Thumbs.db"]))
