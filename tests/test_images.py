@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -106,7 +107,6 @@ GOLDEN: dict[str, tuple[Callable[[], bytes], tuple[int, int, int], int]] = {
     "bmp RGB": (lambda: encoded(plain("RGB", RED), "BMP"), RED, 0),
     "bmp P": (lambda: encoded(palette(False), "BMP"), RED, 0),
     "bmp 1": (lambda: encoded(plain("1", 1), "BMP"), WHITE, 0),
-    "dib": (lambda: encoded(plain("RGB", RED), "DIB"), RED, 0),
     "ppm": (lambda: encoded(plain("RGB", RED), "PPM"), RED, 0),
     "pgm 16-bit": (lambda: b"P5 6 4 65535 " + struct.pack(">24H", *[257 * 100] * 24), (100,) * 3, 0),
     "jpeg2000": (lambda: encoded(plain("RGB", RED), "JPEG2000"), RED, 1),
@@ -137,7 +137,7 @@ MODES: dict[str, tuple[Callable[[], Image.Image], tuple[int, int, int]]] = {
     "RGB": (lambda: plain("RGB", RED), RED),
     "La": (lambda: plain("LA", (0, 0)).convert("La"), WHITE),
     "RGBa": (lambda: plain("RGBA", (*RED, 0)).convert("RGBa"), WHITE),
-    "PA": (lambda: plain("RGBA", (*RED, 0)).convert("P").convert("PA"), RED),
+    "PA": (lambda: palette(False).convert("PA"), RED),
     "YCbCr": (lambda: plain("YCbCr", (100, 128, 128)), (100,) * 3),
     "HSV": (lambda: plain("HSV", (0, 0, 90)), (90,) * 3),
     "I;16": (lambda: array(257 * 9, np.uint16), (9,) * 3),
@@ -202,7 +202,9 @@ def test_exif_orientation_is_applied_once(orientation: int, file_format: str) ->
 
 def test_damaged_exif_turns_nothing() -> None:
     content = encoded(plain("RGB", RED), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense")
-    assert open_image(content).size == SIZE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pillow's own
+        assert open_image(content).size == SIZE
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
@@ -332,10 +334,8 @@ def test_random_damage_raises_nothing_but_image_error() -> None:
             damaged[rng.integers(0, len(damaged), 4)] = rng.integers(0, 256, 4)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                try:
+                with contextlib.suppress(ImageError):
                     assert open_image(damaged.tobytes(), limits=ImageLimits(max_pixels=10**6)).mode == "RGB", case
-                except ImageError:
-                    pass
 
 
 def test_image_error_survives_the_way_between_processes() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from dualtoken.errors import ConfigError, UserError
+from dualtoken.errors import ConfigError, DataError, UserError
 
 DONE, WITH_FAILURES, USER_MISTAKE = 0, 1, 2  # and 130: interrupted
 
@@ -61,7 +61,9 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Loading processes. Default: one a core, at most 8.")]
 Seed = Annotated[int, typer.Option(help="Decides everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-OnBadImage = Annotated[str, typer.Option(help="fail, or skip: leave out and list images that cannot be read.")]
+OnBadImage = Annotated[
+    Literal["fail", "skip"], typer.Option(help="fail, or skip: leave out and list images that cannot be read.")
+]
 MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse images with more pixels.")]
 MaxBytes = Annotated[int | None, typer.Option(min=1, help="Refuse files with more bytes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")]
@@ -158,6 +160,70 @@ def evaluate(
         typer.echo(evaluation.summary())
         if output:
             typer.echo(f"\nReport  {output / 'report.html'}")
+
+
+@app.command(
+    epilog="Example: dualtoken predict runs/photos holiday/ 'more/*.jpg' --output answers.csv --sheet sheet.png"
+)
+def predict(
+    model: Model,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, patterns, zip archives, or - for standard input."),
+    ],
+    output: Annotated[Path | None, typer.Option(help="Table to write: .jsonl, .csv or .parquet.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Contact sheets to draw, such as sheet.png; 40 images a page.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes listed for each image.")] = 5,
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    device: Device = "auto",
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON lines for programs, and nothing else.")] = False,
+) -> None:
+    """Classify images; a bad file is reported and the rest goes on (exit code 1 then)."""
+    from contextlib import ExitStack
+    from itertools import islice, tee
+
+    from dualtoken.outputs import Classification
+    from dualtoken.prediction import collect_inputs, load, open_input
+    from dualtoken.report import prediction_table, print_table, sheet_files, to_json_line
+
+    limits = _limits(max_pixels, max_bytes)
+    predictor = load(model, device=device)
+    found, again = tee(collect_inputs(inputs))
+    answers = predictor.stream(found, batch_size=batch_size, workers=workers, limits=limits)
+    answered = failed = 0
+    with ExitStack() as stack:
+        write = stack.enter_context(prediction_table(output, top=top)) if output else None
+        draw = stack.enter_context(sheet_files(sheet)) if sheet else None
+        while page := list(islice(answers, batch_size)):
+            for answer, (name, source) in zip(page, islice(again, len(page)), strict=True):
+                if write:
+                    write(answer)
+                if json_:
+                    typer.echo(to_json_line(answer, top))
+                if isinstance(answer, Classification):
+                    answered += 1
+                    if draw:
+                        draw(open_input(name, source, limits, warn=False), answer)
+                else:
+                    failed += 1
+                    if output and not json_:
+                        typer.secho(str(answer[1]), fg="red", err=True)
+            if not json_ and not output:
+                print_table(page, top=min(top, 3))
+    if answered + failed == 0:
+        raise DataError(f"{', '.join(inputs)} held no images.")
+    if not json_:
+        typer.echo(f"{answered:,} images answered" + (f", {failed:,} could not be read" if failed else ""))
+        for place in (output, sheet):
+            if place:
+                typer.echo(f"Written  {place}")
+    if failed:
+        raise typer.Exit(WITH_FAILURES)
 
 
 @app.command(epilog="Example: dualtoken compare runs/a runs/b photos/ --split val")

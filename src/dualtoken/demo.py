@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from dualtoken.errors import require
 from dualtoken.files import atomic_path, writable_folder
+from dualtoken.outputs import Classification
 
 SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -42,7 +44,7 @@ def run(output: Path, *, minutes: float = 3.0, workers: int | None = None, seed:
     """
     from dualtoken.evaluation import evaluate
     from dualtoken.prediction import load
-    from dualtoken.report.sheets import contact_sheet
+    from dualtoken.report import contact_sheet
     from dualtoken.training import train
 
     require("sklearn.datasets", "demo")
@@ -59,7 +61,8 @@ def run(output: Path, *, minutes: float = 3.0, workers: int | None = None, seed:
 
     print("4. Predicting a few files")
     files = [sorted((data / "test" / str(digit)).glob("*.png"))[0] for digit in range(10)]
-    predictions = load(run_folder).predict([str(file) for file in files])
+    predictor = load(run_folder)
+    predictions = cast(list[Classification], predictor.predict([str(file) for file in files]))
     for file, prediction in zip(files, predictions, strict=True):
         print(f"   {file.relative_to(output)}  ->  {prediction.label}  ({prediction.score:.0%})")
     sheet = contact_sheet(

@@ -45,7 +45,7 @@ _FORMATS = {
     "GIF": (".gif",),
     "WEBP": (".webp",),
     "AVIF": (".avif",),
-    "BMP": (".bmp", ".dib"),
+    "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "JPEG2000": (".jp2", ".j2k"),

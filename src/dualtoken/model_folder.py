@@ -210,7 +210,7 @@ def load_weights(model: nn.Module, path: Path, *, skip_classifier: bool = False)
 
 def _classifier_names(model: nn.Module) -> set[str]:
     """Names of the classifier's weights, which timm's config of every model gives."""
-    classifier = model.pretrained_cfg["classifier"]  # type: ignore[union-attr, index]
+    classifier = model.pretrained_cfg["classifier"]  # type: ignore[index]
     modules = (classifier,) if isinstance(classifier, str) else classifier
     return {name for name in model.state_dict() if name.startswith(tuple(f"{module}." for module in modules))}
 

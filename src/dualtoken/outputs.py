@@ -241,7 +241,7 @@ class Evaluation:
         return {"split": self.split, "images": self.n, "interval": "bootstrap over images, 95 %", **metrics}
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-friendly values; `evaluation.json` is this. `confused` and `per_class` hold all of the confusion matrix."""
+        """As JSON-friendly values, for `evaluation.json`; `per_class` and `confused` hold the whole confusion matrix."""
         return {
             "model": self.model,
             "source": self.source,
@@ -258,13 +258,14 @@ class Evaluation:
         """A few lines for the terminal, without colour."""
         rows = [("Images", f"{self.n:,} of {len(self.classes)} classes, split {self.split!r} of {self.source}")]
         rows += [(METRICS[name].title, METRICS[name].write(interval)) for name, interval in self.metrics.items()]
-        weakest = [f"{c.name} {100 * c.f1.value:.0f} % of {c.support}" for c in self.weakest()[:3] if c.f1]
-        rows += [("Weakest F1", ", ".join(weakest))]
-        rows += [("Most confused", _pairs(self.confused()[:3]) or "nothing: every answer was right")]
-        rows += [("Left out", f"{len(self.bad_images)} images that cannot be read")] if self.bad_images else []
+        weakest = [f"{c.name}: {100 * c.f1.value:.0f} % of {c.support}" for c in self.weakest()[:3] if c.f1]
+        confused = [f"{p.truth} taken for {p.predicted}: {p.images} ({p.share:.0%})" for p in self.confused()[:3]]
+        rows += _listed("Weakest F1", weakest)
+        rows += _listed("Most confused", confused or ["nothing: every answer is right"])
+        rows += [("Left out", f"{len(self.bad_images)} that cannot be read")] if self.bad_images else []
         lines = [f"{head:<19}{text}" for head, text in rows]
         return "\n".join([*lines, "In brackets: 95 % intervals, bootstrap over the images."])
 
 
-def _pairs(pairs: list[Confused]) -> str:
-    return ", ".join(f"{p.truth} taken for {p.predicted} ({p.images} of its images, {p.share:.0%})" for p in pairs)
+def _listed(head: str, texts: list[str]) -> list[tuple[str, str]]:
+    return [(head if number == 0 else "", text) for number, text in enumerate(texts)]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakeImageFolder, invent_image, write_class_folders
 
+from conftest import MakeImageFolder, invent_image, write_class_folders
 from dualtoken.data import ImageData, find_data, find_split
 from dualtoken.errors import ConfigError, DataError
 from dualtoken.images import ImageLimits
@@ -124,7 +124,7 @@ def test_a_name_that_is_not_utf8_is_a_bad_image(image_folder: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["all", "headers"])
 def test_bad_images_fail_or_are_left_out(mode: Any, make_image_folder: MakeImageFolder) -> None:
-    root = make_image_folder(per_class=10)
+    root = make_image_folder(per_class=10, size=64)
     (root / "cat" / "0001.jpg").write_bytes(b"")
     (root / "cat" / "0002.jpg").write_bytes(b"a text")
     whole = (root / "dog" / "0003.jpg").read_bytes()
@@ -149,9 +149,9 @@ def test_a_repaired_image_moves_no_other_one(make_image_folder: MakeImageFolder)
 
 
 def test_a_class_left_without_images_is_an_error(make_image_folder: MakeImageFolder) -> None:
-    root = make_image_folder(per_class=1)
-    (root / "cat" / "0000.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="'cat'"):
+    root = make_image_folder(per_class=1, splits=("train", "val"))
+    (root / "train" / "cat" / "0000.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="these classes: 'cat'"):
         find_data(root, on_bad_image="skip")
 
 
@@ -186,6 +186,13 @@ def test_one_image_of_a_class_stays_in_train(make_image_folder: MakeImageFolder,
     assert data.splits["val"].counts(3)[2] == 0
     assert data.splits["train"].counts(3)[2] == 1
     assert "'lonely'" in data.describe()
+
+
+def test_no_class_with_two_images_cannot_be_split(make_image_folder: MakeImageFolder) -> None:
+    root = make_image_folder(per_class=1)
+    with pytest.raises(DataError, match="no class has two images"):
+        find_data(root)
+    assert sizes(find_data(root, val_fraction=0)) == {"all": 2}
 
 
 def broken(tmp_path: Path, kind: str) -> Path:
@@ -298,8 +305,8 @@ def test_csv_with_byte_order_mark_semicolons_quotes_and_absolute_paths(tmp_path:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_csv_delimiters(delimiter: str, tmp_path: Path) -> None:
     write_class_folders(tmp_path, ("a", "b"), 1)
-    text = "path,label\na/0000.jpg,x\nb/0000.jpg,y\n".replace(",", delimiter)
-    assert find_data(write_csv(tmp_path, text)).classes == ("x", "y")
+    text = "path,label,split\na/0000.jpg,x,train\nb/0000.jpg,y,train\n".replace(",", delimiter)
+    assert find_data(write_csv(tmp_path, text), val_fraction=0).classes == ("x", "y")
 
 
 def test_csv_in_a_folder_counts_where_there_are_no_class_folders(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def list_folder(root: Path) -> Listing:
         listing.folders.add(folder)
         for entry in _entries(root / folder):
             name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+            if _is_folder(entry):
                 (linked if entry.is_symlink() else folders).append(name)
             elif is_image_name(entry.name) and (size := _size(entry)) is not None:
                 found.append((name, size))
@@ -98,6 +99,12 @@ def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:
             return [entry for entry in entries if not _hidden(entry.name)]
     except OSError as error:
         raise DataError(f"The folder {str(folder)!r} cannot be read: {error.strerror}.") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link that leads to itself
+        return entry.is_dir()
+    return False
 
 
 def _size(entry: os.DirEntry[str]) -> int | None:

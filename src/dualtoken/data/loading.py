@@ -164,15 +164,12 @@ class ImageLoader(DataLoader[Any]):
 
     An image that cannot be read raises its `ImageError` here, or with `on_bad_image="skip"` is left out of
     its batch and listed in `bad_images`; a batch of which nothing is left is left out.
-
-    Attributes:
-        bad_images: (path, reason) of the images left out so far, each once.
     """
 
     def __init__(self, dataset: ImageDataset, *, on_bad_image: OnBadImage, workers: int | None, **options: Any) -> None:
         workers = usable_workers(workers)
         self.on_bad_image: OnBadImage = on_bad_image
-        self.bad_images: list[BadImage] = []
+        self._bad: dict[str, str] = {}
         super().__init__(
             dataset,
             num_workers=workers,
@@ -183,6 +180,11 @@ class ImageLoader(DataLoader[Any]):
             prefetch_factor=4 if workers else None,
             **options,
         )
+
+    @property
+    def bad_images(self) -> tuple[BadImage, ...]:
+        """(path, reason) of the images left out so far, each once."""
+        return tuple(self._bad.items())
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """For a training loader: choose what the next iteration gives, as `EpochSampler.set_epoch` does."""
@@ -198,11 +200,10 @@ class ImageLoader(DataLoader[Any]):
                 yield images, labels, indices
 
     def _handle(self, path: str, error: ImageError) -> None:
-        if self.on_bad_image == "fail":
+        if self.on_bad_image != "skip":
             hint = f"{error.hint} To go on without such images: --on-bad-image skip.".strip()
             raise ImageError(error.message, hint)
-        if (path, error.message) not in self.bad_images:
-            self.bad_images.append((path, error.message))
+        self._bad[path] = error.message
 
 
 def training_loader(

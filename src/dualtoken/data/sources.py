@@ -191,6 +191,11 @@ def _split(
     if single:
         notes.append(f"one image only, which stays in train: {_some([classes[label] for label in single])}")
     notes.append(f"val is {val_fraction:.0%} of each class, drawn with seed {seed}")
+    if not len(chosen):
+        raise DataError(
+            f"No validation images can be drawn from {samples.root!r}: no class has two images.",
+            "Add images, or give a split of your own; --val-fraction 0 makes none.",
+        )
     splits |= {"train": np.setdiff1d(train, chosen), "val": chosen}
     return {split: splits[split] for split in _SPLIT_ORDER if split in splits}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 from PIL import Image, ImageOps
@@ -13,6 +14,9 @@ from torchvision.transforms import Compose, Grayscale
 from dualtoken.data.loading import Transform
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
+
+# timm passes over a part that it cannot parse; a mistyped policy would silently be another one.
+_RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?|-t\w+)*")
 
 
 def training_transform(
@@ -63,8 +67,8 @@ def training_transform(
 def _timm_steps(rand_augment: str | None, **options: Any) -> tuple[Compose, Compose, Compose]:
     """timm's training transform in its three parts: crop and mirror, augment, normalise and erase."""
     try:
-        if rand_augment is not None and not rand_augment.startswith("rand"):
-            raise ValueError("it begins with 'rand'")
+        if rand_augment is not None and not _RAND_AUGMENT.fullmatch(rand_augment):
+            raise ValueError("expected rand, then parts such as -m9, -n2, -p0.5, -mstd0.5, -mmax10, -inc1, -tNAME")
         steps = transforms_imagenet_train(auto_augment=rand_augment, separate=True, **options)
     except (AssertionError, ValueError, KeyError) as error:
         raise ConfigError(

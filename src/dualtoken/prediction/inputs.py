@@ -7,11 +7,11 @@ million files need no more memory than a hundred.
 from __future__ import annotations
 
 import glob
-import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -31,7 +31,7 @@ InputSource: TypeAlias = "Source | Pixels | Callable[[ImageLimits], bytes] | Ima
 NamedInput: TypeAlias = "tuple[str | None, InputSource]"
 
 STDIN = "-"
-_PEEK = 4096
+_HEADER = 16
 
 
 def collect_inputs(inputs: Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[NamedInput]:
@@ -136,22 +136,20 @@ def _pattern(pattern: str) -> Iterator[NamedInput]:
 
 
 def _standard_input(stdin: BinaryIO) -> Iterator[NamedInput]:
-    stream = io.BufferedReader(_Raw(stdin), _PEEK)
-    start = stream.peek(_PEEK)
-    # No path has a zero byte, and no image format but PNM, which says so at its start, does without.
-    if b"\0" in start or start[:1] == b"P" and start[1:2].isdigit() and start[2:3].isspace():
-        yield "stdin", stream.read()
+    start = stdin.read(_HEADER)
+    # No path has a zero byte. Every image format has one in its header, but PNM, which begins with P and a digit.
+    if b"\0" in start or (start[:1] == b"P" and start[1:2].isdigit() and start[2:3].isspace()):
+        yield "stdin", start + stdin.read()
         return
-    for line in stream:
-        name = os.fsdecode(line.rstrip(b"\r\n"))
-        if name:
+    for line in chain((start + stdin.readline()).splitlines(), stdin):
+        if name := os.fsdecode(line.rstrip(b"\r\n")):
             yield from _collect(name)
 
 
 def _from_pixels(pixels: Pixels, name: str) -> Image.Image:
     if isinstance(pixels, torch.Tensor):
-        array, layout = pixels.detach().cpu(), "(channels, height, width)"
-        array = (array.permute(1, 2, 0) if array.ndim == 3 else array).numpy()
+        array: NDArray[Any] = (pixels.permute(1, 2, 0) if pixels.ndim == 3 else pixels).detach().cpu().numpy()
+        layout = "(channels, height, width)"
     else:
         array, layout = pixels, "(height, width, channels)"
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array

@@ -3,3 +3,5 @@
 from dualtoken.tasks.classification import ClassificationTask
 
 TASKS: dict[str, type[ClassificationTask]] = {"classification": ClassificationTask}
+
+__all__ = ["TASKS", "ClassificationTask"]

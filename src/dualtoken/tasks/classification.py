@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor
@@ -18,8 +15,6 @@ class ClassificationTask:
         label_smoothing: share of a target that is spread over all classes, in [0, 1).
         mixup, cutmix: alpha of the beta distribution that draws how two images are mixed; 0 for never.
     """
-
-    metric: ClassVar[str] = "top1"  # decides which epoch is best; higher is better
 
     def __init__(self, classes: int, *, label_smoothing: float = 0.0, mixup: float = 0.0, cutmix: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
@@ -45,15 +40,13 @@ class ClassificationTask:
         smoothing = self.label_smoothing if targets.ndim == 1 else 0.0
         return F.cross_entropy(logits, targets, label_smoothing=smoothing)
 
+    def score(self, figures: dict[str, float]) -> list[float]:
+        """What decides which epoch is best, the larger list: top-1, and where it is equal the loss."""
+        return [figures["top1"], -figures["loss"]]
+
     def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Validation figures of (N, classes) logits: `loss` in nats, `top1` as a share."""
         return {
             "loss": F.cross_entropy(logits, labels).item(),
             "top1": (logits.argmax(1) == labels).float().mean().item(),
         }
-
-
-def collect(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Logits and labels of all batches, on the CPU in float32."""
-    logits, labels = zip(*batches, strict=True)
-    return torch.cat([part.float().cpu() for part in logits]), torch.cat([part.cpu() for part in labels])

@@ -72,4 +72,5 @@ def _validation_seconds(loop: Loop) -> float:
         start = time.monotonic()
         if len(times) == TRIAL_STEPS:
             break
-    return sum(times) * len(loop.validation.dataset) / max(images_seen, 1)
+    batches_seen = images_seen / (loop.validation.batch_size or 1)
+    return sum(times) * len(loop.validation) / max(batches_seen, 1)

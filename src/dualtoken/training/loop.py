@@ -10,7 +10,7 @@ import math
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ from dualtoken.training.config import TrainConfig
 from dualtoken.training.progress import Progress
 from dualtoken.training.state import load_state, save_state
 
+INTERRUPTED = "interrupted"
+
 
 @dataclass
 class Counters:
@@ -43,18 +45,14 @@ class Counters:
     batch: int = 0  # batches of this epoch that are done
     loss_sum: float = 0.0  # of those batches
     seconds: float = 0.0  # of training, over all sessions
-    best: float = -math.inf
-    best_epoch: int = -1
+    fingerprint: str = ""  # of the images
+    best: list[float] = field(default_factory=list)  # the task's score of it
+    best_epoch: int = 0  # counted from 1
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 class Loop:
-    """Train `model` on `training`, keep the best averaged weights by `validation`.
-
-    Args:
-        on_best: called with the averaged model whenever it is better than ever.
-        on_epoch: called with the row of each finished epoch.
-    """
+    """Trains `model` on `training` and judges its averaged weights by `validation`."""
 
     def __init__(
         self,
@@ -93,8 +91,19 @@ class Loop:
 
     # ---------------------------------------------------------------- the story
 
-    def run(self, progress: Progress, on_best: Any, on_epoch: Any) -> None:
-        """Train to the end, to a limit, or until interrupted; `stopped` then says why."""
+    def run(
+        self,
+        progress: Progress,
+        on_best: Callable[[nn.Module], None],
+        on_epoch: Callable[[dict[str, float]], None],
+    ) -> None:
+        """Train to the end, to a limit, or until interrupted; `stopped` then says why.
+
+        Args:
+            progress: told after each batch and epoch.
+            on_best: called with the averaged model whenever it is better than ever on the validation images.
+            on_epoch: called with the row of each finished epoch.
+        """
         self.scheduler = make_scheduler(self.config, self.optimizer, self.counters.total_steps, self.steps_per_epoch)
         self.started, self.before = time.monotonic(), self.counters.seconds
         self.saved = self.started
@@ -103,18 +112,29 @@ class Loop:
                 finished = self._train_epoch(progress)
                 if not finished:
                     break
-                row = self._close_epoch()
-                if row[f"val_{self.task.metric}"] > self.counters.best:
-                    self.counters.best, self.counters.best_epoch = row[f"val_{self.task.metric}"], int(row["epoch"])
-                    on_best(self.averaged)
-                on_epoch(row)
+                figures = self.validate()
+                better = self._keep_if_better(figures, on_best)
+                row = self._close_epoch(figures)
+                if better:
+                    self.counters.best_epoch = self.counters.epoch
                 self.counters.history.append(row)
-                progress.epoch(row, best=self.counters.best_epoch == row["epoch"])
+                on_epoch(row)
+                progress.epoch(row, best=better)
                 patience = self.config.early_stop
-                if patience is not None and self.counters.epoch - 1 - self.counters.best_epoch >= patience:
+                if patience is not None and self.counters.epoch - self.counters.best_epoch >= patience:
                     self.stopped = f"no better result in {patience} epochs"
                 self.save()
         self.save()
+        if self.stopped and self.stopped != INTERRUPTED and self.counters.batch:
+            self._keep_if_better(self.validate(), on_best)  # a limit of time came within an epoch
+
+    def _keep_if_better(self, figures: dict[str, float], on_best: Callable[[nn.Module], None]) -> bool:
+        score = self.task.score(figures)
+        if score <= self.counters.best:
+            return False
+        self.counters.best = score
+        on_best(self.averaged)
+        return True
 
     def _train_epoch(self, progress: Progress) -> bool:
         """The rest of the current epoch; False if it was left early, by a stop."""
@@ -162,13 +182,13 @@ class Loop:
                 self.ema.update(self.bare, step=counters.step)
         return value
 
-    def _close_epoch(self) -> dict[str, float]:
-        """Validate, count, and return the epoch's row."""
+    def _close_epoch(self, figures: dict[str, float]) -> dict[str, float]:
+        """Count the epoch as done and return its row."""
         counters = self.counters
-        figures = self.validate()
+        self.scheduler.step_update(max(counters.step - 1, 0))  # of the last step, also right after a resume
         row = {
-            "epoch": float(counters.epoch),
-            "step": float(counters.step),
+            "epoch": counters.epoch + 1,
+            "step": counters.step,
             "train_loss": counters.loss_sum / counters.batch,
             **{f"val_{name}": value for name, value in figures.items()},
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -185,8 +205,8 @@ class Loop:
             images = images.to(self.fabric.device, memory_format=torch.channels_last, non_blocking=True)
             with self.fabric.autocast():
                 batches.append((model(images).float().cpu(), labels))
-        logits, labels = zip(*batches, strict=True)
-        return self.task.figures(torch.cat(logits), torch.cat(labels))
+        logits, targets = (torch.cat(part) for part in zip(*batches, strict=True))
+        return self.task.figures(logits, targets)
 
     # ---------------------------------------------------------------- stopping and continuing
 
@@ -219,7 +239,7 @@ class Loop:
         def stop(_number: int, _frame: FrameType | None) -> None:
             if self.stopped:
                 raise KeyboardInterrupt
-            self.stopped = "interrupted"
+            self.stopped = INTERRUPTED
 
         try:
             before = signal.signal(signal.SIGINT, stop)
@@ -271,6 +291,6 @@ def make_scheduler(
 
 def freeze_backbone(model: nn.Module) -> None:
     """Leave only the classifier trainable."""
-    classifier = model.get_classifier()
+    classifier = cast(Any, model).get_classifier()
     model.requires_grad_(False)
     classifier.requires_grad_(True)

@@ -65,7 +65,7 @@ class Progress:
             for name, value in row.items()
             if name.startswith(("train_", "val_"))
         )
-        self.say(f"epoch {int(row['epoch']) + 1:3d}  {figures}  lr {row['lr']:.1e}{'  best' if best else ''}")
+        self.say(f"epoch {row['epoch']:3d}  {figures}  lr {row['lr']:.1e}{'  best' if best else ''}")
         self.spoken = time.monotonic()
 
     def say(self, text: str) -> None:

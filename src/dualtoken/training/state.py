@@ -61,8 +61,12 @@ def load_state(
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        if tensor.shape == like.shape:  # fused steps need the parameter's own memory layout, such as channels last
+            tensor = torch.empty_like(like).copy_(tensor)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

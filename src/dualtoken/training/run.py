@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning_fabric import Fabric
 from torch import nn
@@ -16,14 +18,15 @@ from torch import nn
 from dualtoken.backbone import count_macs, count_parameters, create_model
 from dualtoken.data import ImageData, evaluation_loader, find_data, training_loader, training_transform
 from dualtoken.errors import ConfigError, DataError, OutputError
-from dualtoken.files import writable_folder, write_text
+from dualtoken.files import writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits
-from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config, load_weights, save_model, versions
+from dualtoken.model_folder import CONFIG, WEIGHTS, ModelConfig, load_config, load_weights, save_model, versions
+from dualtoken.prediction import choose_device
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from dualtoken.tasks import TASKS
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.forecast import Forecast, measure
-from dualtoken.training.loop import Loop
+from dualtoken.training.loop import INTERRUPTED, Loop, seed_all
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe
 from dualtoken.training.state import STATE
@@ -69,27 +72,13 @@ def train(
     """
     config = _resumed_config(Path(resume), settings) if resume else load_recipe(recipe, settings)
     folder = _run_folder(output, resume)
-    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-    images = find_data(
-        data, seed=config.seed, val_fraction=config.val_fraction, on_bad_image=config.on_bad_image, limits=limits
-    )
-    _require_splits(images)
-
-    fabric = _fabric(config)
-    fabric.launch()
-    progress = Progress(1, shown=fabric.is_global_zero)
-    progress.say(images.describe())
-    fabric.seed_everything(config.seed, verbose=False)
-    model, description = _model(config, images)
-    loop = _loop(config, images, model, description, folder, fabric, limits)
-    progress.say(_describe_model(config, model, description, fabric))
-
-    if resume:
-        loop.restore()
-        progress.say(f"Continuing   at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
-    else:
-        _plan(loop, measure(loop), progress)
-        write_text(folder / SETTINGS, _settings_text(config))
+    try:
+        loop, images, description = _prepare(data, config, folder, resuming=resume is not None)
+    except BaseException:
+        with suppress(OSError):  # holds something already: not ours to remove
+            folder.rmdir()
+        raise
+    fabric = loop.fabric
 
     def on_best(best: nn.Module) -> None:
         if fabric.is_global_zero:
@@ -101,17 +90,48 @@ def train(
         with Progress(loop.counters.total_steps, loop.counters.step, shown=fabric.is_global_zero) as bar:
             loop.run(bar, on_best, logs.add)
 
-    if loop.stopped == "interrupted":
-        progress.say(f"Stopped at step {loop.counters.step:,}. Continue: dualtoken train {data} --resume {folder}")
+    if loop.stopped == INTERRUPTED:
+        fabric.print(f"Stopped at step {loop.counters.step:,}. Continue: dualtoken train {data} --resume {folder}")
         raise KeyboardInterrupt
     if loop.stopped:
-        progress.say(f"Stopped early: {loop.stopped}.")
+        fabric.print(f"Stopped early: {loop.stopped}.")
     fabric.barrier()
-    metrics = _finish(folder, images, config, loop, limits) if fabric.is_global_zero else {}
+    metrics = _finish(folder, images, loop) if fabric.is_global_zero else {}
     return TrainResult(folder, metrics, loop.stopped)
 
 
 # ---------------------------------------------------------------- before the first step
+
+
+def _prepare(
+    data: str | Path, config: TrainConfig, folder: Path, *, resuming: bool
+) -> tuple[Loop, ImageData, ModelConfig]:
+    """Find the images, make the model, plan the run and say all of it; nothing is trained yet."""
+    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+    images = find_data(
+        data, seed=config.seed, val_fraction=config.val_fraction, on_bad_image=config.on_bad_image, limits=limits
+    )
+    _require_splits(images)
+    fabric = _fabric(config)
+    fabric.launch()
+    fabric.print(images.describe())
+    seed_all(config.seed)  # the fresh weights
+    model, description = _model(config, images)
+    loop = _loop(config, images, model, description, folder, fabric, limits)
+    fabric.print(_describe_model(config, model, description, fabric))
+    if resuming:
+        loop.restore()
+        if loop.counters.fingerprint != images.fingerprint:
+            raise DataError(
+                f"{images.source!r} holds not the images that this run was trained on.",
+                "Give the same data, or start anew: --model RUN --output NEW trains on from its weights.",
+            )
+        fabric.print(f"{'Continuing':<12}at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
+    else:
+        loop.counters.fingerprint = images.fingerprint
+        _plan(loop, measure(loop))
+        write_text(folder / SETTINGS, _settings_text(config))
+    return loop, images, description
 
 
 def _run_folder(output: str | Path | None, resume: str | Path | None) -> Path:
@@ -158,20 +178,14 @@ def _require_splits(images: ImageData) -> None:
 
 
 def _fabric(config: TrainConfig) -> Fabric:
-    import torch
-
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device is {device!r}, but torch sees no CUDA device.", "Leave --device out, or say cpu.")
-    if device not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"device is {device!r}, expected auto, cpu, cuda or mps.")
+    device = choose_device(config.device)
     precision = config.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
-    return Fabric(accelerator=device, devices=config.devices, strategy="ddp" if config.devices > 1 else "auto",
-                  precision=precision)  # fmt: skip
+    if precision == "auto":  # on a CPU without AVX-512 or AMX, bf16 is many times slower than float32
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16-mixed" if bf16 else "32-true"
+    devices = [device.index] if device.index is not None and config.devices == 1 else config.devices
+    strategy = "ddp" if config.devices > 1 else "auto"
+    return Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=precision)
 
 
 def _model(config: TrainConfig, images: ImageData) -> tuple[nn.Module, ModelConfig]:
@@ -255,9 +269,10 @@ def _loop(
 def _describe_model(config: TrainConfig, model: nn.Module, description: ModelConfig, fabric: Fabric) -> str:
     height, width = config.image_size
     macs = count_macs(model, config.image_size) / 1e9
+    total = count_parameters(model) / 1e6
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
     rows = [
-        ("Model", f"{description.architecture}, {count_parameters(model) / 1e6:.2f} M parameters ({trained:.2f} M trained),"
+        ("Model", f"{description.architecture}, {total:.2f} M parameters ({trained:.2f} M trained),"
                   f" {macs:.3f} G MACs at {height} x {width}"),
         ("Optimiser", f"AdamW, peak rate {config.peak_lr:.2e}, batch {config.batch_size}"
                       + (f" x {config.accumulate} accumulated" if config.accumulate > 1 else "")),
@@ -266,7 +281,7 @@ def _describe_model(config: TrainConfig, model: nn.Module, description: ModelCon
     return "\n".join(f"{head:<12}{text}" for head, text in rows)
 
 
-def _plan(loop: Loop, forecast: Forecast, progress: Progress) -> None:
+def _plan(loop: Loop, forecast: Forecast) -> None:
     """Say how long the run will take; with a limit of time, shorten it, schedule included."""
     counters, config = loop.counters, loop.config
     per_epoch, accumulate = loop.batches, config.accumulate
@@ -276,7 +291,7 @@ def _plan(loop: Loop, forecast: Forecast, progress: Progress) -> None:
     epochs = counters.total_steps * accumulate / per_epoch
     seconds = counters.total_steps * accumulate * forecast.batch_seconds + max(1, epochs) * forecast.validation_seconds
     rate = config.batch_size * loop.fabric.world_size / forecast.batch_seconds
-    progress.say(
+    loop.fabric.print(
         f"{'Forecast':<12}{epochs:.1f} epochs, {counters.total_steps:,} steps in {duration(seconds)}"
         f" ({rate:.0f} images/s measured), {forecast.peak_bytes / 2**30:.1f} GiB at the peak\n"
     )
@@ -324,5 +339,32 @@ class _Logs:
                 self.writer.add_scalar(name, value, int(row["step"]))
 
 
-def _finish(folder: Path, images: ImageData, config: TrainConfig, loop: Loop, limits: ImageLimits) -> dict[str, Any]:
-    return {"top1": loop.counters.best}
+def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
+    """Calibrate the best weights on val, measure them on test (or val), write config and report."""
+    from dualtoken.evaluation import evaluation_of, fit_temperature
+    from dualtoken.prediction import load
+    from dualtoken.report import training_report
+
+    config = loop.config
+    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+    options: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image}
+    predictor = load(folder, device=loop.fabric.device.type)
+    validation = predictor.logits(images.splits["val"], **options)
+    predictor.config.temperature = fit_temperature(validation.logits, validation.labels)
+    split = "test" if "test" in images.splits else "val"
+    samples = images.splits[split]
+    output = validation if split == "val" else predictor.logits(samples, **options)
+    evaluation = evaluation_of(output, predictor, images, samples, seed=config.seed)
+    predictor.config.metrics = evaluation.headline()
+    write_json(folder / CONFIG, predictor.config.to_json())
+    training_report(
+        folder,
+        history=loop.counters.history,
+        evaluation=evaluation,
+        data=images,
+        samples=samples,
+        provenance=predictor.config.provenance,
+        limits=limits,
+    )
+    loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
+    return predictor.config.metrics

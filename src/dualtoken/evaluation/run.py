@@ -1,0 +1,105 @@
+"""`evaluate`: a model and images to an `Evaluation`, and its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dualtoken.data import ImageData, Samples, find_split
+from dualtoken.data.loading import OnBadImage
+from dualtoken.evaluation.bootstrap import RESAMPLES, measure
+from dualtoken.evaluation.metrics import confusion_matrix, per_image, reliability
+from dualtoken.evaluation.sources import open_data, open_predictor, split_name
+from dualtoken.files import writable_folder
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.outputs import Evaluation
+from dualtoken.prediction import Logits, Predictor
+from dualtoken.report import write_evaluation
+
+
+def evaluate(
+    model: str | Path | Predictor,
+    data: str | Path | ImageData,
+    *,
+    split: str | None = None,
+    output: str | Path | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    device: str = "auto",
+    on_bad_image: OnBadImage = "fail",
+    limits: ImageLimits = DEFAULT_LIMITS,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure a model on images: accuracy, F1, confusion and calibration, with 95 % intervals.
+
+    Args:
+        model: a model folder, or a `Predictor` (whose device is kept).
+        data: a folder, CSV file or zip archive, or what `find_data` found there. Its class names must be among
+            the model's. Where the model was trained on this very data and training drew a `val` split from it, the
+            same images are drawn again, so that no training image is measured.
+        split: name of the split; without it `test`, else `val`, else all images.
+        output: folder for `evaluation.json`, `report.html`, `reliability.png`, `confusion.png` and
+            `predictions.csv` (one row an image); nothing is written without it.
+        batch_size: images that go through the network at once.
+        workers: loading processes; 0 loads in this one, None takes one a CPU core, 8 at most.
+        seed, resamples: of the bootstrap.
+        device: `auto`, `cpu`, `cuda`, `mps`; of a model folder.
+        on_bad_image: `fail`, or `skip` to leave out and list images that cannot be read.
+        limits: what an image may cost.
+        progress: show bars, on a terminal.
+
+    Raises:
+        DataError: the data cannot be used, or has classes that the model does not know.
+        ModelError: the model folder cannot be loaded.
+        ImageError: an image cannot be read, and `on_bad_image` is `fail`.
+        OutputError: `output` cannot be written; found before the work starts.
+    """
+    folder = None if output is None else writable_folder(output)
+    predictor = open_predictor(model, device)
+    found, _ = open_data(data, predictor, on_bad_image=on_bad_image, limits=limits, progress=progress)
+    samples = find_split(found, split)
+    logits = predictor.logits(
+        samples, batch_size=batch_size, workers=workers, limits=limits, on_bad_image=on_bad_image, progress=progress
+    )
+    evaluation = evaluation_of(logits, predictor, found, samples, seed=seed, resamples=resamples)
+    if folder is not None:
+        write_evaluation(folder, evaluation, samples, provenance=predictor.config.provenance, limits=limits)
+    return evaluation
+
+
+def evaluation_of(
+    output: Logits,
+    predictor: Predictor,
+    data: ImageData,
+    samples: Samples,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """An `Evaluation` from logits that are there already: what `evaluate` does after its forward passes.
+
+    Args:
+        output: what `predictor.logits(samples)` gave.
+        predictor: the model; its classes and its temperature of this moment are used.
+        data, samples: where the images come from; `samples` is one of `data.splits`.
+        seed, resamples: of the bootstrap.
+    """
+    classes = predictor.classes
+    images = per_image(output.logits, output.labels, output.indices, predictor.config.temperature)
+    metrics, per_class = measure(images, classes, seed=seed, resamples=resamples)
+    return Evaluation(
+        model=predictor.name,
+        source=data.source,
+        split=split_name(data, samples),
+        classes=classes,
+        temperature=predictor.config.temperature,
+        metrics=metrics,
+        per_class=per_class,
+        confusion=confusion_matrix(images, len(classes)),
+        reliability=reliability(images),
+        images=images,
+        bad_images=(*data.bad_images, *output.bad_images),
+        seed=seed,
+        resamples=resamples,
+    )

@@ -1,0 +1,75 @@
+"""Which model and which images: above all, never the images that the model was trained on by mistake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dualtoken.data import ImageData, Samples, find_data
+from dualtoken.data.loading import OnBadImage
+from dualtoken.errors import DataError
+from dualtoken.images import ImageLimits
+from dualtoken.prediction import Predictor, load
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How training drew its `val` split from data that have none: only the images of `val` are new to the model."""
+
+    fingerprint: str
+    seed: int
+    val_fraction: float
+
+
+def open_predictor(model: str | Path | Predictor, device: str) -> Predictor:
+    """A model folder loaded, or the `Predictor` as it is."""
+    return model if isinstance(model, Predictor) else load(model, device=device)
+
+
+def open_data(
+    data: str | Path | ImageData,
+    *predictors: Predictor,
+    on_bad_image: OnBadImage,
+    limits: ImageLimits,
+    progress: bool,
+) -> tuple[ImageData, Draw | None]:
+    """The images of `data`, with labels that are indices into the classes of the first predictor.
+
+    Data without a `val` split give one split `all`, unless a model was trained on these very data: then `val` is
+    drawn as its training drew it, and the draw is returned too.
+
+    Raises:
+        DataError: the data cannot be used, or an `ImageData` has other classes than the model.
+    """
+    classes = predictors[0].classes
+    if isinstance(data, ImageData):
+        if data.classes != classes:
+            raise DataError(
+                f"The data have the classes {data.classes[:5]}, the model {classes[:5]}.",
+                "Give the path of the data: its class names are then matched with the model's.",
+            )
+        return data, None
+    shared: dict[str, Any] = {
+        "on_bad_image": on_bad_image, "limits": limits, "progress": progress, "classes": classes,
+    }  # fmt: skip
+    found = find_data(data, val_fraction=0, **shared)
+    draws = [draw for draw in map(draw_of, predictors) if draw and draw.fingerprint == found.fingerprint]
+    if "val" in found.splits or not draws:
+        return found, None
+    drawn = find_data(data, seed=draws[0].seed, val_fraction=draws[0].val_fraction, check_images="headers", **shared)
+    return replace(drawn, bad_images=found.bad_images), draws[0]
+
+
+def draw_of(predictor: Predictor) -> Draw | None:
+    """What the model's provenance says about its training data; None where it says nothing."""
+    provenance = predictor.config.provenance
+    try:
+        return Draw(provenance["data"]["fingerprint"], provenance["seed"], provenance["settings"]["val_fraction"])
+    except (KeyError, TypeError):
+        return None
+
+
+def split_name(data: ImageData, samples: Samples) -> str:
+    """The name of the split that `samples` are."""
+    return next(name for name, split in data.splits.items() if split is samples)

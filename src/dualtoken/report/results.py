@@ -1,0 +1,107 @@
+"""The files of an evaluation and of a training run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dualtoken.data.index import ImageData, Samples
+from dualtoken.files import atomic_path, write_json
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.outputs import Evaluation
+from dualtoken.report import plots
+from dualtoken.report.html import evaluation_report, training_report
+
+COLUMNS = ("path", "truth", "label", "score", "truth_score", "correct")
+
+
+def write_evaluation(
+    folder: str | Path,
+    evaluation: Evaluation,
+    samples: Samples,
+    *,
+    provenance: Mapping[str, Any],
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> None:
+    """Write evaluation.json, predictions.csv, confusion.png, reliability.png and report.html into `folder`.
+
+    Args:
+        folder: made as needed.
+        evaluation: what was measured on `samples`.
+        samples: the split.
+        provenance: of the model, for the report.
+        limits: what an image may cost.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    folder = Path(folder)
+    write_json(folder / "evaluation.json", evaluation.to_dict())
+    write_answers(folder / "predictions.csv", evaluation, samples)
+    figures = {
+        "confusion.png": plots.confusion_plot(evaluation.confusion, evaluation.classes),
+        "reliability.png": plots.reliability_plot(evaluation.reliability, images=evaluation.n),
+    }
+    for name, figure in figures.items():
+        with atomic_path(folder / name) as path:
+            path.write_bytes(plots.to_png(figure))
+    evaluation_report(folder, evaluation=evaluation, samples=samples, provenance=provenance, limits=limits)
+
+
+def write_training(
+    folder: str | Path,
+    evaluation: Evaluation,
+    samples: Samples,
+    *,
+    data: ImageData,
+    history: Sequence[Mapping[str, float]],
+    settings: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> None:
+    """Write evaluation.json and report.html of a training run into `folder`.
+
+    Args:
+        folder: of the run.
+        evaluation: of the best model, on `samples`.
+        samples: one of the splits of `data`.
+        data: all images of the run.
+        history: the rows of `metrics.csv`, one an epoch: see `plots.curves`.
+        settings: of the run, as resolved.
+        provenance: of the model, for its command and versions.
+        limits: what an image may cost.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    write_json(Path(folder) / "evaluation.json", evaluation.to_dict())
+    training_report(
+        folder, history=history, evaluation=evaluation, data=data, samples=samples,
+        provenance={**provenance, "settings": settings}, limits=limits,
+    )  # fmt: skip
+
+
+def write_answers(path: Path, evaluation: Evaluation, samples: Samples) -> None:
+    """One row an image: where it is, what it shows, what the model said and how surely."""
+    images, classes = evaluation.images, evaluation.classes
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for i in range(len(images)):
+            truth, label = int(images.label[i]), int(images.predicted[i])
+            scores = (f"{images.score[i]:.6f}", classes[truth], f"{images.true_score[i]:.6f}")
+            table.writerow(
+                (
+                    samples.path(int(images.index[i])),
+                    classes[truth],
+                    classes[label],
+                    scores[0],
+                    scores[2],
+                    int(truth == label),
+                )
+            )

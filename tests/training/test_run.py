@@ -1,0 +1,231 @@
+"""Whole runs on invented images: what is written, that it repeats, and that it continues exactly."""
+
+import csv
+import json
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dualtoken
+from dualtoken.errors import ConfigError, DataError, ImageError, ModelError, OutputError, UserError
+from dualtoken.training.forecast import Forecast
+from dualtoken.training.loop import Loop
+
+SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 1], "heads": [1, 2, 2], "neck": 16}
+SETTINGS = {
+    "recipe": "smoke", "model_args": SMALL, "batch_size": 4, "workers": 0, "base_lr": 0.01, "drop_path": 0.2,
+    "mixup": 0.2, "cutmix": 1.0, "rand_augment": "rand-m5", "random_erasing": 0.3, "val_fraction": 0.25,
+}  # fmt: skip
+
+
+@pytest.fixture
+def data(make_image_folder):
+    return make_image_folder(classes=("cat", "dog", "emu"), per_class=8)
+
+
+def train(data, output=None, **settings):
+    return dualtoken.train(data, output, **SETTINGS | settings)
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    return load_file(run / "last" / "state.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def history(run) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def stop_after(monkeypatch, batches: int) -> None:
+    """Send this process a real Ctrl-C after so many batches."""
+    original, done = Loop._batch, [0]
+
+    def batch(self, images, labels):
+        value = original(self, images, labels)
+        done[0] += 1
+        if done[0] == batches:
+            os.kill(os.getpid(), signal.SIGINT)
+        return value
+
+    monkeypatch.setattr(Loop, "_batch", batch)
+
+
+# ---------------------------------------------------------------- what a run leaves behind
+
+
+def test_a_run_is_a_model_folder_with_its_report(data, tmp_path):
+    result = train(data, tmp_path / "run")
+    run = result.folder
+    written = {path.name for path in run.iterdir()}
+    assert written >= {"model.safetensors", "config.json", "train.yaml", "metrics.csv", "report.html", "last"}
+    assert not [path for path in run.rglob("*") if path.suffix in (".pt", ".pth", ".ckpt", ".pkl")]
+    config = json.loads((run / "config.json").read_text())
+    assert config["label_names"] == ["cat", "dog", "emu"]
+    provenance = config["dualtoken"]["provenance"]
+    assert provenance["seed"] == 0
+    assert provenance["data"]["images"] == {"train": 18, "val": 6}
+    assert 0 <= config["dualtoken"]["metrics"]["top1"]["value"] <= 1
+    assert [row["epoch"] for row in history(run)] == ["1", "2"]
+    assert dualtoken.load(run).predict(str(data / "cat" / "0000.jpg")).label in ("cat", "dog", "emu")
+
+
+def test_it_learns(data, tmp_path):
+    result = train(data, tmp_path / "run", epochs=30, lr=0.002, drop_path=0, mixup=0, cutmix=0, rand_augment=None,
+                   random_erasing=0)  # fmt: skip
+    assert result.metrics["top1"]["value"] >= 0.8
+    assert float(history(result.folder)[-1]["train_loss"]) < 0.7 * float(history(result.folder)[0]["train_loss"])
+
+
+def test_any_model_of_timm(data, tmp_path):
+    result = train(data, tmp_path / "run", model="test_resnet.r160_in1k", model_args={}, epochs=1)
+    assert json.loads((result.folder / "config.json").read_text())["architecture"] == "test_resnet.r160_in1k"
+
+
+# ---------------------------------------------------------------- it repeats
+
+
+def test_same_seed_same_bits_and_another_seed_others(data, tmp_path):
+    first, second = train(data, tmp_path / "a"), train(data, tmp_path / "b")
+    assert same(weights(first.folder), weights(second.folder))
+    assert history(first.folder) == history(second.folder)
+    assert not same(weights(first.folder), weights(train(data, tmp_path / "c", seed=1).folder))
+
+
+def test_workers_change_nothing(data, tmp_path):
+    assert same(weights(train(data, tmp_path / "a").folder), weights(train(data, tmp_path / "b", workers=2).folder))
+
+
+@pytest.mark.parametrize("batches", [2, 4, 6])
+def test_interrupted_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, batches):
+    whole = train(data, tmp_path / "whole", epochs=3, accumulate=2)
+    with monkeypatch.context() as patched:
+        stop_after(patched, batches)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "part", epochs=3, accumulate=2)
+    assert not same(weights(whole.folder), weights(tmp_path / "part"))
+    resumed = dualtoken.train(data, resume=tmp_path / "part")
+    assert same(weights(whole.folder), weights(resumed.folder))
+    assert history(whole.folder) == history(resumed.folder)
+    assert same(load_file(whole.folder / "model.safetensors"), load_file(resumed.folder / "model.safetensors"))
+    assert whole.metrics == resumed.metrics
+
+
+def test_a_resumed_run_keeps_its_settings(data, tmp_path):
+    run = train(data, tmp_path / "run").folder
+    with pytest.raises(ConfigError, match="batch_size would change"):
+        dualtoken.train(data, resume=run, batch_size=8)
+    with pytest.raises(ConfigError, match="no run to continue"):
+        dualtoken.train(data, resume=tmp_path)
+
+
+def test_resuming_on_other_images_is_refused(data, tmp_path):
+    run = train(data, tmp_path / "run").folder
+    (data / "cat" / "0000.jpg").unlink()
+    with pytest.raises(DataError, match="not the images"):
+        dualtoken.train(data, resume=run)
+
+
+# ---------------------------------------------------------------- limits and fine-tuning
+
+
+def test_a_limit_of_time_plans_the_schedule_to_its_end(data, tmp_path, monkeypatch):
+    measured = Forecast(batch_seconds=2.0, validation_seconds=4.0, peak_bytes=0)
+    assert measured.steps_within(60, batches_per_epoch=4, accumulate=1) == 18  # (60 - 4) / (2 + 4 / 4)
+    assert measured.steps_within(60, batches_per_epoch=4, accumulate=2) == 9
+    monkeypatch.setattr("dualtoken.training.run.measure", lambda loop: measured)
+    result = train(data, tmp_path / "run", epochs=1000, limit_minutes=1)
+    rows = history(result.folder)
+    assert int(rows[-1]["step"]) == 17  # of 57 seconds: the last twentieth is a reserve
+    assert float(rows[-1]["lr"]) < 0.05 * max(float(row["lr"]) for row in rows)
+
+
+def test_the_limit_of_time_holds_even_if_the_forecast_was_wrong(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("dualtoken.training.run.measure", lambda loop: Forecast(1e-9, 1e-9, 0))
+    result = train(data, tmp_path / "run", epochs=10**6, limit_minutes=0.02)
+    assert "the limit of" in result.stopped
+    assert (result.folder / "model.safetensors").exists()
+
+
+def test_early_stop(data, tmp_path):
+    result = train(data, tmp_path / "run", epochs=40, early_stop=2, lr=1e-9)
+    assert "no better result" in result.stopped
+    assert len(history(result.folder)) < 10
+
+
+def test_fine_tuning_keeps_the_backbone_and_replaces_the_head(data, tmp_path, make_image_folder):
+    first = train(data, tmp_path / "first").folder
+    other = make_image_folder(classes=("oak", "elm"), per_class=6, name="trees")
+    tuned = train(other, tmp_path / "tuned", model=str(first), model_args={}, freeze="backbone", epochs=1).folder
+    before, after = load_file(first / "model.safetensors"), load_file(tuned / "model.safetensors")
+    assert after["head.weight"].shape == (2, 16)
+    assert torch.equal(before["stages.2.merge.reduction.weight"], after["stages.2.merge.reduction.weight"])
+    assert dualtoken.load(tuned).classes == ("elm", "oak")
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_an_unreadable_image_fails_or_is_skipped_and_listed(data, tmp_path):
+    (data / "cat" / "0001.jpg").write_text("not an image")
+    with pytest.raises((DataError, ImageError), match="0001.jpg"):
+        train(data, tmp_path / "run")
+    result = train(data, tmp_path / "run2", on_bad_image="skip", epochs=1)
+    config = json.loads((result.folder / "config.json").read_text())
+    assert config["dualtoken"]["provenance"]["data"]["bad_images"] == 1
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(data, tmp_path):
+    run = train(data, tmp_path / "run", epochs=1).folder
+    before = (run / "model.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="already holds a run"):
+        train(data, run)
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops(data, tmp_path):
+    with pytest.raises(UserError, match="The loss became"):
+        train(data, tmp_path / "run", lr=1e30, clip_grad=None, epochs=20)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"), [({"model": "dualtoken_vit_q"}, ModelError), ({"device": "cuda"}, ConfigError)]
+)
+def test_wrong_settings_leave_nothing(data, tmp_path, settings, error):
+    if settings == {"device": "cuda"} and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(error):
+        train(data, tmp_path / "run", **settings)
+    assert not (tmp_path / "run" / "train.yaml").exists()
+
+
+def test_outside_the_main_thread(data, tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(train(data, tmp_path / "run", epochs=1)))
+    thread.start()
+    thread.join()
+    assert results
+    assert (results[0].folder / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(data, tmp_path):
+    import subprocess
+    import sys
+
+    script = tmp_path / "ddp.py"
+    script.write_text(
+        "import dualtoken\n"
+        "if __name__ == '__main__':\n"
+        f"    dualtoken.train({str(data)!r}, {str(tmp_path / 'run')!r}, **{SETTINGS | {'devices': 2, 'device': 'cpu'}!r})\n"
+    )
+    subprocess.run([sys.executable, str(script)], check=True, timeout=300)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert len(history(tmp_path / "run")) == 2
