@@ -204,10 +204,11 @@ def _opened(source: Source, name: str, limits: ImageLimits) -> Iterator[Image.Im
         _check_bytes(len(source), name, limits)
         yield _identified(io.BytesIO(source), name)
     elif isinstance(source, str | Path):
-        if not stat.S_ISREG(Path(source).stat().st_mode):
+        status = os.stat(source)  # noqa: PTH116 - a Path for each of a million files is not free
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
             raise ImageError(f"{name!r} is not a file.", "Give the path of an image.")
-        with Path(source).open("rb") as file:
-            _check_bytes(os.fstat(file.fileno()).st_size, name, limits)
+        _check_bytes(status.st_size, name, limits)
+        with open(source, "rb") as file:  # noqa: PTH123
             yield _identified(file, name)
     else:
         content = source.read(limits.max_bytes + 1)

@@ -259,7 +259,9 @@ class Evaluation:
         rows = [("Images", f"{self.n:,} of {len(self.classes)} classes, split {self.split!r} of {self.source}")]
         rows += [(METRICS[name].title, METRICS[name].write(interval)) for name, interval in self.metrics.items()]
         weakest = [f"{c.name}: {100 * c.f1.value:.0f} % of {c.support}" for c in self.weakest()[:3] if c.f1]
-        confused = [f"{p.truth} taken for {p.predicted}: {p.images} ({p.share:.0%})" for p in self.confused()[:3]]
+        confused = [
+            f"{p.truth} taken for {p.predicted}: {p.images} ({100 * p.share:.0f} %)" for p in self.confused()[:3]
+        ]
         rows += _listed("Weakest F1", weakest)
         rows += _listed("Most confused", confused or ["nothing: every answer is right"])
         rows += [("Left out", f"{len(self.bad_images)} that cannot be read")] if self.bad_images else []

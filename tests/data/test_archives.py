@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import stat
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,6 +118,42 @@ def test_member_that_lies_about_its_size(archive: Path) -> None:
     liar["size"] = 10
     with pytest.raises(ImageError, match="checksum"):
         archives.read_member(str(archive), liar, "liar.jpg", ImageLimits())
+
+
+def test_flipped_bit_that_still_decodes_is_seen(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "src", ("cat", "dog"), 2, suffix=".bmp")
+    path = zipped(root, tmp_path / "pics.zip", zipfile.ZIP_STORED)
+    samples = find_data(path).splits["train"]
+    assert samples.members is not None
+    content = bytearray(path.read_bytes())
+    content[int(samples.members[0]["offset"]) + 1000] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ImageError, match="checksum"):
+        samples.open(0)
+
+
+def test_a_lie_about_the_size_costs_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/bomb.bmp", bytes(2**25))
+    _, members, _ = archives.read_directory(path)
+    members["size"] = 10
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="checksum"):
+        archives.read_member(str(path), members[0], "bomb.bmp", ImageLimits())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_member_with_an_extra_field(archive: Path) -> None:
+    image = find_data(archive).splits["train"]
+    with zipfile.ZipFile(archive, "a") as file:
+        info = zipfile.ZipInfo("deep/train/cat/extra.jpg")
+        info.extra = b"\x99\x99\x04\x00abcd"
+        file.writestr(info, image.source(0))
+    data = find_data(archive, val_fraction=0)
+    assert len(data.splits["train"]) == 13
 
 
 def test_damaged_member_is_a_bad_image(archive: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dualtoken.report.html import evaluation_report, training_report
-from dualtoken.report.results import write_evaluation, write_training
+from dualtoken.report.results import write_evaluation
 from dualtoken.report.sheet_files import sheet_files
 from dualtoken.report.sheets import contact_sheet
 from dualtoken.report.tables import prediction_table, print_table, to_json_line
@@ -17,5 +17,4 @@ __all__ = [
     "to_json_line",
     "training_report",
     "write_evaluation",
-    "write_training",
 ]

@@ -81,6 +81,7 @@ def _page(
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "metrics": [(METRICS[name], interval) for name, interval in evaluation.metrics.items()],
         "confusion": _picture(confusion, "Confusion matrix"),
+        "named": len(evaluation.classes) <= plots.NAMED_CLASSES,
         "reliability": _picture(reliability, "Reliability"),
         "confused": evaluation.confused()[:_CONFUSED],
         "wrong": len(wrong),

@@ -51,7 +51,7 @@ def curves(history: Sequence[Row]) -> dict[str, Figure]:
 
 
 def _curve(history: Sequence[Row], title: str, keys: Sequence[str]) -> Figure:
-    figure, axes = _figure(4.6, 3.2)
+    figure, axes = _figure(3.15, 2.7)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(history) <= 20 else None
     for key, (colour, dashes) in zip(keys, LINES, strict=False):
@@ -80,7 +80,7 @@ def _mark_best(axes: Axes, epochs: Sequence[float], values: Sequence[float]) -> 
     axes.plot(epochs[best], values[best], "o", color=ORANGE, ms=7, mfc="none", mew=1.8, zorder=5)
     axes.annotate(
         f"best {100 * values[best]:.1f} %, epoch {epochs[best]:.0f}", (0.98, 0.04), xycoords="axes fraction",
-        ha="right", fontsize=9, color=INK, bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1.5},
+        ha="right", fontsize=8.5, color=INK, bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1.5},
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def confusion_plot(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figu
     bar.outline.set_visible(False)
     axes.set(
         xlabel="Answer (number of the class)", ylabel="True class (number)",
-        title=f"{number} classes, {confusion.sum():,} images",
+        title=f"{confusion.sum():,} images of {number} classes",
     )  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(10, integer=True))
@@ -165,7 +165,7 @@ def _named_confusion(confusion: NDArray[np.int64], shares: NDArray[np.float64], 
     axes.tick_params(which="minor", length=0)
     for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
         _plain(text)
-    axes.set(xlabel="Answer", ylabel="True class", title=f"Images by class ({confusion.sum():,})")
+    axes.set(xlabel="Answer", ylabel="True class", title=f"{confusion.sum():,} images, coloured by share of the row")
     return figure
 
 
@@ -181,7 +181,6 @@ def _prepare(axes: Axes, *, grid: bool = True) -> None:
     axes.tick_params(colors=INK, labelsize=9, length=3, color=SOFT, labelfontfamily=fonts.families())
     for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
         text.set(family=fonts.families(), color=INK, fontsize=10)
-    axes.title.set(fontsize=11, weight="bold")
     for name, spine in axes.spines.items():
         spine.set(visible=grid and name in ("left", "bottom"), color=SOFT)
     if grid:

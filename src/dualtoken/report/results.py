@@ -1,18 +1,18 @@
-"""The files of an evaluation and of a training run."""
+"""The files of an evaluation."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dualtoken.data.index import ImageData, Samples
+from dualtoken.data.index import Samples
 from dualtoken.files import atomic_path, write_json
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Evaluation
 from dualtoken.report import plots
-from dualtoken.report.html import evaluation_report, training_report
+from dualtoken.report.html import evaluation_report
 
 COLUMNS = ("path", "truth", "label", "score", "truth_score", "correct")
 
@@ -48,39 +48,6 @@ def write_evaluation(
         with atomic_path(folder / name) as path:
             path.write_bytes(plots.to_png(figure))
     evaluation_report(folder, evaluation=evaluation, samples=samples, provenance=provenance, limits=limits)
-
-
-def write_training(
-    folder: str | Path,
-    evaluation: Evaluation,
-    samples: Samples,
-    *,
-    data: ImageData,
-    history: Sequence[Mapping[str, float]],
-    settings: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    limits: ImageLimits = DEFAULT_LIMITS,
-) -> None:
-    """Write evaluation.json and report.html of a training run into `folder`.
-
-    Args:
-        folder: of the run.
-        evaluation: of the best model, on `samples`.
-        samples: one of the splits of `data`.
-        data: all images of the run.
-        history: the rows of `metrics.csv`, one an epoch: see `plots.curves`.
-        settings: of the run, as resolved.
-        provenance: of the model, for its command and versions.
-        limits: what an image may cost.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
-    write_json(Path(folder) / "evaluation.json", evaluation.to_dict())
-    training_report(
-        folder, history=history, evaluation=evaluation, data=data, samples=samples,
-        provenance={**provenance, "settings": settings}, limits=limits,
-    )  # fmt: skip
 
 
 def write_answers(path: Path, evaluation: Evaluation, samples: Samples) -> None:

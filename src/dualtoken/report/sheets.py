@@ -58,7 +58,7 @@ def _draw_item(
     right = truth is None or truth == answer.label
     mark = "" if truth is None else "✓ " if right else "✗ "
     colour = _INK if truth is None else _RIGHT if right else _WRONG
-    score = f" {answer.score:.0%}"
+    score = f" {100 * answer.score:.0f} %"
     room = _TILE - font.getlength(mark + score)
     draw.text((left, top + _TILE + 4), mark + _fit(answer.label, font, room) + score, colour, font)
     if not right and truth is not None:

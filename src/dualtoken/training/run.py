@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning_fabric import Fabric
 from torch import nn
@@ -27,6 +26,7 @@ from dualtoken.tasks import TASKS
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.forecast import Forecast, measure
 from dualtoken.training.loop import INTERRUPTED, Loop, seed_all
+from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe
 from dualtoken.training.state import STATE
@@ -179,10 +179,7 @@ def _require_splits(images: ImageData) -> None:
 
 def _fabric(config: TrainConfig) -> Fabric:
     device = choose_device(config.device)
-    precision = config.precision
-    if precision == "auto":  # on a CPU without AVX-512 or AMX, bf16 is many times slower than float32
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16-mixed" if bf16 else "32-true"
+    precision = choose_precision(device) if config.precision == "auto" else config.precision
     devices = [device.index] if device.index is not None and config.devices == 1 else config.devices
     strategy = "ddp" if config.devices > 1 else "auto"
     return Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=precision)
@@ -343,7 +340,7 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
     """Calibrate the best weights on val, measure them on test (or val), write config and report."""
     from dualtoken.evaluation import evaluation_of, fit_temperature
     from dualtoken.prediction import load
-    from dualtoken.report import training_report
+    from dualtoken.report import write_training
 
     config = loop.config
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
@@ -357,14 +354,9 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
     evaluation = evaluation_of(output, predictor, images, samples, seed=config.seed)
     predictor.config.metrics = evaluation.headline()
     write_json(folder / CONFIG, predictor.config.to_json())
-    training_report(
-        folder,
-        history=loop.counters.history,
-        evaluation=evaluation,
-        data=images,
-        samples=samples,
-        provenance=predictor.config.provenance,
-        limits=limits,
-    )
+    write_training(
+        folder, evaluation, samples, data=images, history=loop.counters.history,
+        settings=config.model_dump(mode="json"), provenance=predictor.config.provenance, limits=limits,
+    )  # fmt: skip
     loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
     return predictor.config.metrics
