@@ -116,8 +116,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a classifier from images and write a model folder with its report."""
-    from dualtoken.training import train as run
-    from dualtoken.training.recipes import parse_settings
+    from dualtoken.training.recipes import load_recipe, parse_settings
 
     given = {
         "model": model, "epochs": epochs, "limit_minutes": limit_minutes, "batch_size": batch_size,
@@ -127,6 +126,11 @@ def train(
     if output is None and resume is None:
         raise ConfigError("--output is missing.", "Type: dualtoken train DATA --output RUN")
     settings = parse_settings(set_ or []) | {key: value for key, value in given.items() if value is not None}
+    if resume is None:
+        load_recipe(recipe, settings)  # a mistake in the settings is answered before torch is imported
+
+    from dualtoken.training import train as run
+
     result = run(data, output or resume, recipe=recipe, resume=resume, **settings)
     folder = result.folder
     typer.echo(f"\nModel   {folder}\nReport  {folder / 'report.html'}\nNext    dualtoken predict {folder} IMAGE")

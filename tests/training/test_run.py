@@ -175,7 +175,7 @@ def test_fine_tuning_keeps_the_backbone_and_replaces_the_head(data, tmp_path, ma
 
 def test_an_unreadable_image_fails_or_is_skipped_and_listed(data, tmp_path):
     (data / "cat" / "0001.jpg").write_text("not an image")
-    with pytest.raises((DataError, ImageError), match="0001.jpg"):
+    with pytest.raises((DataError, ImageError), match=r"0001\.jpg"):
         train(data, tmp_path / "run")
     result = train(data, tmp_path / "run2", on_bad_image="skip", epochs=1)
     config = json.loads((result.folder / "config.json").read_text())
@@ -224,7 +224,8 @@ def test_two_processes_train_one_model(data, tmp_path):
     script.write_text(
         "import dualtoken\n"
         "if __name__ == '__main__':\n"
-        f"    dualtoken.train({str(data)!r}, {str(tmp_path / 'run')!r}, **{SETTINGS | {'devices': 2, 'device': 'cpu'}!r})\n"
+        f"    dualtoken.train({str(data)!r}, {str(tmp_path / 'run')!r},\n"
+        f"                    **{SETTINGS | {'devices': 2, 'device': 'cpu'}!r})\n"
     )
     subprocess.run([sys.executable, str(script)], check=True, timeout=300)
     assert (tmp_path / "run" / "model.safetensors").exists()

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from dualtoken.errors import DataError
 
 LOWEST, HIGHEST = 0.05, 20.0
-_STEPS = 50
-_ROWS = 4096
+_STEPS, _CLOSE = 50, 1e-7
+_ROWS = 256  # images at a time: few enough for the processor's cache
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -37,7 +37,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
         low, high = (inverse, high) if slope < 0 else (low, inverse)
         step = inverse - slope / bend if bend > 0 else (low + high) / 2
         following = step if low < step < high else (low + high) / 2
-        if abs(following - inverse) < 1e-9 * inverse:
+        if abs(following - inverse) < _CLOSE * inverse:
             break
         inverse = following
     return 1 / inverse
@@ -53,8 +53,10 @@ def _slope_and_bend(logits: NDArray[np.float32], labels: NDArray[np.int64], inve
         z = logits[start : start + _ROWS].astype(np.float64)
         z -= z.max(axis=1, keepdims=True)
         p = np.exp(z * inverse)
-        p /= p.sum(axis=1, keepdims=True)
-        mean = (p * z).sum(axis=1)
+        total = p.sum(axis=1)
+        p *= z
+        mean = p.sum(axis=1) / total
+        p *= z
         slope += (mean - z[np.arange(len(z)), labels[start : start + _ROWS]]).sum()
-        bend += ((p * z**2).sum(axis=1) - mean**2).sum()
+        bend += (p.sum(axis=1) / total - mean**2).sum()
     return slope / len(labels), bend / len(labels)

@@ -340,7 +340,7 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
     """Calibrate the best weights on val, measure them on test (or val), write config and report."""
     from dualtoken.evaluation import evaluation_of, fit_temperature
     from dualtoken.prediction import load
-    from dualtoken.report import write_training
+    from dualtoken.report import training_report
 
     config = loop.config
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
@@ -354,9 +354,10 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
     evaluation = evaluation_of(output, predictor, images, samples, seed=config.seed)
     predictor.config.metrics = evaluation.headline()
     write_json(folder / CONFIG, predictor.config.to_json())
-    write_training(
-        folder, evaluation, samples, data=images, history=loop.counters.history,
-        settings=config.model_dump(mode="json"), provenance=predictor.config.provenance, limits=limits,
+    write_json(folder / "evaluation.json", evaluation.to_dict())
+    training_report(
+        folder, history=loop.counters.history, evaluation=evaluation, data=images, samples=samples,
+        provenance=predictor.config.provenance, limits=limits,
     )  # fmt: skip
     loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
     return predictor.config.metrics
