@@ -3,7 +3,7 @@
 from dualtoken.backbone.config import VARIANTS, BackboneConfig, Variant
 from dualtoken.backbone.measure import count_macs, count_parameters
 from dualtoken.backbone.model import DualTokenViT
-from dualtoken.backbone.registry import create_model
+from dualtoken.backbone.registry import create_model, require_known
 
 __all__ = [
     "VARIANTS",
@@ -13,4 +13,5 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "create_model",
+    "require_known",
 ]

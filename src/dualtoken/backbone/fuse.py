@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dualtoken.backbone.mixers.dual_token import DownsampleStep
 from dualtoken.backbone.stem import ConvNormAct
 
-if TYPE_CHECKING:
-    from dualtoken.backbone.model import DualTokenViT
 
-
-def fuse(model: DualTokenViT) -> None:
-    """Merge in place, in evaluation mode.
+def fuse(model: nn.Module) -> None:
+    """Merge in place what a DualTokenViT in evaluation mode can compute as one.
 
     - Batch norms go into the convolutions before them.
     - Averages move before point-wise convolutions: both are linear and the average's weights sum to one,

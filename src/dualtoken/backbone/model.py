@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dualtoken.backbone.block import Block
 from dualtoken.backbone.config import BackboneConfig
+from dualtoken.backbone.fuse import fuse
 from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, WindowAttention, join_tokens
 from dualtoken.backbone.stem import PatchMerge, Stem, TokenMerge
 from dualtoken.errors import ConfigError
@@ -250,8 +251,6 @@ class DualTokenViT(nn.Module):
         Returns:
             This model, in evaluation mode.
         """
-        from dualtoken.backbone.fuse import fuse
-
         fuse(self.eval())
         return self
 

@@ -75,12 +75,20 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         ModelError: no such name; the message gives the nearest.
         ConfigError: an impossible size or switch.
     """
+    require_known(name)
+    model: nn.Module = timm.create_model(name, **kwargs)
+    return model
+
+
+def require_known(name: str) -> None:
+    """Refuse a name that is not in timm's registry.
+
+    Raises:
+        ModelError: with the nearest name.
+    """
     if not timm.is_model(name):
-        known = timm.list_models()
-        near = nearest(name, VARIANTS) or nearest(name, known)
+        near = nearest(name, VARIANTS) or nearest(name, timm.list_models())
         raise ModelError(
             f"There is no model {name!r}." + (f" Did you mean {near!r}?" if near else ""),
             "`dualtoken models` lists ours; any name of timm.list_models() works too.",
         )
-    model: nn.Module = timm.create_model(name, **kwargs)
-    return model
