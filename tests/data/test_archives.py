@@ -58,6 +58,13 @@ def test_samples_of_an_archive_travel_and_are_read_by_threads(archive: Path) -> 
     assert together == alone * 20
 
 
+def test_folder_without_images_is_seen_without_a_member_of_its_own(archive: Path) -> None:
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("deep/train/unicorn/notes.txt", "x")
+    with pytest.raises(DataError, match="unicorn"):
+        find_data(archive)
+
+
 def test_csv_in_an_archive(tmp_path: Path) -> None:
     root = write_class_folders(tmp_path / "src" / "pics", ("images",), 4)
     lines = [f"./images/000{i}.jpg,{'cat' if i % 2 else 'dog'}" for i in range(4)]

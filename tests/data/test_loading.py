@@ -136,10 +136,10 @@ def test_data_smaller_than_a_batch_gives_one_batch() -> None:
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("length", [12, 13, 14])
 def test_ranks_share_the_images_evenly(length: int, drop_last: bool) -> None:
-    ranks = [list(EpochSampler(length, 2, seed=5, drop_last=drop_last, rank=r, world_size=3)) for r in range(3)]
+    ranks = [list(EpochSampler(length, 3, seed=5, drop_last=drop_last, rank=r, world_size=3)) for r in range(3)]
     assert len({tuple(map(len, batches)) for batches in ranks}) == 1
     seen = [index for batches in ranks for batch in batches for index, _ in batch]
-    assert len(seen) == len(set(seen)) == 12
+    assert len(seen) == len(set(seen)) == (9 if drop_last else 12)
     single = dict(draw for batch in EpochSampler(length, 2, seed=5, drop_last=False) for draw in batch)
     assert all(single[index] == seed for batches in ranks for batch in batches for index, seed in batch)
 
@@ -168,6 +168,7 @@ def test_bad_images_are_left_out_and_listed(workers: int, samples: Samples) -> N
     loader = evaluation_loader(samples, PREPROCESSING, batch_size=2, workers=workers, on_bad_image="skip")
     for _ in range(2):
         parts = list(loader)
+        assert all(len(labels) for _, labels, _ in parts)
         assert [i for *_, indices in parts for i in indices.tolist()] == [i for i in range(21) if i not in (0, 1, 5)]
     assert [path for path, _ in loader.bad_images] == [samples.path(i) for i in (0, 1, 5)]
     assert all("no file" in reason for _, reason in loader.bad_images)

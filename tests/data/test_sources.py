@@ -101,6 +101,12 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert "read already" in data.describe()
 
 
+def test_a_folder_keeps_its_own_name_beside_a_link(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "data", ("cat/deep/deeper", "dog"), 2)
+    (root / "alias").symlink_to(root / "cat" / "deep" / "deeper")
+    assert find_data(root, val_fraction=0).classes == ("cat", "dog")
+
+
 def test_a_link_to_itself_is_a_bad_image(image_folder: Path) -> None:
     (image_folder / "cat" / "self.jpg").symlink_to(image_folder / "cat" / "self.jpg")
     with pytest.raises(DataError, match=r"self\.jpg"):
@@ -179,6 +185,17 @@ def test_fingerprint_is_stable_and_sees_changes(make_image_folder: MakeImageFold
     assert len({first, second, third}) == 3
 
 
+def test_fingerprint_sees_the_labels_of_a_csv(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, ("a", "b"), 2)
+    rows = "path,label\na/0000.jpg,x\na/0001.jpg,{}\nb/0000.jpg,x\nb/0001.jpg,y\n"
+    first, second = (find_data(write_csv(tmp_path, rows.format(label))).fingerprint for label in "xy")
+    assert first != second
+
+
+def test_a_split_never_takes_all_of_a_class(make_image_folder: MakeImageFolder) -> None:
+    assert sizes(find_data(make_image_folder(per_class=2), val_fraction=0.95)) == {"train": 2, "val": 2}
+
+
 def test_one_image_of_a_class_stays_in_train(make_image_folder: MakeImageFolder, tmp_path: Path) -> None:
     root = make_image_folder(per_class=5)
     write_class_folders(root, ("lonely",), 1)
@@ -217,6 +234,8 @@ def broken(tmp_path: Path, kind: str) -> Path:
     elif kind == "mistyped":
         write_class_folders(root / "train", ("bird", "cat"), 2)
         write_class_folders(root / "val", ("brid", "cat"), 2)
+    elif kind == "masks":
+        write_class_folders(root, ("images", "masks"), 2)
     elif kind == "tar":
         root = tmp_path / "data.tar"
         root.write_bytes(b"x")
@@ -240,6 +259,7 @@ def broken(tmp_path: Path, kind: str) -> Path:
         ("flat splits", "without class folders"),
         ("two val", "two folders for one split"),
         ("mistyped", "Did you mean 'bird'"),
+        ("masks", "boxes or masks"),
         ("tar", "neither a folder nor"),
         ("not a zip", "cannot be read as a zip"),
         ("no such", "Did you mean '.*data'"),

@@ -26,6 +26,8 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+# Beside `images`, these tell a data set for detection or segmentation.
+_ANNOTATIONS = frozenset({"labels", "masks", "annotations"})
 _COLUMNS = ("path", "label", "split")
 _CSV_EXAMPLE = "Its first line should be path,label or path,label,split; then one line an image: images/1.jpg,cat"
 
@@ -169,6 +171,12 @@ def _by_classes(listing: Listing, tree: _Tree, base: str) -> Assignment:
     if children and all(map(_split_of, children)):
         raise DataError(
             f"In {listing.root!r} the images lie in {', '.join(sorted(children))} without class folders.",
+            _layout_hint(),
+        )
+    parts = {posixpath.basename(child).lower() for child in children}
+    if "images" in parts and parts & _ANNOTATIONS:
+        raise DataError(
+            f"{listing.root!r} has folders {', '.join(sorted(parts))}: boxes or masks, but no classes of images.",
             _layout_hint(),
         )
     found = Assignment(listing, "class folders")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections import deque
 from collections.abc import Sequence
@@ -87,7 +88,8 @@ def list_archive(path: Path) -> Listing:
         str(path),
         names=[names[i] for i in images],
         sizes=members["size"][images].tolist(),
-        folders={folder for folder in folders if not _hidden(folder)},
+        # Many archives have no members for folders: a file in one tells of it too.
+        folders={folder for folder in {*folders, *map(posixpath.dirname, names)} if not _hidden(folder)},
         tables=tables,
         members=members[images],
     )

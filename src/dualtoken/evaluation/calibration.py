@@ -40,7 +40,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
         if abs(following - inverse) < _CLOSE * inverse:
             break
         inverse = following
-    return 1 / inverse
+    return float(1 / inverse)
 
 
 def _slope_and_bend(logits: NDArray[np.float32], labels: NDArray[np.int64], inverse: float) -> tuple[float, float]:

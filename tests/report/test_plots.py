@@ -1,0 +1,106 @@
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dualtoken.evaluation.metrics import reliability
+from dualtoken.outputs import Bin, PerImage
+from dualtoken.report import fonts
+from dualtoken.report.plots import confusion_plot, curves, reliability_plot, to_png
+
+HISTORY = [
+    {"epoch": e, "step": 10 * e, "train_loss": 2 / e, "val_loss": 2.1 / e, "val_top1": 1 - 0.5 / e, "lr": 1e-3 / e}
+    for e in range(1, 6)
+]
+
+
+def size_of(figure) -> tuple[int, int]:
+    return Image.open(io.BytesIO(to_png(figure))).size
+
+
+def texts(figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+
+
+def test_curves_draw_what_the_history_has():
+    figures = curves(HISTORY)
+    assert list(figures) == ["Loss", "Validation", "Learning rate"]
+    loss = figures["Loss"].axes[0]
+    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
+    np.testing.assert_allclose(loss.lines[0].get_xydata(), [(e, 2 / e) for e in range(1, 6)])
+    assert "best 90.0 %, epoch 5" in texts(figures["Validation"])
+    assert list(curves([{"epoch": 1, "train_loss": 1.0}])) == ["Loss"]
+    assert curves([]) == {}
+
+
+def test_one_epoch_can_be_drawn():
+    for figure in curves(HISTORY[:1]).values():
+        assert size_of(figure)[0] > 300
+
+
+@pytest.mark.parametrize("classes", [2, 10, 30])
+def test_confusion_shows_names_and_numbers(classes):
+    confusion = np.diag(np.arange(1, classes + 1) * 1000)
+    confusion[0, 1] = 77
+    figure = confusion_plot(confusion, [f"class {i}" for i in range(classes)])
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(shown) == sorted([f"{1000 * (i + 1):,}" for i in range(classes)] + ["77"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [f"class {i}" for i in range(classes)]
+    width, height = size_of(figure)
+    assert 0.5 < width / height < 2
+
+
+@pytest.mark.parametrize("classes", [31, 101, 1000])
+def test_confusion_of_many_classes_is_a_picture(classes):
+    figure = confusion_plot(np.eye(classes, dtype=np.int64), [str(i) for i in range(classes)])
+    assert not figure.axes[0].texts
+    assert size_of(figure) == (990, 930)
+
+
+def test_names_are_never_formulas_nor_missing_glyphs():
+    names = ["$x_1$", "\\frac", "猫" * 40, "a\nb", "café"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_png(confusion_plot(np.eye(5, dtype=np.int64), names))
+    labels = [label.get_text() for label in confusion_plot(np.eye(5, dtype=np.int64), names).axes[0].get_xticklabels()]
+    assert labels[0] == "$x_1$"
+    assert not any(label.get_parse_math() for label in confusion_plot(np.eye(2), names[:2]).axes[0].get_xticklabels())
+    assert labels[3] == f"a{fonts.MISSING}b"
+    assert labels[4] == "café"
+    assert len(labels[2]) == 24
+
+
+def test_reliability_plot_has_points_and_intervals():
+    bins = (Bin(0.4, 0.5, 10, 0.45, 0.5), Bin(0.9, 1.0, 1, 0.95, 1.0))
+    figure = reliability_plot(bins, images=11)
+    top, bottom = figure.axes
+    assert "11 images" in top.get_title()
+    assert [patch.get_height() for patch in bottom.patches] == [10, 1]
+    (bars,) = (collection.get_segments() for collection in top.collections)
+    ends = np.array(bars)[:, :, 1]
+    assert (ends[0, 0], ends[0, 1]) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson, 5 of 10
+    assert ends[1, 0] == pytest.approx(0.2065, abs=1e-4)
+    size_of(figure)
+
+
+def test_reliability_of_one_image():
+    score = np.array([1.0], np.float32)
+    whole = np.zeros(1, np.int64)
+    images = PerImage(whole, whole, whole, whole, score, score, np.zeros(1))
+    size_of(reliability_plot(reliability(images), images=1))
+
+
+def test_shortened_names_keep_both_ends():
+    assert fonts.shorten("short", 10) == "short"
+    assert fonts.shorten("abcdefghijklmnop", 7) == "abcd…op"
+    assert all(len(fonts.shorten("x" * 50, length)) == length for length in range(2, 20))
+
+
+def test_figures_leave_pyplot_alone():
+    import sys
+
+    to_png(confusion_plot(np.eye(2, dtype=np.int64), ["a", "b"]))
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
