@@ -232,7 +232,8 @@ def _check_pixels(image: Image.Image, name: str, limits: ImageLimits) -> None:
         raise ImageError(f"{name!r} has {image.width} x {image.height} pixels: nothing to see.")
     if pixels > limits.max_pixels:
         raise ImageError(
-            f"{name!r} has {image.width} x {image.height} = {pixels:,} pixels, limit {limits.max_pixels:,} (--max-pixels).",
+            f"{name!r} has {image.width} x {image.height} = {pixels:,} pixels,"
+            f" limit {limits.max_pixels:,} (--max-pixels).",
             f"If you trust it: --max-pixels {pixels} (Python: limits=ImageLimits(max_pixels={pixels})).",
         )
 

@@ -241,7 +241,7 @@ class Evaluation:
         return {"split": self.split, "images": self.n, "interval": "bootstrap over images, 95 %", **metrics}
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-friendly values, for `evaluation.json`; `per_class` and `confused` hold the whole confusion matrix."""
+        """As JSON-friendly values, for `evaluation.json`. `per_class` and `confused` hold the whole confusion."""
         return {
             "model": self.model,
             "source": self.source,

@@ -1,10 +1,15 @@
 """Whole runs on invented images: what is written, that it repeats, and that it continues exactly."""
 
 import csv
+import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +25,13 @@ SETTINGS = {
     "recipe": "smoke", "model_args": SMALL, "batch_size": 4, "workers": 0, "base_lr": 0.01, "drop_path": 0.2,
     "mixup": 0.2, "cutmix": 1.0, "rand_augment": "rand-m5", "random_erasing": 0.3, "val_fraction": 0.25,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request, monkeypatch):
+    """Leave the report out, the slowest part of a small run; one test asks for it."""
+    if "report" not in request.node.name:
+        monkeypatch.setattr("dualtoken.report.training_report", lambda *args, **options: None)
 
 
 @pytest.fixture
@@ -49,11 +61,11 @@ def stop_after(monkeypatch, batches: int) -> None:
     original, done = Loop._batch, [0]
 
     def batch(self, images, labels):
-        value = original(self, images, labels)
+        moved = original(self, images, labels)
         done[0] += 1
         if done[0] == batches:
             os.kill(os.getpid(), signal.SIGINT)
-        return value
+        return moved
 
     monkeypatch.setattr(Loop, "_batch", batch)
 
@@ -103,19 +115,32 @@ def test_workers_change_nothing(data, tmp_path):
     assert same(weights(train(data, tmp_path / "a").folder), weights(train(data, tmp_path / "b", workers=2).folder))
 
 
-@pytest.mark.parametrize("batches", [2, 4, 6])
+@pytest.mark.parametrize("batches", [3, 4, 12])
 def test_interrupted_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, batches):
     whole = train(data, tmp_path / "whole", epochs=3, accumulate=2)
     with monkeypatch.context() as patched:
         stop_after(patched, batches)
         with pytest.raises(KeyboardInterrupt):
             train(data, tmp_path / "part", epochs=3, accumulate=2)
-    assert not same(weights(whole.folder), weights(tmp_path / "part"))
+    assert len(history(whole.folder)) == 3
+    assert not (tmp_path / "part" / "report.html").exists()
+    assert dualtoken.load(tmp_path / "part").classes == ("cat", "dog", "emu")  # loadable, however early it was stopped
     resumed = dualtoken.train(data, resume=tmp_path / "part")
     assert same(weights(whole.folder), weights(resumed.folder))
     assert history(whole.folder) == history(resumed.folder)
     assert same(load_file(whole.folder / "model.safetensors"), load_file(resumed.folder / "model.safetensors"))
     assert whole.metrics == resumed.metrics
+
+
+def test_resumed_in_another_process_with_workers(data, tmp_path, monkeypatch):
+    """Nothing that matters lives in the process: neither generators nor loaders."""
+    whole = train(data, tmp_path / "whole", epochs=2)
+    with monkeypatch.context() as patched:
+        stop_after(patched, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "part", epochs=2)
+    run_script(tmp_path, f"dualtoken.train({str(data)!r}, resume={str(tmp_path / 'part')!r}, workers=2)")
+    assert same(weights(whole.folder), weights(tmp_path / "part"))
 
 
 def test_a_resumed_run_keeps_its_settings(data, tmp_path):
@@ -141,6 +166,7 @@ def test_a_limit_of_time_plans_the_schedule_to_its_end(data, tmp_path, monkeypat
     assert measured.steps_within(60, batches_per_epoch=4, accumulate=1) == 18  # (60 - 4) / (2 + 4 / 4)
     assert measured.steps_within(60, batches_per_epoch=4, accumulate=2) == 9
     monkeypatch.setattr("dualtoken.training.run.measure", lambda loop: measured)
+    monkeypatch.setattr(Loop, "_affordable_steps", lambda self: self.counters.total_steps)
     result = train(data, tmp_path / "run", epochs=1000, limit_minutes=1)
     rows = history(result.folder)
     assert int(rows[-1]["step"]) == 17  # of 57 seconds: the last twentieth is a reserve
@@ -149,15 +175,33 @@ def test_a_limit_of_time_plans_the_schedule_to_its_end(data, tmp_path, monkeypat
 
 def test_the_limit_of_time_holds_even_if_the_forecast_was_wrong(data, tmp_path, monkeypatch):
     monkeypatch.setattr("dualtoken.training.run.measure", lambda loop: Forecast(1e-9, 1e-9, 0))
+    monkeypatch.setattr(Loop, "_affordable_steps", lambda self: self.counters.total_steps)
     result = train(data, tmp_path / "run", epochs=10**6, limit_minutes=0.02)
     assert "the limit of" in result.stopped
     assert (result.folder / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("forecast", [1e-9, 1e9], ids=["far too quick", "far too slow"])
+def test_a_wrong_forecast_is_planned_anew_to_the_end_of_the_cosine(data, tmp_path, monkeypatch, capsys, forecast):
+    clock = itertools.count(step=0.01)  # each look at the clock takes ten milliseconds
+    monkeypatch.setattr("dualtoken.training.loop.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("dualtoken.training.run.measure", lambda loop: Forecast(forecast, forecast, 0))
+    result = train(data, tmp_path / "run", epochs=10**6, limit_minutes=0.05)
+    assert result.stopped == ""
+    assert "The pace is not the forecast one" in capsys.readouterr().out
+    rows = history(result.folder)
+    rates = [float(row["lr"]) for row in rows]
+    assert rates[-1] < 0.05 * max(rates)
+    assert 50 < int(rows[-1]["step"]) < 150  # three seconds, at two or three looks a step
+
+
 def test_early_stop(data, tmp_path):
     result = train(data, tmp_path / "run", epochs=40, early_stop=2, lr=1e-9)
     assert "no better result" in result.stopped
-    assert len(history(result.folder)) < 10
+    epochs = len(history(result.folder))
+    assert epochs < 10
+    assert dualtoken.train(data, resume=result.folder).stopped == result.stopped
+    assert len(history(result.folder)) == epochs
 
 
 def test_fine_tuning_keeps_the_backbone_and_replaces_the_head(data, tmp_path, make_image_folder):
@@ -195,6 +239,13 @@ def test_a_loss_that_is_not_finite_stops(data, tmp_path):
         train(data, tmp_path / "run", lr=1e30, clip_grad=None, epochs=20)
 
 
+def test_validation_that_is_not_finite_stops_before_the_state_is_saved(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Loop, "_measure", lambda self: {"loss": float("nan"), "top1": 0.0})
+    with pytest.raises(UserError, match="validation loss became nan"):
+        train(data, tmp_path / "run")
+    assert not (tmp_path / "run" / "last").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "error"), [({"model": "dualtoken_vit_q"}, ModelError), ({"device": "cuda"}, ConfigError)]
 )
@@ -215,18 +266,45 @@ def test_outside_the_main_thread(data, tmp_path):
     assert (results[0].folder / "model.safetensors").exists()
 
 
-@pytest.mark.slow
-def test_two_processes_train_one_model(data, tmp_path):
-    import subprocess
-    import sys
+def write_script(folder, line: str) -> str:
+    path = folder / "script.py"
+    path.write_text(f"import dualtoken\nif __name__ == '__main__':\n    {line}\n")
+    return str(path)
 
-    script = tmp_path / "ddp.py"
-    script.write_text(
-        "import dualtoken\n"
-        "if __name__ == '__main__':\n"
-        f"    dualtoken.train({str(data)!r}, {str(tmp_path / 'run')!r},\n"
-        f"                    **{SETTINGS | {'devices': 2, 'device': 'cpu'}!r})\n"
-    )
-    subprocess.run([sys.executable, str(script)], check=True, timeout=300)
+
+def run_script(folder, line: str) -> None:
+    subprocess.run([sys.executable, write_script(folder, line)], check=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"limit_minutes": 0.1, "epochs": 10**6, "early_stop": 10**6}])
+def test_two_processes_train_one_model(data, tmp_path, settings):
+    settings = SETTINGS | {"devices": 2, "device": "cpu"} | settings
+    run_script(tmp_path, f"dualtoken.train({str(data)!r}, {str(tmp_path / 'run')!r}, **{settings!r})")
     assert (tmp_path / "run" / "model.safetensors").exists()
-    assert len(history(tmp_path / "run")) == 2
+    rows = history(tmp_path / "run")
+    assert len(rows) == 2 or "limit_minutes" in settings
+    assert float(rows[-1]["lr"]) < 0.1 * max(float(row["lr"]) for row in rows) or "limit_minutes" not in settings
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_continue(data, tmp_path):
+    settings = SETTINGS | {"devices": 2, "device": "cpu", "epochs": 60}
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    run_script(tmp_path, f"dualtoken.train({str(data)!r}, {str(whole)!r}, **{settings!r})")
+    script = write_script(tmp_path, f"dualtoken.train({str(data)!r}, {str(part)!r}, **{settings!r})")
+    process = subprocess.Popen([sys.executable, script], start_new_session=True)
+    while not (part / "metrics.csv").exists() and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    assert process.wait(60) != 0
+    assert 0 < len(history(part)) < 60
+    run_script(tmp_path, f"dualtoken.train({str(data)!r}, resume={str(part)!r})")
+    assert same(weights(whole), weights(part))
+
+
+def test_a_full_disk_is_found_before_the_first_step(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("dualtoken.training.run.shutil.disk_usage", lambda path: SimpleNamespace(free=2**16))
+    with pytest.raises(OutputError, match="0 MiB free"):
+        train(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

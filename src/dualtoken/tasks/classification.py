@@ -32,6 +32,8 @@ class ClassificationTask:
         if self.mixer is None:
             return images, labels
         even = len(images) - len(images) % 2
+        if even == 0:
+            return images, labels  # nothing to mix a single image with
         mixed: tuple[Tensor, Tensor] = self.mixer(images[:even], labels[:even])
         return mixed
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from dualtoken.machine import peak_rss
-from dualtoken.training.loop import Loop, make_optimizer, seed_all
+from dualtoken.training.loop import Loop, seed_all
+from dualtoken.training.optimizer import make_optimizer
 
 TRIAL_STEPS = 4
 

@@ -15,13 +15,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
@@ -29,10 +27,15 @@ from dualtoken.data.loading import EpochSampler, ImageLoader
 from dualtoken.errors import UserError
 from dualtoken.tasks import ClassificationTask
 from dualtoken.training.config import TrainConfig
+from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
 from dualtoken.training.progress import Progress
 from dualtoken.training.state import load_state, save_state
 
 INTERRUPTED = "interrupted"
+READ_EVERY = 20  # steps between looks at the loss on a GPU, where each look waits for the device
+DECIDE_EVERY = 10  # steps between decisions that several ranks take together
+LONGER = 1.05  # a plan is lengthened only if there is clearly room
+RESERVE = 0.02  # of a limit of time: kept back when the rest of the run is planned anew
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Counters:
     seconds: float = 0.0  # of training, over all sessions
     fingerprint: str = ""  # of the images
     best: list[float] = field(default_factory=list)  # the task's score of it
-    best_epoch: int = 0  # counted from 1
+    best_epoch: int = 0  # counted from 1; the one under way where a limit of time ended it
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -77,7 +80,10 @@ class Loop:
         runnable = torch.compile(self.bare) if config.compile else self.bare
         self.model, self.optimizer = fabric.setup(runnable, optimizer)
         self.counters = Counters(total_steps=config.epochs * self.steps_per_epoch)
-        self.stopped = ""  # why, once it is to stop
+        self.losses: list[Tensor] = []  # of the last batches, not read from the device yet
+        self.validation_seconds = 0.0  # of the last validation, or as forecast
+        self.interrupted = False  # somebody pressed Ctrl-C here
+        self.stopped = ""  # why, once all ranks are to stop
 
     @property
     def steps_per_epoch(self) -> int:
@@ -107,32 +113,28 @@ class Loop:
         self.scheduler = make_scheduler(self.config, self.optimizer, self.counters.total_steps, self.steps_per_epoch)
         self.started, self.before = time.monotonic(), self.counters.seconds
         self.saved = self.started
+        counters = self.counters
         with self._stop_on_interrupt():
-            while self.counters.step < self.counters.total_steps and not self.stopped:
-                finished = self._train_epoch(progress)
-                if not finished:
+            self._decide(progress)  # a resumed run may have nothing left to do
+            while (counters.step < counters.total_steps or counters.batch) and not self.stopped:
+                if not self._train_epoch(progress):
                     break
                 figures = self.validate()
                 better = self._keep_if_better(figures, on_best)
                 row = self._close_epoch(figures)
-                if better:
-                    self.counters.best_epoch = self.counters.epoch
-                self.counters.history.append(row)
                 on_epoch(row)
                 progress.epoch(row, best=better)
-                patience = self.config.early_stop
-                if patience is not None and self.counters.epoch - self.counters.best_epoch >= patience:
-                    self.stopped = f"no better result in {patience} epochs"
+                self._decide(progress)
                 self.save()
-        self.save()
-        if self.stopped and self.stopped != INTERRUPTED and self.counters.batch:
-            self._keep_if_better(self.validate(), on_best)  # a limit of time came within an epoch
+            if self.stopped and self.stopped != INTERRUPTED and counters.batch:
+                self._keep_if_better(self.validate(), on_best)  # a limit of time came within an epoch
+            self.save()
 
     def _keep_if_better(self, figures: dict[str, float], on_best: Callable[[nn.Module], None]) -> bool:
         score = self.task.score(figures)
         if score <= self.counters.best:
             return False
-        self.counters.best = score
+        self.counters.best, self.counters.best_epoch = score, self.counters.epoch + 1
         on_best(self.averaged)
         return True
 
@@ -144,18 +146,18 @@ class Loop:
         if config.freeze == "backbone":
             self.bare.eval()  # frozen batch norms keep their statistics
         for images, labels, _ in self.training:
-            counters.loss_sum += self._batch(images, labels)
-            counters.batch += 1
-            counters.seconds = self.before + time.monotonic() - self.started
-            progress.step(counters.step, counters.loss_sum / counters.batch, len(images) * self.fabric.world_size)
-            if self._should_leave():
-                return False
             if counters.step >= counters.total_steps:
-                break
+                break  # planned to end within an epoch
+            moved = self._batch(images, labels)
+            counters.batch += 1
+            mean_loss = counters.loss_sum / max(1, counters.batch - len(self.losses))
+            progress.step(counters.step, mean_loss, len(images) * self.fabric.world_size)
+            if moved and self._should_leave(progress):  # gradients that still accumulate are in no saved state
+                return False
         return True
 
-    def _batch(self, images: Tensor, labels: Tensor) -> float:
-        """Forward, backward and, unless gradients are still accumulating, a step; returns the loss."""
+    def _batch(self, images: Tensor, labels: Tensor) -> bool:
+        """Forward, backward and, unless gradients are still accumulating, a step; whether the weights moved."""
         counters, config = self.counters, self.config
         seed_all(config.seed, counters.epoch, counters.batch, self.fabric.global_rank)
         self.scheduler.step_update(counters.step)
@@ -166,12 +168,9 @@ class Loop:
         with self.fabric.no_backward_sync(self.model, enabled=not moves):
             loss = self.task.loss(self.model(images), targets)
             self.fabric.backward(loss / config.accumulate)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise UserError(
-                f"The loss became {value} in epoch {counters.epoch + 1}, batch {counters.batch + 1}.",
-                f"Lower the learning rate: --lr {config.peak_lr / 3:.1e}. The state of the last save is kept.",
-            )
+        self.losses.append(loss.detach())
+        if self.fabric.device.type == "cpu" or len(self.losses) == READ_EVERY:
+            self._read_losses()
         if moves:
             if config.clip_grad is not None:
                 dispatch_clip_grad(self.bare.parameters(), config.clip_grad)
@@ -180,11 +179,27 @@ class Loop:
             counters.step += 1
             if self.ema is not None:
                 self.ema.update(self.bare, step=counters.step)
-        return value
+        return moves
+
+    def _read_losses(self) -> None:
+        """Add the losses that are still on the device to the epoch's sum; UserError at one that is not finite."""
+        values = torch.stack(self.losses).tolist() if self.losses else []
+        self.losses.clear()
+        for value in values:
+            self._require_finite("loss", value)
+            self.counters.loss_sum += value
+
+    def _require_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise UserError(
+                f"The {name} became {value} in epoch {self.counters.epoch + 1}, by batch {self.counters.batch + 1}.",
+                f"Lower the learning rate: --lr {self.config.peak_lr / 3:.1e}. The state of the last save is kept.",
+            )
 
     def _close_epoch(self, figures: dict[str, float]) -> dict[str, float]:
         """Count the epoch as done and return its row."""
         counters = self.counters
+        self._read_losses()
         self.scheduler.step_update(max(counters.step - 1, 0))  # of the last step, also right after a resume
         row = {
             "epoch": counters.epoch + 1,
@@ -194,11 +209,24 @@ class Loop:
             "lr": self.optimizer.param_groups[0]["lr"],
         }
         counters.epoch, counters.batch, counters.loss_sum = counters.epoch + 1, 0, 0.0
+        counters.history.append(row)
         return row
 
-    @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on the validation images; every rank sees all of them."""
+        """Figures of the averaged weights on the validation images; rank 0 measures for all.
+
+        Raises:
+            UserError: a figure is not finite.
+        """
+        start = time.monotonic()
+        figures = self.fabric.broadcast(self._measure() if self.fabric.is_global_zero else {})
+        self.validation_seconds = time.monotonic() - start
+        for name, value in figures.items():
+            self._require_finite(f"validation {name}", value)
+        return figures
+
+    @torch.inference_mode()
+    def _measure(self) -> dict[str, float]:
         model = self.averaged.eval()
         batches = []
         for images, labels, _ in self.validation:
@@ -210,18 +238,47 @@ class Loop:
 
     # ---------------------------------------------------------------- stopping and continuing
 
-    def _should_leave(self) -> bool:
-        limit = self.config.limit_minutes
-        if limit is not None and self.counters.seconds > limit * 60 and not self.stopped:
-            self.stopped = f"the limit of {limit:g} minutes"
-        if self.stopped:
-            return True
-        if time.monotonic() - self.saved > self.config.save_minutes * 60:
+    def _should_leave(self, progress: Progress) -> bool:
+        """After a step: whether to stop; saves the state where it is time to."""
+        if self.fabric.world_size == 1 or self.counters.step % DECIDE_EVERY == 0:
+            self._decide(progress)
+        if not self.stopped and time.monotonic() - self.saved > self.config.save_minutes * 60:
             self.save()
-        return False
+        return bool(self.stopped)
+
+    def _decide(self, progress: Progress) -> None:
+        """Whether to stop, and where the run ends: rank 0 decides, so that no rank waits for another for ever."""
+        counters = self.counters
+        counters.seconds = self.before + time.monotonic() - self.started
+        self.stopped, total_steps = self.fabric.broadcast((self._reason_to_stop(), self._affordable_steps()))
+        if total_steps < counters.total_steps or total_steps > LONGER * counters.total_steps:
+            counters.total_steps = total_steps
+            self.scheduler = make_scheduler(self.config, self.optimizer, total_steps, self.steps_per_epoch)
+            progress.replan(total_steps)
+
+    def _reason_to_stop(self) -> str:
+        counters, limit, patience = self.counters, self.config.limit_minutes, self.config.early_stop
+        if self.interrupted:
+            return INTERRUPTED
+        if limit is not None and counters.seconds > limit * 60 and counters.step < counters.total_steps:
+            return f"the limit of {limit:g} minutes"
+        if patience is not None and counters.batch == 0 and counters.epoch - counters.best_epoch >= patience:
+            return f"no better result in {patience} epochs"
+        return ""
+
+    def _affordable_steps(self) -> int:
+        """Steps of the whole run that a limit of time leaves room for at the pace so far."""
+        counters, limit = self.counters, self.config.limit_minutes
+        ends = counters.step + 1 >= counters.total_steps  # a forecast on a busy machine may have been far too low
+        if limit is None or counters.step == 0 or (counters.seconds < 6 * limit and not ends):
+            return counters.total_steps  # the pace is known after a tenth of the time
+        left = limit * 60 * (1 - RESERVE) - counters.seconds - self.validation_seconds
+        more = max(0, int(left * counters.step / counters.seconds))
+        return min(self.config.epochs * self.steps_per_epoch, counters.step + more)
 
     def save(self) -> None:
         """Write the state that `restore` continues from."""
+        self._read_losses()
         self.saved = time.monotonic()
         if self.fabric.is_global_zero:
             ema = None if self.ema is None else self.ema.module
@@ -237,9 +294,9 @@ class Loop:
         """The first Ctrl-C ends the run after its step; the second at once."""
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            if self.stopped:
+            if self.interrupted:
                 raise KeyboardInterrupt
-            self.stopped = INTERRUPTED
+            self.interrupted = True
 
         try:
             before = signal.signal(signal.SIGINT, stop)
@@ -258,39 +315,3 @@ def seed_all(*numbers: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-
-
-def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW with timm's groups: no decay for norms, biases and what the model names."""
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        model,
-        "adamw",
-        lr=config.peak_lr,
-        weight_decay=config.weight_decay,
-        layer_decay=config.layer_decay,
-        fused=next(model.parameters()).device.type in ("cpu", "cuda"),  # one kernel instead of one per parameter
-    )
-    return optimizer
-
-
-def make_scheduler(
-    config: TrainConfig, optimizer: torch.optim.Optimizer, total_steps: int, steps_per_epoch: int
-) -> CosineLRScheduler:
-    """Linear warm-up, then a cosine that ends with the run."""
-    warmup = min(round(config.warmup_epochs * steps_per_epoch), total_steps // 10)
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(1, total_steps - warmup),
-        lr_min=min(config.min_lr, config.peak_lr),
-        warmup_t=warmup,
-        warmup_lr_init=config.peak_lr / max(1, warmup),
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
-
-
-def freeze_backbone(model: nn.Module) -> None:
-    """Leave only the classifier trainable."""
-    classifier = cast(Any, model).get_classifier()
-    model.requires_grad_(False)
-    classifier.requires_grad_(True)

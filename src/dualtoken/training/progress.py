@@ -28,6 +28,7 @@ class Progress:
         self.terminal = shown and self.console.is_terminal
         self.recent: deque[tuple[float, int, int]] = deque([(time.monotonic(), start, 0)], maxlen=50)
         self.images = 0
+        self.told = total
         self.spoken = time.monotonic()
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")
         self.bar = Bar(*columns, console=self.console, disable=not self.terminal, transient=True)
@@ -55,6 +56,14 @@ class Progress:
         if self.shown and not self.terminal and now - self.spoken > QUIET_SECONDS:
             self.spoken = now
             self.say(f"  step {step}/{self.total}  {text}")
+
+    def replan(self, total: int) -> None:
+        """The run will end after `total` updates, earlier or later than planned; said where it is a tenth or more."""
+        if abs(total - self.told) >= 0.1 * self.told:
+            self.told = total
+            self.say(f"The pace is not the forecast one: the schedule now ends in time after {total:,} steps.")
+        self.total = total
+        self.bar.update(self.task, total=total)
 
     def epoch(self, row: dict[str, float], *, best: bool) -> None:
         """After each epoch: its row."""

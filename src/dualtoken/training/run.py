@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +12,26 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
-from dualtoken.backbone import count_macs, count_parameters, create_model
+from dualtoken.backbone import count_macs, count_parameters, require_known
 from dualtoken.data import ImageData, evaluation_loader, find_data, training_loader, training_transform
 from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits
-from dualtoken.model_folder import CONFIG, WEIGHTS, ModelConfig, load_config, load_weights, save_model, versions
+from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
 from dualtoken.prediction import choose_device
-from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from dualtoken.tasks import TASKS
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.forecast import Forecast, measure
+from dualtoken.training.logs import Logs
 from dualtoken.training.loop import INTERRUPTED, Loop, seed_all
+from dualtoken.training.network import make_network
 from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe
 from dualtoken.training.state import STATE
 
 SETTINGS = "train.yaml"
-HISTORY = "metrics.csv"
+FILES_AS_WEIGHTS = 10  # the best model; model, averages and two moments in a state that is there twice while replaced
 CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # without changing the steps
 
 
@@ -84,13 +83,16 @@ def train(
         if fabric.is_global_zero:
             save_model(best, description, folder)
 
-    with _Logs(folder, enabled=fabric.is_global_zero) as logs:
-        for row in loop.counters.history:
-            logs.add(row)
-        with Progress(loop.counters.total_steps, loop.counters.step, shown=fabric.is_global_zero) as bar:
-            loop.run(bar, on_best, logs.add)
+    first = fabric.is_global_zero
+    with (
+        Logs(folder, loop.counters.history, enabled=first) as logs,
+        Progress(loop.counters.total_steps, loop.counters.step, shown=first) as bar,
+    ):
+        loop.run(bar, on_best, logs.add)
 
     if loop.stopped == INTERRUPTED:
+        if not is_model_folder(folder):
+            on_best(loop.averaged)  # not measured yet, but loadable: an hour's work is not hidden in last/
         fabric.print(f"Stopped at step {loop.counters.step:,}. Continue: dualtoken train {data} --resume {folder}")
         raise KeyboardInterrupt
     if loop.stopped:
@@ -107,6 +109,8 @@ def _prepare(
     data: str | Path, config: TrainConfig, folder: Path, *, resuming: bool
 ) -> tuple[Loop, ImageData, ModelConfig]:
     """Find the images, make the model, plan the run and say all of it; nothing is trained yet."""
+    if not Path(config.model).is_dir():
+        require_known(config.model)  # before the images are looked through
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
     images = find_data(
         data, seed=config.seed, val_fraction=config.val_fraction, on_bad_image=config.on_bad_image, limits=limits
@@ -116,7 +120,8 @@ def _prepare(
     fabric.launch()
     fabric.print(images.describe())
     seed_all(config.seed)  # the fresh weights
-    model, description = _model(config, images)
+    model, description = make_network(config, images)
+    _require_space(folder, model)
     loop = _loop(config, images, model, description, folder, fabric, limits)
     fabric.print(_describe_model(config, model, description, fabric))
     if resuming:
@@ -169,6 +174,17 @@ def _resumed_config(run: Path, settings: dict[str, Any]) -> TrainConfig:
     return after
 
 
+def _require_space(folder: Path, model: nn.Module) -> None:
+    """Find a full disk now and not after the first epoch."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    needed, free = FILES_AS_WEIGHTS * weights, shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"{str(folder)!r} has {free / 2**20:.0f} MiB free, but the run will write {needed / 2**20:.0f} MiB.",
+            "Choose another place with --output, or make room there.",
+        )
+
+
 def _require_splits(images: ImageData) -> None:
     if "train" not in images.splits or "val" not in images.splits:
         raise DataError(
@@ -180,55 +196,11 @@ def _require_splits(images: ImageData) -> None:
 def _fabric(config: TrainConfig) -> Fabric:
     device = choose_device(config.device)
     precision = choose_precision(device) if config.precision == "auto" else config.precision
+    if precision == "16-mixed" and device.type == "cpu":
+        raise ConfigError("precision is '16-mixed', which needs a GPU.", "On a CPU: 32-true or bf16-mixed.")
     devices = [device.index] if device.index is not None and config.devices == 1 else config.devices
     strategy = "ddp" if config.devices > 1 else "auto"
     return Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=precision)
-
-
-def _model(config: TrainConfig, images: ImageData) -> tuple[nn.Module, ModelConfig]:
-    """The network and its description: by name with fresh weights, or from a model folder with its own."""
-    known = load_config(config.model) if Path(config.model).is_dir() else None
-    architecture = known.architecture if known else config.model
-    args = (known.model_args if known else {}) | config.model_args
-    model = _with_rates(architecture, config, {"num_classes": len(images.classes), **args})
-    if known:
-        same = known.classes == images.classes
-        load_weights(model, Path(config.model) / WEIGHTS, skip_classifier=not same)
-    preprocessing = Preprocessing(
-        image_size=config.image_size,
-        crop_pct=config.crop_pct,
-        interpolation="bicubic",
-        mean=known.preprocessing.mean if known else IMAGENET_MEAN,
-        std=known.preprocessing.std if known else IMAGENET_STD,
-    )
-    provenance = {
-        "data": {
-            "source": Path(images.source).name,
-            "fingerprint": images.fingerprint,
-            "images": {name: len(samples) for name, samples in images.splits.items()},
-            "bad_images": len(images.bad_images),
-        },
-        "settings": config.model_dump(mode="json"),
-        "seed": config.seed,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": versions(),
-        "fine_tuned_from": str(config.model) if known else None,
-    }
-    return model, ModelConfig(architecture, images.classes, preprocessing, model_args=args, provenance=provenance)
-
-
-def _with_rates(architecture: str, config: TrainConfig, args: dict[str, Any]) -> nn.Module:
-    """Make the model with its regularisation rates; not every model of timm knows all of them."""
-    rates = {"drop_path_rate": config.drop_path, "drop_rate": config.drop_rate}
-    rates = {name: rate for name, rate in rates.items() if rate > 0}
-    try:
-        return create_model(architecture, **rates | args)
-    except TypeError as error:
-        refused = [name for name in rates if f"'{name}'" in str(error)]
-        if not refused:
-            raise
-        print(f"Note        {architecture} has no {refused[0]}: left out")
-        return create_model(architecture, **{k: v for k, v in rates.items() if k not in refused} | args)
 
 
 def _loop(
@@ -284,7 +256,8 @@ def _plan(loop: Loop, forecast: Forecast) -> None:
     per_epoch, accumulate = loop.batches, config.accumulate
     if config.limit_minutes is not None:
         within = forecast.steps_within(config.limit_minutes * 60 * 0.95, per_epoch, accumulate)
-        counters.total_steps = min(counters.total_steps, within)
+        counters.total_steps = min(counters.total_steps, loop.fabric.broadcast(within))
+        loop.validation_seconds = forecast.validation_seconds
     epochs = counters.total_steps * accumulate / per_epoch
     seconds = counters.total_steps * accumulate * forecast.batch_seconds + max(1, epochs) * forecast.validation_seconds
     rate = config.batch_size * loop.fabric.world_size / forecast.batch_seconds
@@ -301,39 +274,6 @@ def _settings_text(config: TrainConfig) -> str:
 
 
 # ---------------------------------------------------------------- while it runs, and after
-
-
-class _Logs:
-    """Each epoch's row into metrics.csv, rewritten whole, and TensorBoard."""
-
-    def __init__(self, folder: Path, *, enabled: bool) -> None:
-        self.folder, self.enabled = folder, enabled
-        self.rows: list[dict[str, float]] = []
-        self.writer: Any = None
-
-    def __enter__(self) -> _Logs:
-        if self.enabled:
-            from tensorboardX import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.folder / "tensorboard"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.writer:
-            self.writer.close()
-
-    def add(self, row: dict[str, float]) -> None:
-        if not self.enabled:
-            return
-        self.rows.append(row)
-        text = io.StringIO()
-        table = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        table.writeheader()
-        table.writerows(self.rows)
-        write_text(self.folder / HISTORY, text.getvalue())
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                self.writer.add_scalar(name, value, int(row["step"]))
 
 
 def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
