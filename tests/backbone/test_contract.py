@@ -80,6 +80,14 @@ def test_bf16(case):
     assert logits.isfinite().all()
 
 
+def test_mixed_precision_trains(case):
+    model = make(case).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(images(64, 64)).float().square().mean()
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_features_only_gives_five_levels(case):
     model = make(case, features_only=True).eval()
     assert model.feature_info.reduction() == [2, 4, 8, 16, 32]

@@ -96,9 +96,29 @@ def test_it_learns(data, tmp_path):
     assert float(history(result.folder)[-1]["train_loss"]) < 0.7 * float(history(result.folder)[0]["train_loss"])
 
 
-def test_any_model_of_timm(data, tmp_path):
-    result = train(data, tmp_path / "run", model="test_resnet.r160_in1k", model_args={}, epochs=1)
-    assert json.loads((result.folder / "config.json").read_text())["architecture"] == "test_resnet.r160_in1k"
+@pytest.mark.parametrize("model", ["mobilenetv4_conv_small", "test_resnet", "test_vit"])
+def test_any_model_of_timm(data, tmp_path, model):
+    result = train(data, tmp_path / "run", model=model, model_args={}, epochs=1, image_size=64)
+    assert json.loads((result.folder / "config.json").read_text())["architecture"] == model
+    assert dualtoken.load(result.folder).predict(str(data / "cat" / "0000.jpg")).score > 0
+
+
+@pytest.mark.parametrize("settings", [{"layer_decay": 0.7}, {"precision": "bf16-mixed"}, {"ema_decay": None},
+                                      {"image_size": (32, 64)}, {"batch_size": 1}, {"freeze": "backbone"}])  # fmt: skip
+def test_every_way_to_train(data, tmp_path, settings):
+    result = train(data, tmp_path / "run", **{"epochs": 1} | settings)
+    assert history(result.folder)[0]["train_loss"]
+
+
+def test_the_averaged_weights_keep_up_in_a_short_run(data, tmp_path):
+    """Averaging warms up: after a few steps the average is near the weights, not near the start."""
+    state = weights(train(data, tmp_path / "run", ema_decay=0.9999, lr=0.01).folder)
+    names = [name for name in state if name.startswith("model.head")]
+    fresh = weights(train(data, tmp_path / "fresh", ema_decay=0.9999, lr=1e-12).folder)
+    for name in names:
+        ema = state[name.replace("model.", "ema.")]
+        moved = (state[name] - fresh[name]).norm()
+        assert (state[name] - ema).norm() < 0.7 * moved
 
 
 # ---------------------------------------------------------------- it repeats
@@ -247,7 +267,14 @@ def test_validation_that_is_not_finite_stops_before_the_state_is_saved(data, tmp
 
 
 @pytest.mark.parametrize(
-    ("settings", "error"), [({"model": "dualtoken_vit_q"}, ModelError), ({"device": "cuda"}, ConfigError)]
+    ("settings", "error"),
+    [
+        ({"model": "dualtoken_vit_q"}, ModelError),
+        ({"model": "mobilenetv4_conv_small.no_such_tag"}, ModelError),
+        ({"model_args": {"tokengrid": 3}}, ConfigError),
+        ({"precision": "16-mixed", "device": "cpu"}, ConfigError),
+        ({"device": "cuda"}, ConfigError),
+    ],
 )
 def test_wrong_settings_leave_nothing(data, tmp_path, settings, error):
     if settings == {"device": "cuda"} and torch.cuda.is_available():

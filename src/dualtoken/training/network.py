@@ -11,7 +11,7 @@ from torch import nn
 
 from dualtoken.backbone import create_model
 from dualtoken.data import ImageData
-from dualtoken.errors import ConfigError
+from dualtoken.errors import ConfigError, ModelError
 from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config, load_weights, versions
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from dualtoken.training.config import TrainConfig
@@ -21,7 +21,7 @@ def make_network(config: TrainConfig, images: ImageData) -> tuple[nn.Module, Mod
     """The network and its description: by name with fresh weights, or from a model folder with its own."""
     known = load_config(config.model) if Path(config.model).is_dir() else None
     architecture = known.architecture if known else config.model
-    args = _size_args(architecture, config) | (known.model_args if known else {}) | config.model_args
+    args = (known.model_args if known else {}) | _size_args(architecture, config) | config.model_args
     model = _with_rates(architecture, config, {"num_classes": len(images.classes), **args})
     if known:
         same = known.classes == images.classes
@@ -51,7 +51,10 @@ def make_network(config: TrainConfig, images: ImageData) -> tuple[nn.Module, Mod
 
 def _size_args(architecture: str, config: TrainConfig) -> dict[str, Any]:
     """timm builds some networks for one size of image, which they must be told."""
-    cfg = timm.get_pretrained_cfg(architecture)
+    try:
+        cfg = timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:  # the part of the name after the dot
+        raise ModelError(f"{error}", f"Type: --model {architecture.partition('.')[0]}") from error
     return {"img_size": list(config.image_size)} if cfg is not None and cfg.fixed_input_size else {}
 
 
@@ -66,7 +69,7 @@ def _with_rates(architecture: str, config: TrainConfig, args: dict[str, Any]) ->
             refused = [name for name in rates if f"'{name}'" in str(error)]
             if not refused:
                 raise ConfigError(
-                    f"model_args is {config.model_args}, which {architecture} refuses: {error}."
+                    f"model_args is {config.model_args}, but {architecture} cannot be made with {args}: {error}."
                 ) from error
             print(f"{'Note':<12}{architecture} has no {refused[0]}: left out")
             del rates[refused[0]]

@@ -183,7 +183,7 @@ class WeightedSum(nn.Module):
 
     def forward(self, g: Tensor | None, aggregated: Tensor) -> Tensor:
         assert g is not None
-        return torch.lerp(aggregated, g, self.weight)
+        return torch.lerp(aggregated.to(g.dtype), g, self.weight)  # under autocast the two differ
 
 
 class CrossAttention(nn.Module):
