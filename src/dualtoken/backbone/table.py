@@ -34,11 +34,11 @@ def print_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Networks of dualtoken", caption="MACs at 224 x 224. Top-1: ImageNet-1K, as published.")
-    table.add_column("model")
-    for column in ("parameters (M)", "MACs (G)", "published top-1 (%)"):
+    table = Table(box=None, pad_edge=False, caption="MACs at 224 x 224. Top-1 in %: ImageNet-1K, as published.")
+    table.add_column("model", no_wrap=True)
+    for column in ("M parameters", "G MACs", "top-1"):
         table.add_column(column, justify="right")
-    table.add_column("paper")
+    table.add_column("paper", no_wrap=True)
     for row in models_table():
         top1 = "-" if row["top1"] is None else f"{row['top1']:.1f}"
         table.add_row(row["model"], f"{row['mparams']:.3f}", f"{row['gmacs']:.3f}", top1, row["paper"])

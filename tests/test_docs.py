@@ -1,0 +1,33 @@
+"""What the documents say is so: tables of facts, names of settings, links to files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dualtoken.backbone.table import models_table
+from dualtoken.training.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readme_lists_every_network_with_its_figures():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in models_table():
+        top1 = "" if row["top1"] is None else f" {row['top1']}"
+        assert f"| `{row['model']}` | {row['mparams']:.3f} | {row['gmacs']:.3f} |{top1} |" in readme
+
+
+def test_the_training_page_lists_every_setting_with_its_default():
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    for name, field in TrainConfig.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        assert f"| `{name}` | `{default}` | {field.description} |" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
+    assert not missing
