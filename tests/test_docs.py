@@ -31,3 +31,10 @@ def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_results_page_shows_the_rows():
+    from dualtoken.benchmark.growth import table
+
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert table(str(ROOT / "results" / "growth.jsonl")) in page

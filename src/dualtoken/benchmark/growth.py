@@ -10,10 +10,12 @@ the peak of a process of its own, less the peak of one that only builds the mode
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,6 +86,23 @@ def _run_once(model_name: str, size: int) -> None:
     print(peak_rss() / 2**20)
 
 
+def table(path: str) -> str:
+    """The rows of a JSON lines file as Markdown: what results/README.md shows."""
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    lines = [
+        "| model | pixels | MACs | time, ms (quartiles) | time | memory, MiB | memory |",
+        "| --- |" + " ---: |" * 6,
+    ]
+    for row in rows:
+        low, high = row["latency_quartiles_ms"]
+        lines.append(
+            f"| {row['model']} | {row['image_size']}^2, x {row['pixels_ratio']:.2f} | x {row['gmacs_ratio']:.2f} "
+            f"| {row['latency_ms']:.1f} ({low:.1f} to {high:.1f}) | x {row['latency_ratio']:.2f} "
+            f"| {row['peak_mib']:.0f} | x {row['peak_ratio']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure and append rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -91,10 +110,14 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", help="JSON lines file to append to")
+    parser.add_argument("--table", metavar="FILE", help="print the rows of FILE as Markdown instead")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         _run_once(arguments.one[0], int(arguments.one[1]))
+        return
+    if arguments.table:
+        print(table(arguments.table))
         return
     for name in arguments.models:
         rows = [row | provenance() for row in measure(name, tuple(arguments.sizes), arguments.rounds)]

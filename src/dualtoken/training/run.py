@@ -32,7 +32,7 @@ from dualtoken.training.state import STATE
 
 SETTINGS = "train.yaml"
 FILES_AS_WEIGHTS = 10  # the best model; model, averages and two moments in a state that is there twice while replaced
-CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # without changing the steps
+CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # on resuming: not what a step does
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def train(
         output: folder of the run, which becomes the model folder.
         recipe: name of a recipe or a YAML file: the settings to start from.
         resume: folder of a run to continue in place, with its own settings.
-        **settings: fields of `TrainConfig`, on top of the recipe. With `resume` only those that leave the
-            steps as they are: workers, limit_minutes, device, save_minutes, early_stop.
+        **settings: fields of `TrainConfig`, on top of the recipe. With `resume` only those that do not
+            change what a step does: workers, limit_minutes, device, save_minutes, early_stop.
 
     Returns:
         The folder, the final metrics and why the run stopped early, if it did.
@@ -135,7 +135,8 @@ def _prepare(
     else:
         loop.counters.fingerprint = images.fingerprint
         _plan(loop, measure(loop))
-        write_text(folder / SETTINGS, _settings_text(config))
+        resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
+        write_text(folder / SETTINGS, _settings_text(resolved))
     return loop, images, description
 
 
