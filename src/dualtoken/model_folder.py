@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualtoken.errors import ModelError, UserError
+from dualtoken.errors import ModelError
 from dualtoken.files import atomic_path, write_json
 from dualtoken.preprocess import Preprocessing
 
@@ -119,13 +119,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     Raises:
         OutputError: the place cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:
             save_file(state, temporary, metadata=metadata)
-        except Exception as error:  # safetensors' own error type hides the errno in its text
+        except SafetensorError as error:  # it hides the errno in its text
             raise OSError(_errno_in(error), str(error)) from error
 
 
@@ -223,7 +224,5 @@ def versions() -> dict[str, str]:
 
 def _errno_in(error: Exception) -> int:
     """The errno that safetensors prints as `(os error 28)`, or 0."""
-    if isinstance(error, UserError):
-        raise error
     _, found, rest = str(error).partition("os error ")
     return int(rest.split(")")[0]) if found and rest.split(")")[0].isdigit() else 0

@@ -47,7 +47,7 @@ class Counters:
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
     loss_sum: float = 0.0  # of those batches
-    seconds: float = 0.0  # of training, over all sessions
+    seconds: float = 0.0  # of training, resumed or not
     fingerprint: str = ""  # of the images
     best: list[float] = field(default_factory=list)  # the task's score of it
     best_epoch: int = 0  # counted from 1; the one under way where a limit of time ended it
