@@ -93,7 +93,7 @@ def train(
         str | None, typer.Option(help="Name (see `dualtoken models`, or any of timm), or a model folder to fine-tune.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="Settings to start from: small, imagenet, smoke, or a YAML file.")
+        str, typer.Option(help="Settings to start from: small, short, imagenet, smoke, or a YAML file.")
     ] = "small",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     limit_minutes: Annotated[float | None, typer.Option(help="Plan the whole run to end within this time.")] = None,

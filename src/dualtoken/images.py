@@ -276,7 +276,7 @@ def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
     """`rgb` turned as the EXIF data of `image` ask; damaged EXIF data turn nothing."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
+    except Exception:  # as above: what a stranger's bytes make of the parser cannot be listed
         orientation = 1
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])

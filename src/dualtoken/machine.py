@@ -1,4 +1,4 @@
-"""Facts about the machine that a forecast or a measured row needs."""
+"""Facts about this machine and process that a forecast, a model's provenance or a measured row needs."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def command_line() -> str:
+    """The command line of this process, as a person would type it."""
+    spec = sys.modules["__main__"].__spec__
+    program = f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
+    return " ".join([program, *sys.argv[1:]])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dualtoken.files import atomic_path
-from dualtoken.machine import processor
+from dualtoken.machine import command_line, processor
 from dualtoken.model_folder import versions
 
 
@@ -20,7 +19,7 @@ def provenance() -> dict[str, Any]:
     import torch
 
     return {
-        "command": _command(),
+        "command": command_line(),
         "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{processor()}, {os.cpu_count()} cores",
@@ -35,13 +34,6 @@ def append_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     with atomic_path(path) as temporary:
         temporary.write_text(before + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _command() -> str:
-    """The command line of this process, as a person would type it."""
-    spec = sys.modules["__main__"].__spec__
-    program = f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
-    return " ".join([program, *sys.argv[1:]])
 
 
 def _commit() -> str | None:

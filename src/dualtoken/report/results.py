@@ -50,25 +50,16 @@ def write_evaluation(
     evaluation_report(folder, evaluation=evaluation, samples=samples, provenance=provenance, limits=limits)
 
 
-def write_answers(path: Path, evaluation: Evaluation, samples: Samples) -> None:
+def write_answers(target: Path, evaluation: Evaluation, samples: Samples) -> None:
     """One row an image: where it is, what it shows, what the model said and how surely."""
     images, classes = evaluation.images, evaluation.classes
     with (
-        atomic_path(path) as temporary,
+        atomic_path(target) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for i in range(len(images)):
-            truth, label = int(images.label[i]), int(images.predicted[i])
-            scores = (f"{images.score[i]:.6f}", classes[truth], f"{images.true_score[i]:.6f}")
-            table.writerow(
-                (
-                    samples.path(int(images.index[i])),
-                    classes[truth],
-                    classes[label],
-                    scores[0],
-                    scores[2],
-                    int(truth == label),
-                )
-            )
+            path, truth, label = samples.path(int(images.index[i])), images.label[i], images.predicted[i]
+            score, true_score = f"{images.score[i]:.6f}", f"{images.true_score[i]:.6f}"
+            table.writerow((path, classes[truth], classes[label], score, true_score, int(truth == label)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 from dualtoken.backbone import create_model
 from dualtoken.data import ImageData
 from dualtoken.errors import ConfigError, ModelError
+from dualtoken.machine import command_line
 from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config, load_weights, versions
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from dualtoken.training.config import TrainConfig
@@ -42,7 +42,7 @@ def make_network(config: TrainConfig, images: ImageData) -> tuple[nn.Module, Mod
         },
         "settings": config.model_dump(mode="json"),
         "seed": config.seed,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "versions": versions(),
         "fine_tuned_from": str(config.model) if known else None,
     }
