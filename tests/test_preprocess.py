@@ -14,7 +14,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (97, 33)])
 @pytest.mark.parametrize("source", [(64, 64), (300, 50), (50, 300), (1, 1), (97, 33)])
-@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("crop_pct", [1.0, 0.875])
 def test_any_image_to_exactly_the_size(size, source, crop_mode, crop_pct):
     preprocessing = Preprocessing(image_size=size, crop_mode=crop_mode, crop_pct=crop_pct)
@@ -58,3 +58,34 @@ def test_round_trip():
 def test_impossible_values(mistake):
     with pytest.raises(ConfigError):
         Preprocessing(**mistake)
+
+
+@pytest.mark.parametrize("source", [(300, 100), (100, 300), (64, 64), (7, 5)])
+def test_border_shows_everything_where_the_placement_says(source):
+    width, height = source
+    image = Image.new("RGB", source, "white")
+    preprocessing = Preprocessing((64, 96), crop_mode="border")
+    placed = preprocessing.placement((height, width))
+    pixels = np.asarray(preprocessing.resize(image))
+    white = np.argwhere((pixels == 255).all(2))
+    assert (white.min(0) == (placed.top, placed.left)).all()
+    assert (white.max(0) + 1 == (placed.top + placed.size[0], placed.left + placed.size[1])).all()
+    assert pixels[pixels != 255].size == 0 or set(pixels[(pixels != 255).all(2)][0]) == set(preprocessing.fill)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_boxes_go_to_the_input_and_back(crop_mode):
+    preprocessing = Preprocessing((64, 96), crop_mode=crop_mode)
+    placed = preprocessing.placement((200, 100))
+    boxes = np.array([[0, 0, 100, 200], [10, 20, 30, 50]], np.float32)
+    np.testing.assert_allclose(placed.to_image(placed.to_input(boxes)), boxes, atol=1e-4)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_a_box_lies_where_its_pixels_do(crop_mode):
+    image = Image.new("RGB", (300, 200))
+    image.paste((255, 255, 255), (120, 60, 180, 120))
+    preprocessing = Preprocessing((100, 80), crop_pct=1.0, crop_mode=crop_mode, mean=(0.0, 0.0, 0.0))
+    white = np.argwhere(np.asarray(preprocessing.resize(image))[..., 0] > 127)
+    left, top, right, bottom = preprocessing.placement((200, 300)).to_input(np.array([[120, 60, 180, 120]]))[0]
+    np.testing.assert_allclose([*white.min(0), *(white.max(0) + 1)], [top, left, bottom, right], atol=1)

@@ -65,6 +65,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 _TRANSPARENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 _OTHER_KINDS = {
     b"<!DO": "an HTML page",
@@ -165,6 +166,41 @@ def check_image(
             if image.mode not in ("RGB", "L"):
                 _to_rgb(image, name, WHITE)
         return _has_frames(image)
+
+
+def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Read one mask with its values as they are stored: nothing is converted, blended or turned.
+
+    Args:
+        source, name, limits: as in `open_image`.
+
+    Returns:
+        An image of mode P (palette numbers), L or I;16 (grey values), 1 made L (0 and 1), or RGB.
+
+    Raises:
+        ImageError: as `open_image`; or the mask has transparency or floating-point values, which name no class.
+    """
+    name = name or _name_of(source)
+    with _explained(name), _opened(source, name, limits) as image:
+        _check_pixels(image, name, limits)
+        image.load()
+        if image.mode == "1":
+            return Image.fromarray(np.asarray(image).astype(np.uint8))
+        if image.mode not in ("P", "L", "I;16", "I;16B", "I", "RGB", "RGBA"):
+            raise ImageError(
+                f"The mask {name!r} has the mode {image.mode}, expected palette numbers, grey or colour.",
+                "Save it as PNG with 8 bits and without transparency.",
+            )
+        return image.convert("RGB") if image.mode == "RGBA" else image.copy()
+
+
+def upright_size(source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """(height, width) that `open_image` will give, read from the header alone; arguments and errors as there."""
+    name = name or _name_of(source)
+    with _explained(name), _opened(source, name, limits) as image:
+        _check_pixels(image, name, limits)
+        turned = _orientation(image) in _SIDEWAYS
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _name_of(source: Source) -> str:
@@ -272,12 +308,17 @@ def _has_frames(image: Image.Image) -> bool:
     return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
-def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
-    """`rgb` turned as the EXIF data of `image` ask; damaged EXIF data turn nothing."""
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 for upright; damaged EXIF data turn nothing."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # as above: what a stranger's bytes make of the parser cannot be listed
-        orientation = 1
+        return 1
+
+
+def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
+    """`rgb` turned as the EXIF data of `image` ask."""
+    orientation = _orientation(image)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     rgb.info = {}  # else whoever opens the result again would turn it twice

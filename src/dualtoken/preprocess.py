@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,33 @@ _FILTERS = {
 }
 
 
+class Placement(NamedTuple):
+    """Where an image of its own size lies in the network's input.
+
+    Attributes:
+        size: (height, width) of the resized image, in pixels of the input.
+        scale: (vertical, horizontal), pixels of the input for each of the image.
+        left, top: corner of the resized image in the input; below 0 where the input is a crop of it.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    left: int
+    top: int
+
+    def to_input(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (n, 4) left, top, right, bottom in the image's pixels to those of the input."""
+        scale_y, scale_x = self.scale
+        scaled = np.asarray(boxes, np.float32) * np.array([scale_x, scale_y] * 2, np.float32)
+        return scaled + np.array([self.left, self.top] * 2, np.float32)
+
+    def to_image(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The inverse of `to_input`; what lies outside the image is not clipped."""
+        scale_y, scale_x = self.scale
+        moved = np.asarray(boxes, np.float32) - np.array([self.left, self.top] * 2, np.float32)
+        return moved / np.array([scale_x, scale_y] * 2, np.float32)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize, crop, normalise. Field names and meanings are timm's, so that timm reads them too.
@@ -34,14 +61,15 @@ class Preprocessing:
     Attributes:
         image_size: (height, width) of the network's input, in pixels.
         crop_pct: share of the resized image that the central crop keeps, in (0, 1].
-        crop_mode: `center` keeps the aspect ratio and crops; `squash` ignores it.
+        crop_mode: `center` keeps the aspect ratio and crops; `squash` ignores it; `border` keeps it and the whole
+            image, and fills the rest with the mean colour.
         interpolation: `bicubic`, `bilinear`, `nearest` or `lanczos`.
         mean, std: per channel, for pixels scaled to [0, 1].
     """
 
     image_size: tuple[int, int] = (224, 224)
     crop_pct: float = 0.95
-    crop_mode: Literal["center", "squash"] = "center"
+    crop_mode: Literal["center", "squash", "border"] = "center"
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -49,26 +77,52 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not 0 < self.crop_pct <= 1:
             raise ConfigError(f"crop_pct is {self.crop_pct}, expected a number above 0 and at most 1.")
-        if self.crop_mode not in ("center", "squash"):
-            raise ConfigError(f"crop_mode is {self.crop_mode!r}, expected 'center' or 'squash'.")
+        if self.crop_mode not in ("center", "squash", "border"):
+            raise ConfigError(f"crop_mode is {self.crop_mode!r}, expected 'center', 'squash' or 'border'.")
         if self.interpolation not in _FILTERS:
             raise ConfigError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(_FILTERS)}.")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ConfigError(f"mean {self.mean} and std {self.std} must both have 1 or 3 numbers.")
 
+    def placement(self, size: tuple[int, int]) -> Placement:
+        """Where an image of `size`, (height, width), will lie in the input."""
+        height, width = self.image_size
+        rows, columns = size
+        if self.crop_mode == "border":
+            fit = min(height / rows, width / columns)
+            resized_height = min(height, max(1, round(rows * fit)))
+            resized_width = min(width, max(1, round(columns * fit)))
+        else:
+            resized_height, resized_width = math.floor(height / self.crop_pct), math.floor(width / self.crop_pct)
+        if self.crop_mode == "center":  # the smallest size of the image's own shape that covers the resized one
+            if resized_height * columns >= resized_width * rows:
+                resized_width = max(width, int(resized_height * columns / rows))
+            else:
+                resized_height = max(height, int(resized_width * rows / columns))
+        return Placement(
+            (resized_height, resized_width),
+            (resized_height / rows, resized_width / columns),
+            left=-round((resized_width - width) / 2),
+            top=-round((resized_height - height) / 2),
+        )
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The mean colour, 0 to 255, that fills what an image leaves free."""
+        red, green, blue = (round(255 * mean) for mean in (self.mean if len(self.mean) == 3 else self.mean * 3))
+        return red, green, blue
+
     def resize(self, image: Image.Image) -> Image.Image:
         """An RGB image of any size to one of exactly `image_size`."""
         height, width = self.image_size
-        resized_height, resized_width = math.floor(height / self.crop_pct), math.floor(width / self.crop_pct)
-        if self.crop_mode == "center":  # the smallest size of the image's own shape that covers the resized one
-            if resized_height * image.width >= resized_width * image.height:
-                resized_width = max(width, int(resized_height * image.width / image.height))
-            else:
-                resized_height = max(height, int(resized_width * image.height / image.width))
-        if image.size != (resized_width, resized_height):
-            image = image.resize((resized_width, resized_height), _FILTERS[self.interpolation])
-        left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
-        return image.crop((left, top, left + width, top + height))
+        (rows, columns), _, left, top = self.placement((image.height, image.width))
+        if image.size != (columns, rows):
+            image = image.resize((columns, rows), _FILTERS[self.interpolation])
+        if self.crop_mode != "border":
+            return image.crop((-left, -top, width - left, height - top))
+        canvas = Image.new("RGB", (width, height), self.fill)
+        canvas.paste(image, (left, top))
+        return canvas
 
     def normalise(self, image: Image.Image) -> NDArray[np.float32]:
         """An RGB image to float32 (3, height, width), or (1, height, width) where mean has one number."""

@@ -29,6 +29,7 @@ from dualtoken.backbone.block import Block
 from dualtoken.backbone.config import BackboneConfig
 from dualtoken.backbone.fuse import fuse
 from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, WindowAttention, join_tokens
+from dualtoken.backbone.mixers.dual_token import ConvEncoder
 from dualtoken.backbone.stem import PatchMerge, Stem, TokenMerge
 from dualtoken.errors import ConfigError
 
@@ -43,7 +44,8 @@ class DualTokenViT(nn.Module):
         global_pool: `avg` for the mean over positions, or an empty string for none.
         drop_rate: dropout before the classifier, in [0, 1).
         drop_path_rate: probability of dropping a residual branch in the last block, in [0, 1); less in those before.
-        output_stride: 32, the only one.
+        output_stride: 32, or 16 or 8: later stages keep the resolution then and look at tokens further apart
+            instead, as DeepLab does. The weights are the same for all three.
 
     Raises:
         ConfigError: an impossible size or switch.
@@ -62,11 +64,8 @@ class DualTokenViT(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        if output_stride != 32:
-            raise ConfigError(
-                f"output_stride is {output_stride}, but patch merging has no dilated form: expected 32.",
-                "Take the maps at strides 8 and 16 by out_indices=(2, 3, 4) instead.",
-            )
+        if output_stride not in (8, 16, 32):
+            raise ConfigError(f"output_stride is {output_stride}, expected 8, 16 or 32.")
         config = config or BackboneConfig()
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.config = config
@@ -83,7 +82,7 @@ class DualTokenViT(nn.Module):
         self.stages = nn.ModuleList()
         for stage in range(len(config.depths)):
             first = sum(config.depths[:stage])
-            self.stages.append(Stage(config, stage, rates[first : first + config.depths[stage]], **dd))
+            self.stages.append(Stage(config, stage, rates[first : first + config.depths[stage]], output_stride, **dd))
 
         self.num_features, self.head_hidden_size = config.channels[-1], config.neck
         self.norm: nn.Module = ChannelNorm(self.num_features, **dd)
@@ -98,7 +97,7 @@ class DualTokenViT(nn.Module):
             {"num_chs": stem_channels, "reduction": 2, "module": "stem.stride2"},
             {"num_chs": stem_channels, "reduction": 4, "module": "stem.stride4"},
         ] + [
-            {"num_chs": channels, "reduction": 8 * 2**i, "module": f"stages.{i}"}
+            {"num_chs": channels, "reduction": min(8 * 2**i, output_stride), "module": f"stages.{i}"}
             for i, channels in enumerate(config.channels)
         ]
         self.init_weights()
@@ -258,17 +257,23 @@ class DualTokenViT(nn.Module):
 class Stage(nn.Module):
     """Patch merging (but in the first stage), then the blocks of one resolution; both streams pass through."""
 
-    def __init__(self, config: BackboneConfig, stage: int, drop_path: list[float], **dd: Any) -> None:
+    def __init__(
+        self, config: BackboneConfig, stage: int, drop_path: list[float], output_stride: int = 32, **dd: Any
+    ) -> None:
         super().__init__()
+        dilation = max(1, 8 * 2**stage // output_stride)  # of this stage; half of it was in the one before
         self.grad_checkpointing = False
         self.merge: nn.Module = nn.Identity()
         self.token_merge: nn.Module = nn.Identity()
         if stage > 0:
             inputs, outputs = config.channels[stage - 1], config.channels[stage]
-            self.merge = PatchMerge(inputs, outputs, **dd)
+            self.merge = PatchMerge(inputs, outputs, spacing=dilation // 2 or None, **dd)
             if config.token_shape is not None:
                 self.token_merge = TokenMerge(inputs, outputs, **dd)
         self.blocks = nn.ModuleList(Block(config, stage, rate, **dd) for rate in drop_path)
+        for encoder in self.blocks.modules():
+            if isinstance(encoder, ConvEncoder):
+                encoder.dilate(dilation)
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (B, C, H, W) and g (B, C, h, w), or None, to this stage's channels and resolution."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,20 +44,39 @@ class Stem(nn.Module):
 
 
 class PatchMerge(nn.Module):
-    """Halve the image tokens: each 2 x 2 neighbourhood concatenated and projected, plus its projected maximum."""
+    """Halve the image tokens: each 2 x 2 neighbourhood concatenated and projected, plus its projected maximum.
 
-    def __init__(self, inputs: int, outputs: int, **dd: Any) -> None:
+    Args:
+        inputs, outputs: channels before and after.
+        spacing: None halves. A number keeps the resolution: every position gets a neighbourhood, of tokens that
+            are so far apart. What it gives at every second position is then what halving gives.
+    """
+
+    def __init__(self, inputs: int, outputs: int, spacing: int | None = None, **dd: Any) -> None:
         super().__init__()
+        self.spacing = spacing
         self.norm = ChannelNorm(4 * inputs, **dd)
         self.reduction = ChannelLinear(4 * inputs, outputs, bias=False, **dd)
         self.residual = ChannelLinear(inputs, outputs, bias=False, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', ceil(H/2), ceil(W/2))"""
+        """(B, C, H, W) to (B, C', ceil(H/2), ceil(W/2)), or with a spacing to (B, C', H, W)"""
+        if self.spacing is not None:
+            neighbours = _dense_neighbours(x, self.spacing)
+            largest = torch.stack(neighbours).amax(0)
+            return self.reduction(self.norm(torch.cat(neighbours, 1))) + self.residual(largest)
         x = pad_to_multiple(x, 2)
         quads = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H/2, 2, W/2, 2, C)
         neighbourhood = quads.permute(0, 1, 3, 4, 2, 5).flatten(3).permute(0, 3, 1, 2)  # (B, 4C, H/2, W/2)
         return self.reduction(self.norm(neighbourhood)) + self.residual(F.max_pool2d(x, 2))
+
+
+def _dense_neighbours(x: Tensor, spacing: int) -> list[Tensor]:
+    """The 2 x 2 neighbourhood of every position: four maps (B, C, H, W), in the order of PatchMerge's channels."""
+    height, width = x.shape[2:]
+    padded = F.pad(x, (0, spacing, 0, spacing))
+    places = ((0, 0), (spacing, 0), (0, spacing), (spacing, spacing))
+    return [padded[:, :, down : down + height, right : right + width] for down, right in places]
 
 
 class TokenMerge(nn.Module):

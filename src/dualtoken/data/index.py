@@ -7,7 +7,7 @@ every loading worker, since reading an object writes its reference count.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,21 +22,18 @@ BadImage = tuple[str, str]
 _SHOWN_BAD_IMAGES = 5
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """The images of one split.
+class ImageFiles:
+    """Image files in a folder or a zip archive: what the samples of every task are made of.
 
     Attributes:
         root: the folder or zip archive that `names` are relative to.
         names: (N,) strings, with `/` between the parts; absolute where a CSV file said so.
-        labels: (N,) int64, index of the class.
         members: (N,) place of each image in the zip archive; None for a folder.
     """
 
     root: str
     names: NDArray[np.str_]
-    labels: NDArray[np.int64]
-    members: Members | None = None
+    members: Members | None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -58,6 +55,21 @@ class Samples:
         """
         return open_image(self.source(index, limits), name=self.path(index), limits=limits, warn=False)
 
+
+@dataclass(frozen=True, eq=False)
+class Samples(ImageFiles):
+    """The images of one split, each of one class.
+
+    Attributes:
+        root, names, members: as in `ImageFiles`; N images.
+        labels: (N,) int64, index of the class.
+    """
+
+    root: str
+    names: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    members: Members | None = None
+
     def subset(self, indices: Iterable[int] | NDArray[np.int64]) -> Samples:
         """The images at `indices`, in their order."""
         chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), np.int64)
@@ -67,6 +79,17 @@ class Samples:
     def counts(self, classes: int) -> NDArray[np.int64]:
         """(classes,) number of images of each class."""
         return np.bincount(self.labels, minlength=classes)
+
+    def describe(self, classes: Sequence[str]) -> str:
+        """One line: images, and how many of them the smallest and the largest class have."""
+        counts = self.counts(len(classes))
+        text = f"{len(self):,} images"
+        if counts.min() == counts.max():
+            return f"{text}, {counts.min():,} in each class"
+        small, large = int(counts.argmin()), int(counts.argmax())
+        return (
+            f"{text}, smallest class {classes[small]!r} {counts[small]:,}, largest {classes[large]!r} {counts[large]:,}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +117,7 @@ class ImageData:
     def describe(self) -> str:
         """The table printed before training: what was found, how it is split, what is odd about it."""
         rows = [("Data", f"{self.source} ({self.layout})"), ("Classes", self._class_list())]
-        rows += [(name, self._describe_split(samples)) for name, samples in self.splits.items()]
+        rows += [(name, samples.describe(self.classes)) for name, samples in self.splits.items()]
         rows += [("Note", note) for note in self.notes]
         rows += [("Bad images", f"{len(self.bad_images)} left out")] if self.bad_images else []
         rows += [("", f"{path}: {reason}") for path, reason in self.bad_images[:_SHOWN_BAD_IMAGES]]
@@ -105,17 +128,6 @@ class ImageData:
     def _class_list(self, shown: int = 10) -> str:
         rest = f", and {len(self.classes) - shown} more" if len(self.classes) > shown else ""
         return f"{len(self.classes)}: {', '.join(self.classes[:shown])}{rest}"
-
-    def _describe_split(self, samples: Samples) -> str:
-        counts = samples.counts(len(self.classes))
-        text = f"{len(samples):,} images"
-        if counts.min() == counts.max():
-            return f"{text}, {counts.min():,} in each class"
-        small, large = int(counts.argmin()), int(counts.argmax())
-        return (
-            f"{text}, smallest class {self.classes[small]!r} {counts[small]:,}, "
-            f"largest {self.classes[large]!r} {counts[large]:,}"
-        )
 
 
 def find_split(data: ImageData, split: str | None = None) -> Samples:

@@ -64,6 +64,10 @@ class ConvEncoder(nn.Module):
         self.pointwise = Mlp(channels, 4 * channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
+    def dilate(self, dilation: int) -> None:
+        """Look at tokens `dilation` apart: the same field of view on a map that was not halved."""
+        self.depthwise.dilation, self.depthwise.padding = (dilation, dilation), (3 * dilation, 3 * dilation)
+
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.pointwise(self.norm(self.depthwise(x))))
 

@@ -1,4 +1,4 @@
-"""What predict and evaluate return: plain results, checked on creation, in numpy only."""
+"""Classification: the answer for one image, and what an evaluation measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.errors import ImageError
+from dualtoken.outputs.common import Bin, Interval, Metric, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,40 +58,6 @@ class Classification:
         return {"path": self.path, "label": self.label, "score": self.score, "top": top}
 
 
-# What a stream of predictions yields: an image's answer, or the name of one that could not be read and why.
-Answer = Classification | tuple[str, ImageError]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value with its 95 % interval, NaN-free."""
-
-    value: float
-    low: float
-    high: float
-
-    def percent(self) -> str:
-        """Such as `91.2 % (89.4 to 92.8)`."""
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
-
-    def plain(self) -> str:
-        """Such as `0.312 (0.280 to 0.347)`."""
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is called, written and read."""
-
-    title: str
-    percent: bool
-    about: str
-
-    def write(self, interval: Interval) -> str:
-        """The value with its interval, in the metric's own notation."""
-        return interval.percent() if self.percent else interval.plain()
-
-
 METRICS = {
     "top1": Metric("Top-1 accuracy", True, "share of images whose first answer is right"),
     "top5": Metric("Top-5 accuracy", True, "share of images with the right class among the first five answers"),
@@ -120,17 +86,6 @@ class ClassScores:
     precision: Interval | None
     recall: Interval | None
     f1: Interval | None
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Images whose score lies in [low, high): how sure the model was, and how often it was right."""
-
-    low: float
-    high: float
-    images: int
-    confidence: float
-    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -262,12 +217,8 @@ class Evaluation:
         confused = [
             f"{p.truth} taken for {p.predicted}: {p.images} ({100 * p.share:.0f} %)" for p in self.confused()[:3]
         ]
-        rows += _listed("Weakest F1", weakest)
-        rows += _listed("Most confused", confused or ["nothing: every answer is right"])
+        rows += listed("Weakest F1", weakest)
+        rows += listed("Most confused", confused or ["nothing: every answer is right"])
         rows += [("Left out", f"{len(self.bad_images)} that cannot be read")] if self.bad_images else []
         lines = [f"{head:<19}{text}" for head, text in rows]
         return "\n".join([*lines, "In brackets: 95 % intervals, bootstrap over the images."])
-
-
-def _listed(head: str, texts: list[str]) -> list[tuple[str, str]]:
-    return [(head if number == 0 else "", text) for number, text in enumerate(texts)]
