@@ -1,0 +1,83 @@
+"""A class for every pixel: decoders of segmentation_models.pytorch on any backbone.
+
+That package asks a backbone for maps at strides 2, 4, 8, 16 and 32 (ours has them all), and for DeepLab for a stride
+of 8 or 16 at the end, which our backbone gives by `output_stride`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dualtoken.backbone import require_known
+from dualtoken.errors import ConfigError, ModelError, require, unknown_name
+from dualtoken.heads.body import undecayed
+
+# Our names, and the package's name and the arguments that differ from its own.
+DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "deeplabv3": ("deeplabv3", {"encoder_output_stride": 16}),
+    "deeplabv3plus": ("deeplabv3plus", {"encoder_output_stride": 16}),
+    "pspnet": ("pspnet", {"encoder_depth": 5, "upsampling": 32}),
+    "fpn": ("fpn", {}),
+    "upernet": ("upernet", {}),
+    "segformer": ("segformer", {}),
+}
+
+
+class Segmenter(nn.Module):
+    """Images to logits for every pixel of the input."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    @property
+    def body(self) -> nn.Module:
+        """The backbone."""
+        encoder: nn.Module = self.network.encoder
+        return encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, classes, H, W); sides are multiples of 32."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of the backbone that weight decay leaves alone."""
+        return undecayed(self)
+
+
+def make_segmenter(head: str, architecture: str, classes: int, *, in_chans: int = 3, **args: Any) -> Segmenter:
+    """A segmentation network with fresh weights.
+
+    Args:
+        head: a key of `DECODERS`.
+        architecture: a name of timm's registry.
+        classes: number of classes.
+        in_chans: channels of the images.
+        **args: of the decoder, as segmentation_models.pytorch names them, and of the backbone.
+
+    Raises:
+        MissingExtraError: segmentation_models.pytorch is not installed.
+        ModelError, ConfigError: an unknown name, or a backbone that this decoder cannot stand on.
+    """
+    if head not in DECODERS:
+        raise ConfigError(unknown_name("head", head, DECODERS))
+    require_known(architecture)
+    smp = require("segmentation_models_pytorch", "segmentation")
+    name, defaults = DECODERS[head]
+    try:
+        network = smp.create_model(
+            name, encoder_name=f"tu-{architecture}", encoder_weights=None, in_channels=in_chans, classes=classes,
+            **defaults | args,
+        )  # fmt: skip
+    except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
+        raise ModelError(
+            f"The decoder {head} cannot be put on {architecture} with {args or 'its usual arguments'}: {error}.",
+            f"Other decoders: {', '.join(key for key in DECODERS if key != head)}; DeepLab needs a backbone with"
+            " output_stride.",
+        ) from error
+    return Segmenter(network)
