@@ -9,8 +9,8 @@ ROOT = Path(dualtoken.__file__).parent
 # Lowest first: a room may import from rooms above it in this list and from itself.
 ORDER = [
     "errors", "files", "machine", "images", "preprocess", "postprocess", "outputs",
-    "backbone", "data", "tasks", "model_folder", "prediction", "report", "evaluation",
-    "recipes", "training", "benchmark", "demo", "cli",
+    "backbone", "heads", "data", "metrics", "tasks", "model_folder", "prediction", "report", "evaluation",
+    "answering", "recipes", "training", "benchmark", "demo", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ORDER[: ORDER.index("backbone")]
 

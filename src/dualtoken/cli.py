@@ -15,7 +15,8 @@ DONE, WITH_FAILURES, USER_MISTAKE = 0, 1, 2  # and 130: interrupted
 
 app = typer.Typer(
     name="dualtoken",
-    help="From a folder of images to a trained, evaluated and predicting light-weight vision model.",
+    help="From a folder of images to a trained, evaluated and predicting light-weight vision model: classes, boxes or "
+    "masks.",
     epilog="Add --debug to any command for the traceback of an error. Exit codes: 0 done, 1 finished with failures "
     "listed, 2 your mistake, 130 interrupted.",
     no_args_is_help=True,
@@ -52,7 +53,14 @@ def main() -> NoReturn:
 # ---------------------------------------------------------------- options that several verbs share
 
 Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Class folders (with or without train/val/test), a CSV file, or a zip.")
+    Path,
+    typer.Argument(
+        metavar="DATA", help="Class folders, a CSV file, labels of COCO, YOLO or VOC, masks; a folder, file or zip."
+    ),
+]
+LabelKind = Annotated[
+    Literal["auto", "folders", "coco", "yolo", "voc", "masks"],
+    typer.Option(help="Labels to read where DATA has several kinds."),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that `dualtoken train` wrote.")]
 Split = Annotated[str | None, typer.Option(help="Split to use. Default: test, else val, else everything.")]
@@ -92,9 +100,21 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Name (see `dualtoken models`, or any of timm), or a model folder to fine-tune.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification, detection, instance_segmentation, semantic_segmentation. Default: as labels."
+        ),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="For boxes: retinanet, fcos, faster_rcnn; for masks: fpn, deeplabv3plus, ...")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="folders, coco, yolo, voc, masks: what to read where DATA has several.")
+    ] = None,
     recipe: Annotated[
-        str, typer.Option(help="Settings to start from: small, short, imagenet, smoke, or a YAML file.")
-    ] = "small",
+        str | None, typer.Option(help="Settings to start from: a name of docs/train.md or a YAML file.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     limit_minutes: Annotated[float | None, typer.Option(help="Plan the whole run to end within this time.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
@@ -115,11 +135,12 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the recipe; repeat.")
     ] = None,
 ) -> None:
-    """Train a classifier from images and write a model folder with its report."""
+    """Train on images with classes, boxes or masks and write a model folder with its report."""
     from dualtoken.training.recipes import load_recipe, parse_settings
 
     given = {
-        "model": model, "epochs": epochs, "limit_minutes": limit_minutes, "batch_size": batch_size,
+        "task": task, "head": head, "labels": labels, "model": model,
+        "epochs": epochs, "limit_minutes": limit_minutes, "batch_size": batch_size,
         "image_size": image_size, "lr": lr, "freeze": freeze, "workers": workers, "seed": seed, "device": device,
         "val_fraction": val_fraction, "on_bad_image": on_bad_image, "max_pixels": max_pixels, "max_bytes": max_bytes,
     }  # fmt: skip
@@ -127,7 +148,7 @@ def train(
         raise ConfigError("--output is missing.", "Type: dualtoken train DATA --output RUN")
     settings = parse_settings(set_ or []) | {key: value for key, value in given.items() if value is not None}
     if resume is None:
-        load_recipe(recipe, settings)  # a mistake in the settings is answered before torch is imported
+        load_recipe(recipe or "small", settings)  # a mistake in the settings is answered before torch is imported
 
     from dualtoken.training import train as run
 
@@ -142,6 +163,7 @@ def evaluate(
     data: Data,
     split: Split = None,
     output: Output = None,
+    labels: LabelKind = "auto",
     batch_size: BatchSize = 64,
     workers: Workers = None,
     seed: Seed = 0,
@@ -151,12 +173,12 @@ def evaluate(
     max_bytes: MaxBytes = None,
     json_: Json = False,
 ) -> None:
-    """Measure a model: accuracy, F1, confusion, calibration, each with its interval."""
+    """Measure a model: accuracy, average precision or overlap, and more, each with its interval."""
     from dualtoken.evaluation import evaluate as run
 
     evaluation = run(
-        model, data, split=split, output=output, batch_size=batch_size, workers=workers, seed=seed, device=device,
-        on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes), progress=not json_,
+        model, data, split=split, output=output, labels=labels, batch_size=batch_size, workers=workers, seed=seed,
+        device=device, on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes), progress=not json_,
     )  # fmt: skip
     if json_:
         _print_json(evaluation.to_dict())
@@ -167,17 +189,37 @@ def evaluate(
 
 
 @app.command(
-    epilog="Example: dualtoken predict runs/photos holiday/ 'more/*.jpg' --output answers.csv --sheet sheet.png"
+    epilog="Example: dualtoken predict runs/photos holiday/ 'more/*.jpg' --output answers.csv --sheet sheet.png; "
+    "dualtoken predict runs/boxes street.mp4 big.tif --pictures seen/ --output found.jsonl"
 )
 def predict(
     model: Model,
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Files, folders, patterns, zip archives, or - for standard input."),
+        typer.Argument(
+            metavar="INPUT...", help="Files, folders, patterns, zip archives, videos (boxes and masks), - for stdin."
+        ),
     ],
-    output: Annotated[Path | None, typer.Option(help="Table to write: .jsonl, .csv or .parquet.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Table to write: .jsonl, .csv, .parquet (classes), .json (COCO), or a folder with --form."),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(help="Boxes and masks: coco, yolo, masks, csv, jsonl, where the suffix leaves it open."),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Boxes and masks: folder for pictures and videos of what was found.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Boxes: lowest score shown. Default: the model's own.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=32, help="Boxes and masks: answer big images in tiles of so many pixels.")
+    ] = None,
+    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="Share of a tile that the next one repeats.")] = 0.25,
     sheet: Annotated[
-        Path | None, typer.Option(help="Contact sheets to draw, such as sheet.png; 40 images a page.")
+        Path | None, typer.Option(help="Classes: contact sheets to draw, such as sheet.png; 40 images a page.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes listed for each image.")] = 5,
     batch_size: BatchSize = 32,
@@ -187,43 +229,33 @@ def predict(
     max_bytes: MaxBytes = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON lines for programs, and nothing else.")] = False,
 ) -> None:
-    """Classify images; a bad file is reported and the rest goes on (exit code 1 then)."""
-    from contextlib import ExitStack
-    from itertools import islice, tee
+    """Answer for images: classes, boxes or masks; a bad file is reported and the rest goes on (exit code 1 then)."""
+    from dualtoken.answering import Options, answer_files, print_answers
+    from dualtoken.prediction import load
+    from dualtoken.report import to_json_line
 
-    from dualtoken.outputs import Classification
-    from dualtoken.prediction import collect_inputs, load, open_input
-    from dualtoken.report import prediction_table, print_table, sheet_files, to_json_line
+    options = Options(
+        output=output, form=form, pictures=pictures, sheet=sheet, threshold=threshold, tile=tile, overlap=overlap,
+        top=top, batch_size=batch_size, workers=workers, limits=_limits(max_pixels, max_bytes),
+    )  # fmt: skip
 
-    limits = _limits(max_pixels, max_bytes)
-    predictor = load(model, device=device)
-    found, again = tee(collect_inputs(inputs))
-    answers = predictor.stream(found, batch_size=batch_size, workers=workers, limits=limits)
-    answered = failed = 0
-    with ExitStack() as stack:
-        write = stack.enter_context(prediction_table(output, top=top)) if output else None
-        draw = stack.enter_context(sheet_files(sheet)) if sheet else None
-        while page := list(islice(answers, batch_size)):
-            for answer, (name, source) in zip(page, islice(again, len(page)), strict=True):
-                if write:
-                    write(answer)
-                if json_:
-                    typer.echo(to_json_line(answer, top))
-                if isinstance(answer, Classification):
-                    answered += 1
-                    if draw:
-                        draw(open_input(name, source, limits, warn=False), answer)
-                else:
-                    failed += 1
-                    if output and not json_:
-                        typer.secho(str(answer[1]), fg="red", err=True)
-            if not json_ and not output:
-                print_table(page, top=min(top, 3))
+    def show(page: list[Any]) -> None:
+        if json_:
+            for answer in page:
+                typer.echo(to_json_line(answer, top))
+        elif not output:
+            print_answers(page, top=min(top, 3))
+        else:
+            for answer in page:
+                if isinstance(answer, tuple):
+                    typer.secho(str(answer[1]), fg="red", err=True)
+
+    answered, failed = answer_files(load(model, device=device), inputs, options, show)
     if answered + failed == 0:
         raise DataError(f"{', '.join(inputs)} held no images.")
     if not json_:
         typer.echo(f"{answered:,} images answered" + (f", {failed:,} could not be read" if failed else ""))
-        for place in (output, sheet):
+        for place in (output, sheet, pictures):
             if place:
                 typer.echo(f"Written  {place}")
     if failed:
@@ -236,6 +268,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
     data: Data,
     split: Split = None,
+    labels: LabelKind = "auto",
     batch_size: BatchSize = 64,
     workers: Workers = None,
     seed: Seed = 0,
@@ -249,13 +282,37 @@ def compare(
     from dualtoken.evaluation import compare as run
 
     comparison = run(
-        a, b, data, split=split, batch_size=batch_size, workers=workers, seed=seed, device=device,
+        a, b, data, split=split, labels=labels, batch_size=batch_size, workers=workers, seed=seed, device=device,
         on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes), progress=not json_,
     )  # fmt: skip
     if json_:
         _print_json(comparison.to_dict())
     else:
         typer.echo(comparison.summary())
+
+
+@app.command(epilog="Example: dualtoken convert coco/ --to yolo --output coco-yolo")
+def convert(
+    data: Data,
+    to: Annotated[Literal["coco", "yolo", "voc", "masks"], typer.Option(help="Kind of labels to write.")],
+    output: Annotated[Path, typer.Option(help="Folder to make: images byte for byte, labels anew.")],
+    labels: LabelKind = "auto",
+    on_bad_image: OnBadImage = "fail",
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+) -> None:
+    """Write a data set with boxes or masks anew, with another kind of labels."""
+    from dualtoken.data.convert import convert as run
+
+    if labels == "folders":
+        raise ConfigError(
+            "labels is 'folders': class folders have nothing to convert.", "Give coco, yolo, voc or masks."
+        )
+    done = run(data, output, to, labels=labels, on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes))
+    typer.echo(f"{done.images:,} images, {done.objects:,} objects")
+    for note in done.notes:
+        typer.echo(f"Note     {note}")
+    typer.echo(f"Written  {done.output}")
 
 
 @app.command(epilog="Example: dualtoken models --json")

@@ -1,7 +1,7 @@
 """What a trained model IS on disk: a folder with `model.safetensors` and `config.json`. Never a pickle.
 
 `config.json` follows timm's hub layout (`architecture`, `num_classes`, `label_names`, `model_args`,
-`pretrained_cfg`), so `timm.create_model("local-dir:FOLDER")` loads it too. What timm has no place for
+`pretrained_cfg`), so `timm.create_model("local-dir:FOLDER")` loads a classifier too. What timm has no place for
 stands under the one key `dualtoken`. Pre-processing stands only in `pretrained_cfg`, under timm's names.
 """
 
@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualtoken.errors import ModelError
+from dualtoken.errors import ModelError, unknown_name
 from dualtoken.files import atomic_path, write_json
 from dualtoken.preprocess import Preprocessing
 
@@ -35,8 +35,11 @@ class ModelConfig:
         classes: class names in the order of the logits.
         preprocessing: from an RGB image to the network's input.
         task: a key of `dualtoken.tasks.TASKS`.
+        head: what stands on the architecture, one of the task's heads; empty for its own classifier.
+        head_args: further arguments of the head.
         model_args: keyword arguments of `timm.create_model` beyond the name and the number of classes.
         temperature: the logits are divided by it before the softmax; fitted on validation images.
+        threshold: objects with a lower score are not shown; the one with the best F1 on validation images.
         metrics: what was measured at the end of training, with its split.
         provenance: data fingerprint, settings, seed, command, versions.
     """
@@ -45,8 +48,11 @@ class ModelConfig:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     task: str = "classification"
+    head: str = ""
+    head_args: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    threshold: float = 0.5
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -67,7 +73,10 @@ class ModelConfig:
             "dualtoken": {
                 "format": FORMAT,
                 "task": self.task,
+                "head": self.head,
+                "head_args": self.head_args,
                 "temperature": self.temperature,
+                "threshold": self.threshold,
                 "metrics": self.metrics,
                 "provenance": self.provenance,
             },
@@ -85,6 +94,9 @@ class ModelConfig:
                 | {key: pretrained[key] for key in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
             ),
             task=ours["task"],
+            head=ours.get("head", ""),  # these three came with boxes and masks
+            head_args=ours.get("head_args", {}),
+            threshold=ours.get("threshold", 0.5),
             model_args=content["model_args"],
             temperature=ours["temperature"],
             metrics=ours["metrics"],
@@ -163,16 +175,24 @@ def load_config(folder: str | Path) -> ModelConfig:
 
 
 def build_model(config: ModelConfig) -> nn.Module:
-    """The network that `config` describes, with fresh weights, in evaluation mode."""
-    from dualtoken.backbone import create_model
+    """The network that `config` describes, with fresh weights, in evaluation mode.
 
-    model = create_model(
+    Raises:
+        ModelError: this version does not know its task, architecture or head.
+    """
+    from dualtoken.tasks import TASKS, Network
+
+    if config.task not in TASKS:
+        raise ModelError(unknown_name("task", config.task, TASKS), "Type: pip install --upgrade dualtoken")
+    network = Network(
         config.architecture,
-        num_classes=len(config.classes),
+        len(config.classes),
+        head=config.head,
+        head_args=config.head_args,
+        args=config.model_args,
         in_chans=len(config.preprocessing.mean),
-        **config.model_args,
     )
-    return model.eval()
+    return TASKS[config.task].build(network).eval()
 
 
 def load_model(folder: str | Path) -> tuple[nn.Module, ModelConfig]:
@@ -193,20 +213,30 @@ def load_weights(model: nn.Module, path: Path, *, skip_classifier: bool = False)
     Raises:
         ModelError: the file is damaged or its tensors do not fit; the message lists what differs.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    state = read_weights(path)
     try:
-        state = load_file(path)
         if skip_classifier:
             own = model.state_dict()
             fresh = _classifier_names(model)
             state = {name: own[name] if name in fresh else tensor for name, tensor in state.items()}
         model.load_state_dict(state)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{str(path)!r} cannot be read as safetensors: {error}.") from error
     except RuntimeError as error:
         raise ModelError(f"The weights in {str(path)!r} do not fit the architecture. {error}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{str(path)!r} cannot be read as safetensors: {error}.") from error
 
 
 def _classifier_names(model: nn.Module) -> set[str]:

@@ -1,10 +1,10 @@
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from report_pages import Page
 
 from dualtoken.data import find_data
 from dualtoken.evaluation import evaluation_of
@@ -15,38 +15,6 @@ from dualtoken.report import evaluation_report, training_report
 
 HISTORY = [{"epoch": 1, "step": 3, "train_loss": 1.0, "val_loss": 1.1, "val_top1": 0.5, "lr": 1e-3}]
 EVIL = "<script>alert(1)</script>&"
-
-
-class Page(HTMLParser):
-    """Collects texts and checks that tags are closed in order."""
-
-    VOID = ("meta", "img", "br", "link")
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text.append(data)
-
-    def words(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.text))
-
-    def pictures(self) -> int:
-        return sum(tag == "img" for tag, _ in self.tags)
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dualtoken.evaluation.metrics import reliability
+from dualtoken.metrics.classes import reliability
 from dualtoken.outputs import Bin, PerImage
 from dualtoken.report import fonts
-from dualtoken.report.plots import confusion_plot, curves, reliability_plot, to_png
+from dualtoken.report.plots import confusion_plot, curves, reliability_plot, short_number, to_png
 
 HISTORY = [
     {"epoch": e, "step": 10 * e, "train_loss": 2 / e, "val_loss": 2.1 / e, "val_top1": 1 - 0.5 / e, "lr": 1e-3 / e}
@@ -33,6 +33,31 @@ def test_curves_draw_what_the_history_has():
     assert "best 90.0 %, epoch 5" in texts(figures["Validation"])
     assert list(curves([{"epoch": 1, "train_loss": 1.0}])) == ["Loss"]
     assert curves([]) == {}
+
+
+def test_curves_take_any_columns():
+    rows = [{"epoch": e, "step": e, "train_loss": 2.0, "train_box_loss": 1.0, "train_mask_loss": 0.5, "val_ap": e / 9,
+             "val_ap50": e / 5, "lr": 1e-3, "lr_backbone": 1e-4, "grad_norm": 3.0} for e in (1, 2, 3)]  # fmt: skip
+    figures = curves(rows)
+    assert list(figures) == ["Loss", "Parts of the loss", "Validation", "Learning rate", "grad norm"]
+    labels = {title: [line.get_label() for line in figure.axes[0].lines] for title, figure in figures.items()}
+    assert labels["Parts of the loss"] == ["box", "mask"]
+    assert labels["Validation"][:2] == ["AP", "AP50"]
+    assert labels["Learning rate"] == ["lr", "lr backbone"]
+    assert "best 33.3 %, epoch 3" in texts(figures["Validation"])
+
+
+def test_epochs_without_a_figure_are_passed_over():
+    rows = [
+        {"epoch": 1, "val_ap": float("nan")},
+        {"epoch": 2, "val_ap": 0.4},
+        {"epoch": 3},
+        {"epoch": 4, "val_ap": 0.3},
+    ]
+    figure = curves(rows)["Validation"]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), [(2, 0.4), (4, 0.3)])
+    assert "best 40.0 %, epoch 2" in texts(figure)
+    size_of(curves([{"epoch": 1, "val_ap": float("nan")}])["Validation"])
 
 
 def test_one_epoch_can_be_drawn():
@@ -90,6 +115,21 @@ def test_reliability_of_one_image():
     whole = np.zeros(1, np.int64)
     images = PerImage(whole, whole, whole, whole, score, score, np.zeros(1))
     size_of(reliability_plot(reliability(images), images=1))
+
+
+def test_reliability_of_what_is_not_independent_has_no_intervals():
+    bins = (Bin(0.4, 0.5, 2_000_000, 0.45, 0.5),)
+    figure = reliability_plot(bins, images=2_000_000, counted="pixels", intervals=False)
+    assert "2,000,000 pixels" in figure.axes[0].get_title()
+    assert figure.axes[1].get_ylabel() == "Pixels"
+    assert not figure.axes[0].collections
+    size_of(figure)
+
+
+def test_large_numbers_are_short():
+    assert [short_number(value) for value in (0, 999, 12345, 123456, 4_560_000, 7.8e10)] == [
+        "0", "999", "12,345", "123 k", "4.56 M", "78 G",
+    ]  # fmt: skip
 
 
 def test_shortened_names_keep_both_ends():

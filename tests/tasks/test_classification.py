@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dualtoken.tasks import TASKS, ClassificationTask
+from dualtoken.preprocess import Preprocessing
+from dualtoken.tasks import TASKS, ClassificationTask, TaskSettings
 
+CLASSES = ("a", "b", "c")
 IMAGES, LABELS = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 1, 0])
 
 
@@ -16,13 +18,15 @@ def test_the_table_knows_the_task():
 def test_loss_is_the_cross_entropy_and_smoothing_spreads_the_target():
     logits = torch.tensor([[math.log(0.7), math.log(0.2), math.log(0.1)]])
     label = torch.tensor([0])
-    assert ClassificationTask(3).loss(logits, label).item() == pytest.approx(-math.log(0.7), abs=1e-6)
+    assert ClassificationTask(CLASSES).cross_entropy(logits, label).item() == pytest.approx(-math.log(0.7), abs=1e-6)
     smoothed = -(0.8 * math.log(0.7) + 0.1 * math.log(0.2) + 0.1 * math.log(0.1))  # 0.3 spread over three
-    assert ClassificationTask(3, label_smoothing=0.3).loss(logits, label).item() == pytest.approx(smoothed, abs=1e-6)
+    assert ClassificationTask(CLASSES, TaskSettings(label_smoothing=0.3)).cross_entropy(
+        logits, label
+    ).item() == pytest.approx(smoothed, abs=1e-6)
 
 
 def test_without_mixing_a_batch_stays_as_it_is():
-    images, targets = ClassificationTask(3).prepare(IMAGES, LABELS)
+    images, targets = ClassificationTask(CLASSES).prepare(IMAGES, LABELS)
     assert images is IMAGES
     assert targets is LABELS
 
@@ -30,7 +34,7 @@ def test_without_mixing_a_batch_stays_as_it_is():
 @pytest.mark.parametrize("mixing", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
 def test_mixing_gives_soft_targets_of_an_even_batch(mixing):
     np.random.seed(0)
-    images, targets = ClassificationTask(3, **mixing).prepare(IMAGES.clone(), LABELS)
+    images, targets = ClassificationTask(CLASSES, TaskSettings(**mixing)).prepare(IMAGES.clone(), LABELS)
     assert images.shape == (4, 3, 8, 8)
     assert targets.shape == (4, 3)
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
@@ -39,23 +43,26 @@ def test_mixing_gives_soft_targets_of_an_even_batch(mixing):
 
 def test_mixed_targets_are_smoothed_once():
     np.random.seed(0)
-    task = ClassificationTask(3, mixup=0.2, label_smoothing=0.3)
+    task = ClassificationTask(CLASSES, TaskSettings(mixup=0.2, label_smoothing=0.3))
     _, targets = task.prepare(IMAGES.clone(), LABELS)
     assert targets.min().item() == pytest.approx(0.1)
     logits = torch.randn(4, 3)
-    assert task.loss(logits, targets).item() == pytest.approx(
+    assert task.cross_entropy(logits, targets).item() == pytest.approx(
         -(targets * logits.log_softmax(1)).sum(1).mean().item(), abs=1e-6
     )
 
 
 def test_a_single_image_is_not_mixed():
-    images, targets = ClassificationTask(3, mixup=0.2).prepare(IMAGES[:1], LABELS[:1])
+    images, targets = ClassificationTask(CLASSES, TaskSettings(mixup=0.2)).prepare(IMAGES[:1], LABELS[:1])
     assert len(images) == len(targets) == 1
 
 
 def test_figures_and_what_is_better():
-    task = ClassificationTask(2)
-    figures = task.figures(torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), torch.tensor([0, 1, 1]))
+    task = ClassificationTask(("a", "b"))
+    meter = task.meter(None, Preprocessing())
+    meter.add(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), torch.arange(2))
+    meter.add(torch.tensor([[2.0, 0.0]]), torch.tensor([1]), torch.tensor([2]))
+    figures = meter.figures()
     assert figures["top1"] == pytest.approx(2 / 3)
     assert figures["loss"] == pytest.approx((2 * math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 3, abs=1e-6)
     better = {"loss": 0.9, "top1": 0.6}

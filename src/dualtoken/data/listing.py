@@ -6,7 +6,7 @@ import os
 import posixpath
 import stat
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +41,12 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, wanted: Callable[[str], bool] = is_image_name) -> Listing:
     """All images below `root`. Links are followed; a folder is read once, however many ways lead to it.
+
+    Args:
+        root: the folder.
+        wanted: which files are listed, by their names.
 
     Raises:
         DataError: a folder cannot be read.
@@ -63,7 +67,7 @@ def list_folder(root: Path) -> Listing:
             name = f"{folder}/{entry.name}" if folder else entry.name
             if _is_folder(entry):
                 (linked if entry.is_symlink() else folders).append(name)
-            elif is_image_name(entry.name) and (size := _size(entry)) is not None:
+            elif wanted(entry.name) and (size := _size(entry)) is not None:
                 found.append((name, size))
             elif entry.name.lower().endswith(".csv"):
                 listing.tables[name] = None
@@ -72,8 +76,8 @@ def list_folder(root: Path) -> Listing:
     return listing
 
 
-def list_archive(path: Path) -> Listing:
-    """All images in the zip archive `path`.
+def list_archive(path: Path, wanted: Callable[[str], bool] = is_image_name) -> Listing:
+    """All images in the zip archive `path`, or what else is `wanted`, by the members' names.
 
     Raises:
         DataError: it cannot be read or is not safe; see `read_directory`.
@@ -82,7 +86,7 @@ def list_archive(path: Path) -> Listing:
     tables: dict[str, np.void | None] = {
         name: members[i] for i, name in enumerate(names) if name.lower().endswith(".csv") and not _hidden(name)
     }
-    images = [i for i, name in enumerate(names) if is_image_name(name) and not _hidden(name)]
+    images = [i for i, name in enumerate(names) if wanted(name) and not _hidden(name)]
     images.sort(key=names.__getitem__)
     return Listing(
         str(path),

@@ -160,13 +160,13 @@ class EpochSampler(Sampler[list[Draw]]):
 
 
 class ImageLoader(DataLoader[Any]):
-    """A DataLoader of (images float32 (B, 3, H, W), labels int64 (B,), indices int64 (B,)).
+    """A DataLoader of (images float32 (B, 3, H, W), labels int64 (B,) or other targets, indices int64 (B,)).
 
     An image that cannot be read raises its `ImageError` here, or with `on_bad_image="skip"` is left out of
     its batch and listed in `bad_images`; a batch of which nothing is left is left out.
     """
 
-    def __init__(self, dataset: ImageDataset, *, on_bad_image: OnBadImage, workers: int | None, **options: Any) -> None:
+    def __init__(self, dataset: Dataset[Any], *, on_bad_image: OnBadImage, workers: int | None, **options: Any) -> None:
         workers = usable_workers(workers)
         self.on_bad_image: OnBadImage = on_bad_image
         self._bad: dict[str, str] = {}
@@ -192,12 +192,12 @@ class ImageLoader(DataLoader[Any]):
         assert isinstance(sampler, EpochSampler)
         sampler.set_epoch(epoch, start_batch)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:  # type: ignore[override]
-        for images, labels, indices, errors in super().__iter__():
+    def __iter__(self) -> Iterator[tuple[Tensor, Any, Tensor]]:  # type: ignore[override]
+        for images, targets, indices, errors in super().__iter__():
             for path, error in errors:
                 self._handle(path, error)
-            if len(labels):
-                yield images, labels, indices
+            if len(indices):
+                yield images, targets, indices
 
     def _handle(self, path: str, error: ImageError) -> None:
         if self.on_bad_image != "skip":

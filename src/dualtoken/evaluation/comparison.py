@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from dualtoken.data import ImageData, find_split
 from dualtoken.data.loading import OnBadImage
 from dualtoken.errors import DataError
-from dualtoken.evaluation.bootstrap import RESAMPLES, draws, interval_ends
+from dualtoken.evaluation.scenes import SCENE_BATCH, compare_scenes
 from dualtoken.evaluation.sources import Draw, draw_of, open_data, open_predictor, split_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.metrics.bootstrap import RESAMPLES, draws, interval_ends
+from dualtoken.metrics.pairs import SceneComparison
 from dualtoken.outputs import Interval
 from dualtoken.prediction import Logits, Predictor
 
@@ -101,24 +103,33 @@ def compare(
     batch_size: int = 64,
     workers: int | None = None,
     seed: int = 0,
-    resamples: int = RESAMPLES,
+    labels: str = "auto",
+    resamples: int | None = None,
     device: str = "auto",
     on_bad_image: OnBadImage = "fail",
     limits: ImageLimits = DEFAULT_LIMITS,
     progress: bool = True,
-) -> Comparison:
+) -> Comparison | SceneComparison:
     """Whether one of two models is better on the same images, or that they cannot be told apart.
 
-    The models must know the same classes, in any order. Arguments are those of `evaluate`.
+    The models must have the same task and know the same classes, in any order. Arguments are those of `evaluate`.
 
     Raises:
-        DataError: the classes differ, or the data cannot be used.
+        DataError: tasks or classes differ, or the data cannot be used.
         ModelError: a model folder cannot be loaded.
     """
     first, second = open_predictor(a, device), open_predictor(b, device)
     _check_classes(first, second)
-    found, draw = open_data(data, first, second, on_bad_image=on_bad_image, limits=limits, progress=progress)
-    samples = find_split(found, split)
+    found, draw = open_data(
+        data, first, second, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress
+    )
+    samples: Any = find_split(found, split)
+    if first.task.heads:
+        return compare_scenes(
+            first, second, found, samples, batch_size=min(batch_size, SCENE_BATCH), workers=workers, limits=limits,
+            on_bad_image=on_bad_image, progress=progress, seed=seed, resamples=resamples,
+            note=_note(draw, first, second),
+        )  # fmt: skip
     outputs = [
         predictor.logits(
             samples, batch_size=batch_size, workers=workers, limits=limits, on_bad_image=on_bad_image, progress=progress
@@ -127,8 +138,9 @@ def compare(
     ]
     right_a, right_b = _right(outputs[0], first, first), _right(outputs[1], second, first)
     comparison = _compare(
-        right_a, right_b, (first.name, second.name), (found.source, split_name(found, samples)), seed, resamples
-    )
+        right_a, right_b, (first.name, second.name), (found.source, split_name(found, samples)), seed,
+        RESAMPLES if resamples is None else resamples,
+    )  # fmt: skip
     return replace(comparison, note=_note(draw, first, second))
 
 
@@ -191,6 +203,11 @@ def _note(draw: Draw | None, *predictors: Predictor) -> str:
 
 
 def _check_classes(a: Predictor, b: Predictor) -> None:
+    if a.config.task != b.config.task:
+        raise DataError(
+            f"{a.name!r} is for {a.config.task}, {b.name!r} for {b.config.task}.",
+            "Only models for the same task can be compared.",
+        )
     only_a, only_b = sorted(set(a.classes) - set(b.classes)), sorted(set(b.classes) - set(a.classes))
     if only_a or only_b:
         lists = [

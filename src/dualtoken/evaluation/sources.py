@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dualtoken.data import ImageData, Samples, find_data
+from dualtoken.data import ImageData
+from dualtoken.data.finding import find_task_data
+from dualtoken.data.index import ImageFiles
 from dualtoken.data.loading import OnBadImage
 from dualtoken.errors import DataError
 from dualtoken.images import ImageLimits
@@ -30,11 +32,14 @@ def open_predictor(model: str | Path | Predictor, device: str) -> Predictor:
 def open_data(
     data: str | Path | ImageData,
     *predictors: Predictor,
+    labels: str = "auto",
     on_bad_image: OnBadImage,
     limits: ImageLimits,
     progress: bool,
 ) -> tuple[ImageData, Draw | None]:
     """The images of `data`, with labels that are indices into the classes of the first predictor.
+
+    They are the labels that its task learns from, and where there are several kinds of them those that it learned.
 
     Data without a `val` split give one split `all`, unless a model was trained on these very data: then `val` is
     drawn as its training drew it, and the draw is returned too.
@@ -51,13 +56,17 @@ def open_data(
             )
         return data, None
     shared: dict[str, Any] = {
+        "labels": labels if labels != "auto" else _learned_labels(predictors[0]),
         "on_bad_image": on_bad_image, "limits": limits, "progress": progress, "classes": classes,
     }  # fmt: skip
-    found = find_data(data, val_fraction=0, **shared)
+    task = predictors[0].config.task
+    found = find_task_data(data, task, val_fraction=0, **shared)
     draws = [draw for draw in map(draw_of, predictors) if draw and draw.fingerprint == found.fingerprint]
     if "val" in found.splits or not draws:
         return found, None
-    drawn = find_data(data, seed=draws[0].seed, val_fraction=draws[0].val_fraction, check_images="headers", **shared)
+    drawn = find_task_data(
+        data, task, seed=draws[0].seed, val_fraction=draws[0].val_fraction, check_images="headers", **shared
+    )
     return replace(drawn, bad_images=found.bad_images), draws[0]
 
 
@@ -70,6 +79,12 @@ def draw_of(predictor: Predictor) -> Draw | None:
         return None
 
 
-def split_name(data: ImageData, samples: Samples) -> str:
+def _learned_labels(predictor: Predictor) -> str:
+    """Which labels the model was trained on, if its provenance says it; `auto` else."""
+    settings = predictor.config.provenance.get("settings") or {}
+    return str(settings.get("labels", "auto"))
+
+
+def split_name(data: ImageData, samples: ImageFiles) -> str:
     """The name of the split that `samples` are."""
     return next(name for name, split in data.splits.items() if split is samples)

@@ -51,10 +51,10 @@ def prediction_table(path: str | Path, *, top: int = 5) -> AbstractContextManage
 
 def to_json_line(answer: Answer, top: int = 5) -> str:
     """One answer as one line of JSON, without its line break."""
-    if isinstance(answer, Classification):
-        content = answer.to_dict(top)
-    else:
+    if isinstance(answer, tuple):
         content = {"path": answer[0], "error": str(answer[1])}
+    else:
+        content = answer.to_dict(top) if isinstance(answer, Classification) else answer.to_dict()
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 

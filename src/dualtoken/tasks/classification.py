@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
 import torch.nn.functional as F
 from timm.data import Mixup
-from torch import Tensor
+from torch import Tensor, nn
+
+from dualtoken.backbone import create_model
+from dualtoken.data import Samples, evaluation_loader, training_loader, training_transform
+from dualtoken.outputs import Classification
+from dualtoken.postprocess import softmax
+from dualtoken.preprocess import Preprocessing
+from dualtoken.tasks.base import Network, Task, TaskSettings
 
 
-class ClassificationTask:
-    """Loss and validation figures; mixup and cutmix of the batch before it.
+class ClassificationTask(Task):
+    """Cross-entropy; mixup and cutmix of the batch before it."""
 
-    Args:
-        classes: number of classes.
-        label_smoothing: share of a target that is spread over all classes, in [0, 1).
-        mixup, cutmix: alpha of the beta distribution that draws how two images are mixed; 0 for never.
-    """
+    name = "classification"
+    recipe = "small"
+    crop_mode = "center"
+    best_by = "top1"
 
-    def __init__(self, classes: int, *, label_smoothing: float = 0.0, mixup: float = 0.0, cutmix: float = 0.0) -> None:
-        self.label_smoothing = label_smoothing
+    def __init__(self, classes: Sequence[str], settings: TaskSettings | None = None) -> None:
+        super().__init__(classes, settings)
+        mixup, cutmix = self.settings.mixup, self.settings.cutmix
         self.mixer = (
-            Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=label_smoothing, num_classes=classes)
+            Mixup(
+                mixup_alpha=mixup,
+                cutmix_alpha=cutmix,
+                label_smoothing=self.settings.label_smoothing,
+                num_classes=len(self.classes),
+            )
             if mixup > 0 or cutmix > 0
             else None
         )
+
+    @classmethod
+    def build(cls, network: Network) -> nn.Module:
+        """The backbone with its own classifier: images (B, C, H, W) to logits (B, classes)."""
+        return create_model(
+            network.architecture, num_classes=network.classes, in_chans=network.in_chans, **network.args
+        )
+
+    def training_loader(self, samples: Samples, preprocessing: Preprocessing, **options: Any) -> Any:
+        """Batches of images (B, C, H, W), labels (B,) and rows (B,)."""
+        settings = self.settings
+        transform = training_transform(
+            preprocessing,
+            scale=settings.scale,
+            hflip=settings.hflip,
+            rand_augment=settings.rand_augment,
+            color_jitter=settings.color_jitter,
+            random_erasing=settings.random_erasing,
+        )
+        return training_loader(samples, transform, **options)
+
+    def evaluation_loader(self, samples: Samples, preprocessing: Preprocessing, **options: Any) -> Any:
+        """As `training_loader`, every image once."""
+        return evaluation_loader(samples, preprocessing, **options)
 
     def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix a batch: images (B, C, H, W) and labels (B,) to images and targets (B,) or, mixed, (B, classes).
@@ -37,17 +78,47 @@ class ClassificationTask:
         mixed: tuple[Tensor, Tensor] = self.mixer(images[:even], labels[:even])
         return mixed
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy, a scalar. Mixed targets carry their smoothing already."""
-        smoothing = self.label_smoothing if targets.ndim == 1 else 0.0
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of the mixed batch."""
+        images, targets = self.prepare(images, targets)
+        return self.cross_entropy(model(images), targets)
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """A scalar. Mixed targets carry their smoothing already."""
+        smoothing = self.settings.label_smoothing if targets.ndim == 1 else 0.0
         return F.cross_entropy(logits, targets, label_smoothing=smoothing)
 
-    def score(self, figures: dict[str, float]) -> list[float]:
-        """What decides which epoch is best, the larger list: top-1, and where it is equal the loss."""
+    def score(self, figures: Mapping[str, float]) -> list[float]:
+        """Top-1, and where it is equal the loss."""
         return [figures["top1"], -figures["loss"]]
 
-    def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Validation figures of (N, classes) logits: `loss` in nats, `top1` as a share."""
+    def meter(self, samples: Samples, preprocessing: Preprocessing) -> LogitMeter:
+        """Collects logits and labels."""
+        return LogitMeter()
+
+    def answers(
+        self, raw: Tensor, sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing, temperature: float = 1.0
+    ) -> list[Classification]:
+        """Logits (B, classes) to probabilities."""
+        rows = softmax(np.asarray(raw.float().cpu()), temperature)
+        return [Classification(self.classes, row) for row in rows]
+
+
+class LogitMeter:
+    """`loss` in nats and `top1` as a share."""
+
+    def __init__(self) -> None:
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def add(self, raw: Tensor, targets: Tensor, indices: Tensor) -> None:
+        """Logits (B, classes) and labels (B,)."""
+        self.logits.append(raw.float().cpu())
+        self.labels.append(targets.cpu())
+
+    def figures(self) -> dict[str, float]:
+        """Over all batches together."""
+        logits, labels = torch.cat(self.logits), torch.cat(self.labels)
         return {
             "loss": F.cross_entropy(logits, labels).item(),
             "top1": (logits.argmax(1) == labels).float().mean().item(),

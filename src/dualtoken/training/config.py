@@ -15,14 +15,22 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
     # What is trained
+    task: Literal["auto", "classification", "detection", "instance_segmentation", "semantic_segmentation"] = "auto"
+    """What is learned; `auto` follows the labels: a class, boxes or masks."""
     model: str = "dualtoken_vit_t_mix"
     """A name of timm's registry, ours or any other, or a model folder to fine-tune."""
     model_args: dict[str, Any] = {}
     """Further arguments of the model, such as `token_grid: 5`."""
+    head: str | None = None
+    """What stands on the model for boxes or masks, one of the task's heads; none takes the usual one."""
+    head_args: dict[str, Any] = {}
+    """Further arguments of the head, such as `channels: 256`."""
     freeze: Literal["none", "backbone"] = "none"
-    """`backbone` trains the classifier alone."""
+    """`backbone` trains the classifier or head alone."""
 
     # On what
+    labels: Literal["auto", "folders", "coco", "yolo", "voc", "masks"] = "auto"
+    """Which labels to read where the data has several kinds."""
     image_size: tuple[int, int] = (224, 224)
     """Height and width of the input; one number for a square."""
     crop_pct: float = Field(0.95, gt=0, le=1)
@@ -79,6 +87,14 @@ class TrainConfig(BaseModel):
     """Dropout before the classifier."""
     scale: tuple[float, float] = (0.35, 1.0)
     """Least and greatest share of an image that the random crop keeps."""
+    zoom: tuple[float, float] = (0.5, 1.5)
+    """With boxes or masks: least and greatest size of the image, 1 where it just fits into the input."""
+    mosaic: float = Field(0.0, ge=0, le=1)
+    """With boxes or masks: probability of four images in one."""
+    copy_paste: float = Field(0.0, ge=0, le=1)
+    """With outlines: probability that objects of another image are pasted in."""
+    dice: float = Field(0.0, ge=0)
+    """With masks: weight of the Dice loss beside the cross-entropy."""
     hflip: float = Field(0.5, ge=0, le=1)
     """Probability of a mirror image; 0 where left and right matter, as in digits."""
     rand_augment: str | None = None
@@ -116,6 +132,13 @@ class TrainConfig(BaseModel):
     def _large_enough(cls, value: tuple[int, int]) -> tuple[int, int]:
         if min(value) < 32:
             raise ValueError("each side must be 32 pixels or more")
+        return value
+
+    @field_validator("zoom")
+    @classmethod
+    def _positive(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("two rising numbers above 0 are needed")
         return value
 
     @field_validator("scale")

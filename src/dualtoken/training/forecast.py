@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from dualtoken.machine import peak_rss
+from dualtoken.tasks import moved
 from dualtoken.training.loop import Loop, seed_all
 from dualtoken.training.optimizer import make_optimizer
 
@@ -40,11 +41,10 @@ def measure(loop: Loop) -> Forecast:
     batches = iter(loop.training)
     for _ in range(min(TRIAL_STEPS + 2, loop.batches)):
         start = time.monotonic()
-        images, labels, _ = next(batches)
+        images, targets, _ = next(batches)
         images = images.to(device, memory_format=torch.channels_last)
-        images, targets = loop.task.prepare(images, labels.to(device))
         with loop.fabric.autocast():
-            loss = loop.task.loss(model(images), targets)
+            loss = loop.task.loss(model, images, moved(targets, device))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -65,9 +65,11 @@ def _validation_seconds(loop: Loop) -> float:
     model = loop.averaged.eval()
     times, images_seen = [], 0
     start = time.monotonic()
-    for images, _, _ in loop.validation:
+    meter = loop.new_meter()
+    for images, targets, indices in loop.validation:
         with loop.fabric.autocast():
-            model(images.to(loop.fabric.device, memory_format=torch.channels_last)).sum().item()
+            raw = model(images.to(loop.fabric.device, memory_format=torch.channels_last))
+        meter.add(raw, targets, indices)  # waits for the device
         times.append(time.monotonic() - start)
         images_seen += len(images)
         start = time.monotonic()

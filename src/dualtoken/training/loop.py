@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from dualtoken.data.loading import EpochSampler, ImageLoader
 from dualtoken.errors import UserError
-from dualtoken.tasks import ClassificationTask
+from dualtoken.preprocess import Preprocessing
+from dualtoken.tasks import Meter, Task, moved
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
 from dualtoken.training.progress import Progress
@@ -60,18 +61,19 @@ class Loop:
     def __init__(
         self,
         config: TrainConfig,
-        task: ClassificationTask,
+        task: Task,
         model: nn.Module,
+        preprocessing: Preprocessing,
         training: ImageLoader,
         validation: ImageLoader,
         folder: Path,
         fabric: Fabric,
     ) -> None:
         self.config, self.task, self.folder, self.fabric = config, task, folder, fabric
+        self.preprocessing = preprocessing
         self.training, self.validation = training, validation
         self.batches = cast(EpochSampler, training.batch_sampler).batches  # of a whole epoch, on each rank
-        if config.freeze == "backbone":
-            freeze_backbone(model)
+        self.frozen = freeze_backbone(model) if config.freeze == "backbone" else None
         if fabric.device.type != "mps":
             model = model.to(memory_format=torch.channels_last)
         self.bare = model.to(fabric.device)
@@ -140,33 +142,32 @@ class Loop:
 
     def _train_epoch(self, progress: Progress) -> bool:
         """The rest of the current epoch; False if it was left early, by a stop."""
-        counters, config = self.counters, self.config
+        counters = self.counters
         self.training.set_epoch(counters.epoch, counters.batch)
         self.model.train()
-        if config.freeze == "backbone":
-            self.bare.eval()  # frozen batch norms keep their statistics
-        for images, labels, _ in self.training:
+        if self.frozen is not None:
+            self.frozen.eval()
+        for images, targets, _ in self.training:
             if counters.step >= counters.total_steps:
                 break  # planned to end within an epoch
-            moved = self._batch(images, labels)
+            stepped = self._batch(images, targets)
             counters.batch += 1
             mean_loss = counters.loss_sum / max(1, counters.batch - len(self.losses))
             progress.step(counters.step, mean_loss, len(images) * self.fabric.world_size)
-            if moved and self._should_leave(progress):  # gradients that still accumulate are in no saved state
+            if stepped and self._should_leave(progress):  # gradients that still accumulate are in no saved state
                 return False
         return True
 
-    def _batch(self, images: Tensor, labels: Tensor) -> bool:
+    def _batch(self, images: Tensor, targets: Any) -> bool:
         """Forward, backward and, unless gradients are still accumulating, a step; whether the weights moved."""
         counters, config = self.counters, self.config
         seed_all(config.seed, counters.epoch, counters.batch, self.fabric.global_rank)
         self.scheduler.step_update(counters.step)
         images = images.to(self.fabric.device, memory_format=torch.channels_last, non_blocking=True)
-        images, targets = self.task.prepare(images, labels.to(self.fabric.device, non_blocking=True))
         last = counters.batch + 1 == self.batches
         moves = (counters.batch + 1) % config.accumulate == 0 or last
         with self.fabric.no_backward_sync(self.model, enabled=not moves):
-            loss = self.task.loss(self.model(images), targets)
+            loss = self.task.loss(self.model, images, moved(targets, self.fabric.device))
             self.fabric.backward(loss / config.accumulate)
         self.losses.append(loss.detach())
         if self.fabric.device.type == "cpu" or len(self.losses) == READ_EVERY:
@@ -227,14 +228,17 @@ class Loop:
 
     @torch.inference_mode()
     def _measure(self) -> dict[str, float]:
-        model = self.averaged.eval()
-        batches = []
-        for images, labels, _ in self.validation:
+        model, meter = self.averaged.eval(), self.new_meter()
+        for images, targets, indices in self.validation:
             images = images.to(self.fabric.device, memory_format=torch.channels_last, non_blocking=True)
             with self.fabric.autocast():
-                batches.append((model(images).float().cpu(), labels))
-        logits, targets = (torch.cat(part) for part in zip(*batches, strict=True))
-        return self.task.figures(logits, targets)
+                raw = model(images)
+            meter.add(raw, targets, indices)
+        return meter.figures()
+
+    def new_meter(self) -> Meter:
+        """Judges raw outputs for the validation images."""
+        return self.task.meter(cast(Any, self.validation.dataset).samples, self.preprocessing)
 
     # ---------------------------------------------------------------- stopping and continuing
 

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
 from torch import nn
 
-from dualtoken.backbone import create_model
 from dualtoken.data import ImageData
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.machine import command_line
-from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config, load_weights, versions
+from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config, load_weights, read_weights, versions
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from dualtoken.tasks import Network, Task
 from dualtoken.training.config import TrainConfig
 
 
-def make_network(config: TrainConfig, images: ImageData) -> tuple[nn.Module, ModelConfig]:
+def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn.Module, ModelConfig]:
     """The network and its description: by name with fresh weights, or from a model folder with its own."""
+    _check_size(config, task)
     known = load_config(config.model) if Path(config.model).is_dir() else None
+    alike = known is not None and known.task == task.name
     architecture = known.architecture if known else config.model
+    head = task.choose_head(config.head or (known.head if known and alike else None) or None)
+    head_args = (known.head_args if known and alike and head == known.head else {}) | config.head_args
     args = (known.model_args if known else {}) | _size_args(architecture, config) | config.model_args
-    model = _with_rates(architecture, config, {"num_classes": len(images.classes), **args})
-    if known:
-        same = known.classes == images.classes
-        load_weights(model, Path(config.model) / WEIGHTS, skip_classifier=not same)
+    network = Network(architecture, len(images.classes), head, head_args, args)
+    model = _with_rates(network, config, task)
+    if known and alike and not task.heads:
+        load_weights(model, Path(config.model) / WEIGHTS, skip_classifier=known.classes != images.classes)
+    elif known:
+        print(f"{'Note':<12}{take_weights(model, Path(config.model))}")
     preprocessing = Preprocessing(
         image_size=config.image_size,
-        crop_pct=config.crop_pct,
+        crop_pct=config.crop_pct if task.crop_mode == "center" else 1.0,
+        crop_mode=task.crop_mode,
         interpolation="bicubic",
         mean=known.preprocessing.mean if known else IMAGENET_MEAN,
         std=known.preprocessing.std if known else IMAGENET_STD,
@@ -36,6 +45,7 @@ def make_network(config: TrainConfig, images: ImageData) -> tuple[nn.Module, Mod
     provenance = {
         "data": {
             "source": Path(images.source).name,
+            "layout": images.layout,
             "fingerprint": images.fingerprint,
             "images": {name: len(samples) for name, samples in images.splits.items()},
             "bad_images": len(images.bad_images),
@@ -46,7 +56,53 @@ def make_network(config: TrainConfig, images: ImageData) -> tuple[nn.Module, Mod
         "versions": versions(),
         "fine_tuned_from": str(config.model) if known else None,
     }
-    return model, ModelConfig(architecture, images.classes, preprocessing, model_args=args, provenance=provenance)
+    description = ModelConfig(
+        architecture, images.classes, preprocessing, task=task.name, head=head, head_args=dict(head_args),
+        model_args=args, provenance=provenance,
+    )  # fmt: skip
+    return model, description
+
+
+def take_weights(model: nn.Module, folder: Path) -> str:
+    """Copy into `model` what the weights of `folder` have under the same names and shapes; its backbone must be whole.
+
+    The model in the folder may have another task: its backbone is found inside the new network.
+
+    Returns:
+        One line that says how much was taken.
+
+    Raises:
+        ModelError: the backbones differ.
+    """
+    theirs, own = read_weights(folder / WEIGHTS), model.state_dict()
+    found = Counter(name.removesuffix(other) for name in own for other in theirs if f".{name}".endswith(f".{other}"))
+    inner = found.most_common(1)[0][0] if found else ""  # where their network lies in the new one
+    taken = {
+        f"{inner}{name}": tensor
+        for name, tensor in theirs.items()
+        if f"{inner}{name}" in own and own[f"{inner}{name}"].shape == tensor.shape
+    }
+    body = getattr(model, "body", model)
+    place = next(name for name, module in model.named_modules() if module is body)
+    missing = [name for name in own if name.startswith(place) and name not in taken]
+    if not taken or (body is not model and missing):
+        raise ModelError(
+            f"The backbone of {str(folder)!r} does not fit into the new network: {len(missing)} of its tensors are not"
+            f" there, such as {missing[:1]}.",
+            "Start from a model folder of the same architecture, or from its name for fresh weights.",
+        )
+    model.load_state_dict(own | taken)
+    return f"{len(taken)} of {len(own)} tensors come from {folder}, the others are fresh"
+
+
+def _check_size(config: TrainConfig, task: Task) -> None:
+    wrong = [side for side in config.image_size if side % task.stride]
+    if wrong:
+        near = [max(task.stride, round(side / task.stride) * task.stride) for side in config.image_size]
+        raise ConfigError(
+            f"image_size is {list(config.image_size)}; for {task.name} both sides must be multiples of {task.stride}.",
+            f"Nearest: --set image_size={near}",
+        )
 
 
 def _size_args(architecture: str, config: TrainConfig) -> dict[str, Any]:
@@ -58,18 +114,21 @@ def _size_args(architecture: str, config: TrainConfig) -> dict[str, Any]:
     return {"img_size": list(config.image_size)} if cfg is not None and cfg.fixed_input_size else {}
 
 
-def _with_rates(architecture: str, config: TrainConfig, args: dict[str, Any]) -> nn.Module:
+def _with_rates(network: Network, config: TrainConfig, task: Task) -> nn.Module:
     """Make the model with its regularisation rates; not every model of timm knows all of them."""
     rates = {"drop_path_rate": config.drop_path, "drop_rate": config.drop_rate}
     rates = {name: rate for name, rate in rates.items() if rate > 0}
     while True:
         try:
-            return create_model(architecture, **rates | args)
-        except TypeError as error:
+            return task.build(replace(network, args=rates | dict(network.args)))
+        except (TypeError, ModelError) as error:
             refused = [name for name in rates if f"'{name}'" in str(error)]
             if not refused:
+                if isinstance(error, ModelError):
+                    raise
                 raise ConfigError(
-                    f"model_args is {config.model_args}, but {architecture} cannot be made with {args}: {error}."
+                    f"model_args is {config.model_args}, but {network.architecture} cannot be made with"
+                    f" {dict(network.args)}: {error}."
                 ) from error
-            print(f"{'Note':<12}{architecture} has no {refused[0]}: left out")
+            print(f"{'Note':<12}{network.architecture} has no {refused[0]}: left out")
             del rates[refused[0]]

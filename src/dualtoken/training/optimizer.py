@@ -41,8 +41,17 @@ def make_scheduler(
     )
 
 
-def freeze_backbone(model: nn.Module) -> None:
-    """Leave only the classifier trainable."""
+def freeze_backbone(model: nn.Module) -> nn.Module:
+    """Leave only the classifier trainable, or the head that stands on the backbone.
+
+    Returns:
+        The part that is to stay in evaluation mode, so that its batch norms keep their statistics.
+    """
+    if hasattr(model, "body"):
+        backbone: nn.Module = cast(Any, model).body
+        backbone.requires_grad_(False)
+        return backbone
     classifier = cast(Any, model).get_classifier()
     model.requires_grad_(False)
     classifier.requires_grad_(True)
+    return model

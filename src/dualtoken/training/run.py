@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
 from dualtoken.backbone import count_macs, count_parameters, require_known
-from dualtoken.data import ImageData, evaluation_loader, find_data, training_loader, training_transform
+from dualtoken.data import ImageData
+from dualtoken.data.finding import find_task_data, task_of
+from dualtoken.data.loading import EpochSampler
 from dualtoken.errors import ConfigError, DataError, OutputError
-from dualtoken.files import writable_folder, write_json, write_text
-from dualtoken.images import ImageLimits
+from dualtoken.files import atomic_path, writable_folder, write_json, write_text
+from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
-from dualtoken.prediction import choose_device
-from dualtoken.tasks import TASKS
+from dualtoken.prediction import Predictor, choose_device
+from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.forecast import Forecast, measure
 from dualtoken.training.logs import Logs
@@ -31,6 +33,8 @@ from dualtoken.training.recipes import load_recipe
 from dualtoken.training.state import STATE
 
 SETTINGS = "train.yaml"
+FIRST_BATCH = "first_batch.jpg"
+SHOWN = 9  # images of it
 FILES_AS_WEIGHTS = 10  # the best model; model, averages and two moments in a state that is there twice while replaced
 CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # on resuming: not what a step does
 
@@ -48,16 +52,17 @@ def train(
     data: str | Path,
     output: str | Path | None = None,
     *,
-    recipe: str | Path = "small",
+    recipe: str | Path | None = None,
     resume: str | Path | None = None,
     **settings: Any,
 ) -> TrainResult:
-    """Train a classifier on images and write a model folder with its report.
+    """Train on images with classes, boxes or masks and write a model folder with its report.
 
     Args:
-        data: class folders, a CSV file or a zip archive; see `dualtoken.data.find_data`.
+        data: class folders, a CSV file, labels of COCO, YOLO or VOC, masks, or a zip archive of any of these; see
+            `dualtoken.data.find_data` and `find_scenes`.
         output: folder of the run, which becomes the model folder.
-        recipe: name of a recipe or a YAML file: the settings to start from.
+        recipe: name of a recipe or a YAML file: the settings to start from; None for the usual one of the task.
         resume: folder of a run to continue in place, with its own settings.
         **settings: fields of `TrainConfig`, on top of the recipe. With `resume` only those that do not
             change what a step does: workers, limit_minutes, device, save_minutes, early_stop.
@@ -69,7 +74,7 @@ def train(
         UserError: data, settings, model or output cannot be used; the message says why and what to do.
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
-    config = _resumed_config(Path(resume), settings) if resume else load_recipe(recipe, settings)
+    config = _resumed_config(Path(resume), settings) if resume else _new_config(data, recipe, settings)
     folder = _run_folder(output, resume)
     try:
         loop, images, description = _prepare(data, config, folder, resuming=resume is not None)
@@ -112,18 +117,20 @@ def _prepare(
     if not Path(config.model).is_dir():
         require_known(config.model)  # before the images are looked through
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-    images = find_data(
-        data, seed=config.seed, val_fraction=config.val_fraction, on_bad_image=config.on_bad_image, limits=limits
-    )
+    images = find_task_data(
+        data, config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
+        on_bad_image=config.on_bad_image, limits=limits,
+    )  # fmt: skip
     _require_splits(images)
     fabric = _fabric(config)
     fabric.launch()
     fabric.print(images.describe())
     seed_all(config.seed)  # the fresh weights
-    model, description = make_network(config, images)
+    task = make_task(config, images)
+    model, description = make_network(config, task, images)
     _require_space(folder, model)
-    loop = _loop(config, images, model, description, folder, fabric, limits)
-    fabric.print(_describe_model(config, model, description, fabric))
+    loop = _loop(config, task, images, model, description, folder, fabric, limits)
+    fabric.print(_describe_model(config, task, model, description, fabric))
     if resuming:
         loop.restore()
         if loop.counters.fingerprint != images.fingerprint:
@@ -134,10 +141,25 @@ def _prepare(
         fabric.print(f"{'Continuing':<12}at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
     else:
         loop.counters.fingerprint = images.fingerprint
+        if task.heads and fabric.is_global_zero:
+            _draw_first_batch(loop, description)
         _plan(loop, measure(loop))
         resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
         write_text(folder / SETTINGS, _settings_text(resolved))
     return loop, images, description
+
+
+def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str, Any]) -> TrainConfig:
+    """The settings of a new run, with its task: as given, or as the labels say."""
+    given = load_recipe(recipe or TASKS["classification"].recipe, settings)
+    task = task_of(data, given.task, given.labels)
+    return load_recipe(recipe or TASKS[task].recipe, settings | {"task": task})
+
+
+def make_task(config: TrainConfig, images: ImageData) -> Task:
+    """The task of a run, with its classes and settings."""
+    settings = TaskSettings(**{field.name: getattr(config, field.name) for field in fields(TaskSettings)})
+    return TASKS[config.task](images.classes, settings)
 
 
 def _run_folder(output: str | Path | None, resume: str | Path | None) -> Path:
@@ -166,6 +188,8 @@ def _resumed_config(run: Path, settings: dict[str, Any]) -> TrainConfig:
         )
     before = load_recipe(path)
     after = load_recipe(path, settings)
+    if before.task == "auto":  # a run from before there were other tasks
+        after = after.model_copy(update={"task": "classification"})
     changed = [key for key in settings if getattr(before, key) != getattr(after, key) and key not in CHANGEABLE]
     if changed:
         raise ConfigError(
@@ -206,6 +230,7 @@ def _fabric(config: TrainConfig) -> Fabric:
 
 def _loop(
     config: TrainConfig,
+    task: Task,
     images: ImageData,
     model: nn.Module,
     description: ModelConfig,
@@ -213,42 +238,48 @@ def _loop(
     fabric: Fabric,
     limits: ImageLimits,
 ) -> Loop:
-    transform = training_transform(
-        description.preprocessing,
-        scale=config.scale,
-        hflip=config.hflip,
-        rand_augment=config.rand_augment,
-        color_jitter=config.color_jitter,
-        random_erasing=config.random_erasing,
-    )
     shared: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image,
                               "pin_memory": fabric.device.type == "cuda"}  # fmt: skip
-    training = training_loader(
-        images.splits["train"], transform, batch_size=config.batch_size, seed=config.seed,
+    training = task.training_loader(
+        images.splits["train"], description.preprocessing, batch_size=config.batch_size, seed=config.seed,
         rank=fabric.global_rank, world_size=fabric.world_size, **shared,
     )  # fmt: skip
-    validation = evaluation_loader(
+    validation = task.evaluation_loader(
         images.splits["val"], description.preprocessing, batch_size=2 * config.batch_size, **shared
     )
-    task = TASKS[description.task](
-        len(images.classes), label_smoothing=config.label_smoothing, mixup=config.mixup, cutmix=config.cutmix
-    )
-    return Loop(config, task, model, training, validation, folder, fabric)
+    return Loop(config, task, model, description.preprocessing, training, validation, folder, fabric)
 
 
-def _describe_model(config: TrainConfig, model: nn.Module, description: ModelConfig, fabric: Fabric) -> str:
+def _describe_model(config: TrainConfig, task: Task, model: nn.Module, description: ModelConfig, fabric: Fabric) -> str:
     height, width = config.image_size
-    macs = count_macs(model, config.image_size) / 1e9
+    macs = count_macs(task.dense(model), config.image_size) / 1e9
     total = count_parameters(model) / 1e6
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+    name = f"{description.head} on {description.architecture}" if description.head else description.architecture
     rows = [
-        ("Model", f"{description.architecture}, {total:.2f} M parameters ({trained:.2f} M trained),"
+        ("Task", config.task.replace("_", " ")),
+        ("Model", f"{name}, {total:.2f} M parameters ({trained:.2f} M trained),"
                   f" {macs:.3f} G MACs at {height} x {width}"),
         ("Optimiser", f"AdamW, peak rate {config.peak_lr:.2e}, batch {config.batch_size}"
                       + (f" x {config.accumulate} accumulated" if config.accumulate > 1 else "")),
         ("Machine", f"{fabric.device.type}, {fabric.world_size} process(es), {fabric._precision.precision}"),
     ]  # fmt: skip
     return "\n".join(f"{head:<12}{text}" for head, text in rows)
+
+
+def _draw_first_batch(loop: Loop, description: ModelConfig) -> None:
+    """A picture of what the network will see: wrong boxes and masks are found in a moment by looking."""
+    from dualtoken.report import batch_mosaic
+
+    dataset, preprocessing = cast(Any, loop.training.dataset), description.preprocessing
+    draws = next(iter(cast(EpochSampler, loop.training.batch_sampler)))
+    batch = dataset.__getitems__(draws[:SHOWN])
+    targets = as_arrays(batch.targets)
+    if len(batch.images):
+        picture = batch_mosaic(batch.images.numpy(), targets, description.classes, preprocessing)
+        with atomic_path(loop.folder / FIRST_BATCH) as temporary:
+            picture.save(temporary, "JPEG", quality=90)
+        loop.fabric.print(f"{'First batch':<12}{loop.folder / FIRST_BATCH}: look whether the labels fit the images")
 
 
 def _plan(loop: Loop, forecast: Forecast) -> None:
@@ -279,26 +310,59 @@ def _settings_text(config: TrainConfig) -> str:
 
 def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
     """Calibrate the best weights on val, measure them on test (or val), write config and report."""
-    from dualtoken.evaluation import evaluation_of, fit_temperature
     from dualtoken.prediction import load
-    from dualtoken.report import training_report
 
-    config = loop.config
-    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-    options: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image}
     predictor = load(folder, device=loop.fabric.device.type)
-    validation = predictor.logits(images.splits["val"], **options)
-    predictor.config.temperature = fit_temperature(validation.logits, validation.labels)
-    split = "test" if "test" in images.splits else "val"
-    samples = images.splits[split]
-    output = validation if split == "val" else predictor.logits(samples, **options)
-    evaluation = evaluation_of(output, predictor, images, samples, seed=config.seed)
-    predictor.config.metrics = evaluation.headline()
-    write_json(folder / CONFIG, predictor.config.to_json())
+    judge = _judge_scenes if predictor.task.heads else _judge_classes
+    evaluation = judge(folder, images, loop, predictor)
     write_json(folder / "evaluation.json", evaluation.to_dict())
-    training_report(
-        folder, history=loop.counters.history, evaluation=evaluation, data=images, samples=samples,
-        provenance=predictor.config.provenance, limits=limits,
-    )  # fmt: skip
     loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
     return predictor.config.metrics
+
+
+def _judge_classes(folder: Path, images: ImageData, loop: Loop, predictor: Predictor) -> Any:
+    from dualtoken.evaluation import evaluation_of, fit_temperature
+    from dualtoken.report import training_report
+
+    options = _evaluation_options(loop.config)
+    validation = predictor.logits(images.splits["val"], **options)
+    predictor.config.temperature = fit_temperature(validation.logits, validation.labels)
+    samples = images.splits["test" if "test" in images.splits else "val"]
+    output = validation if samples is images.splits["val"] else predictor.logits(samples, **options)
+    evaluation = evaluation_of(output, predictor, images, samples, seed=loop.config.seed)
+    predictor.config.metrics = evaluation.headline()
+    write_json(folder / CONFIG, predictor.config.to_json())
+    training_report(
+        folder, history=loop.counters.history, evaluation=evaluation, data=images, samples=samples,
+        provenance=predictor.config.provenance, limits=options["limits"],
+    )  # fmt: skip
+    return evaluation
+
+
+def _judge_scenes(folder: Path, images: ImageData, loop: Loop, predictor: Predictor) -> Any:
+    from dualtoken.evaluation.scenes import evaluate_scenes, scene_pictures
+    from dualtoken.outputs import DetectionEvaluation
+    from dualtoken.report import scene_training_report
+
+    options = _evaluation_options(loop.config) | {"seed": loop.config.seed, "batch_size": 2 * loop.config.batch_size}
+    evaluation = evaluate_scenes(predictor, images, images.splits["val"], **options)
+    if isinstance(evaluation, DetectionEvaluation):
+        predictor.config.threshold = evaluation.threshold
+    samples: Any = images.splits["test" if "test" in images.splits else "val"]
+    if samples is not images.splits["val"]:
+        evaluation = evaluate_scenes(predictor, images, samples, **options)
+    predictor.config.metrics = evaluation.headline()
+    write_json(folder / CONFIG, predictor.config.to_json())
+    batch = folder / FIRST_BATCH
+    scene_training_report(
+        folder, history=loop.counters.history, evaluation=evaluation, data=images, samples=samples,
+        pictures=scene_pictures(predictor, evaluation, samples, options["limits"]),
+        batches=[open_image(batch)] if batch.is_file() else [], provenance=predictor.config.provenance,
+        limits=options["limits"],
+    )  # fmt: skip
+    return evaluation
+
+
+def _evaluation_options(config: TrainConfig) -> dict[str, Any]:
+    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+    return {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image}

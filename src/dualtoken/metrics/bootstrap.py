@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.evaluation.metrics import Scores, scores
+from dualtoken.metrics.classes import Scores, scores
 from dualtoken.outputs import METRICS, ClassScores, Interval, PerImage
 
 RESAMPLES = 1000
@@ -52,6 +52,29 @@ def interval_ends(
     ordered = np.sort(drawn, axis=0)  # NaN last
     low, high = (_quantile(ordered, number, end) - shift for end in _ENDS)
     return np.clip(np.fmin(low, value), lower, upper), np.clip(np.fmax(high, value), lower, upper)
+
+
+def intervals(
+    value: NDArray[np.float64], drawn: NDArray[np.float64], trials: NDArray[np.int64]
+) -> list[Interval | None]:
+    """95 % intervals of shares in [0, 1]; None where the value is NaN.
+
+    A draw cannot tell more than the images do. Of one image it repeats the same value: the interval is then 0 to 1.
+    Where all is right, or nothing, each draw says so too: the exact binomial bound takes the interval's place.
+
+    Args:
+        value: (M,) as measured.
+        drawn: (resamples, M) measured again on the draws; NaN where a draw could not tell.
+        trials: (M,) images that the value rests on.
+    """
+    drawn = drawn if len(drawn) else value[None]
+    low, high = interval_ends(np.nan_to_num(value), drawn)
+    ends = zip(value.tolist(), low.tolist(), high.tolist(), trials.tolist(), strict=True)
+    return [None if part[0] != part[0] else _interval(*part) for part in ends]
+
+
+def _interval(value: float, low: float, high: float, trials: int) -> Interval:
+    return Interval(value, 0.0, 1.0) if trials < 2 else _widened(Interval(value, low, high), trials)
 
 
 def _quantile(ordered: NDArray[np.float64], number: NDArray[np.int64], end: float) -> NDArray[np.float64]:

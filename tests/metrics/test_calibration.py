@@ -3,7 +3,7 @@ import pytest
 
 from dualtoken.errors import DataError
 from dualtoken.evaluation import fit_temperature
-from dualtoken.evaluation.metrics import per_image, scores
+from dualtoken.metrics.classes import per_image, scores
 
 
 def honest(images: int, classes: int, seed: int = 0):

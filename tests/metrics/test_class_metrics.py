@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dualtoken.evaluation.bootstrap import measure
-from dualtoken.evaluation.metrics import confusion_matrix, per_image, reliability, scores
+from dualtoken.metrics.bootstrap import measure
+from dualtoken.metrics.classes import confusion_matrix, per_image, reliability, scores
 
 
 def sample(images: int = 300, classes: int = 7, sharp: float = 1.5, seed: int = 0, temperature: float = 1.0):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dualtoken.evaluation.bootstrap import draws, interval_ends, measure
-from dualtoken.evaluation.metrics import per_image
+from dualtoken.metrics.bootstrap import draws, interval_ends, measure
+from dualtoken.metrics.classes import per_image
 
 
 def images_with(right: int, total: int, classes: int = 3):

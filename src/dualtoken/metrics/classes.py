@@ -82,7 +82,7 @@ def scores(images: PerImage, classes: int, weights: NDArray[np.int64] | None = N
     predicted = np.bincount(images.predicted, counts, classes)
     correct = np.bincount(images.label, hits, classes)
     f1 = _share(2 * correct, support + predicted)
-    gaps = np.bincount(_bin_of(images.score), counts * images.score - hits, BINS)
+    gaps = np.bincount(bin_of(images.score), counts * images.score - hits, BINS)
     metrics = {
         "top1": hits.sum() / total,
         "top5": counts[images.rank < 5].sum() / total,
@@ -106,20 +106,24 @@ def confusion_matrix(images: PerImage, classes: int) -> NDArray[np.int64]:
     return cells.reshape(classes, classes).astype(np.int64)
 
 
-def reliability(images: PerImage) -> tuple[Bin, ...]:
-    """The bins of the score that hold images, lowest first."""
-    bins = _bin_of(images.score)
-    number = np.bincount(bins, minlength=BINS)
-    confidence, accuracy = np.bincount(bins, images.score, BINS), np.bincount(bins, images.correct, BINS)
+def bin_of(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(n,) which of `BINS` bins of equal width; the last one includes 1."""
+    return np.minimum((scores * np.float32(BINS)).astype(np.int64), BINS - 1)
+
+
+def bins(number: NDArray[Any], confidence: NDArray[Any], right: NDArray[Any]) -> tuple[Bin, ...]:
+    """The bins that hold something, from sums over each: (BINS,) how many, of their scores, and how many are right."""
     return tuple(
-        Bin(i / BINS, (i + 1) / BINS, int(number[i]), float(confidence[i] / number[i]), float(accuracy[i] / number[i]))
+        Bin(i / BINS, (i + 1) / BINS, int(number[i]), float(confidence[i] / number[i]), float(right[i] / number[i]))
         for i in np.flatnonzero(number).tolist()
     )
 
 
-def _bin_of(score: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(N,) bins [i / 15, (i + 1) / 15); the last one includes 1."""
-    return np.minimum((score * np.float32(BINS)).astype(np.int64), BINS - 1)
+def reliability(images: PerImage) -> tuple[Bin, ...]:
+    """The bins of the score that hold images, lowest first."""
+    place = bin_of(images.score)
+    number = np.bincount(place, minlength=BINS)
+    return bins(number, np.bincount(place, images.score, BINS), np.bincount(place, images.correct, BINS))
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:

@@ -1,0 +1,239 @@
+"""What `dualtoken predict` does: files in, tables, contact sheets, pictures and videos out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby, islice, tee
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+from rich.console import Console
+
+from dualtoken.errors import ConfigError, ImageError, OutputError
+from dualtoken.files import atomic_path, writable_folder
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.outputs import Answer, Classification, Detections, Segmentation
+from dualtoken.prediction import Predictor, collect_inputs, open_input
+from dualtoken.prediction.inputs import NamedInput
+from dualtoken.prediction.tiles import predict_tiled
+from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
+from dualtoken.report import prediction_table, print_table, sheet_files
+from dualtoken.report.scene_pictures import draw
+from dualtoken.report.scene_tables import scene_table, screen_scene_table
+
+Show = Callable[[list[Answer]], None]
+_QUALITY = 92  # of JPEG pictures
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to answer, and what to write.
+
+    Attributes:
+        output: a table of all answers: see `prediction_table` for classes, `scene_table` for boxes and masks.
+        form: of that table, for boxes and masks.
+        pictures: folder for one picture an image, with the boxes and masks drawn in; of a video a video.
+        sheet: contact sheets, for classes.
+        threshold: objects with a lower score are left out; None takes the model's own.
+        tile, overlap: answer images tile by tile, see `predict_tiled`; None answers them whole.
+        top: classes listed for each image.
+        batch_size, workers, limits: as in `Predictor.stream`.
+    """
+
+    output: Path | None = None
+    form: str | None = None
+    pictures: Path | None = None
+    sheet: Path | None = None
+    threshold: float | None = None
+    tile: int | None = None
+    overlap: float = 0.25
+    top: int = 5
+    batch_size: int = 32
+    workers: int | None = None
+    limits: ImageLimits = DEFAULT_LIMITS
+
+
+def answer_files(predictor: Predictor, inputs: Sequence[str], options: Options, show: Show) -> tuple[int, int]:
+    """Answer everything that `inputs` mean, in order; what cannot be read does not stop the rest.
+
+    Args:
+        predictor: of any task.
+        inputs: as for `collect_inputs`; for boxes and masks videos too.
+        options: what to write.
+        show: gets the answers, a batch at a time.
+
+    Returns:
+        How many were answered, and how many could not be read.
+
+    Raises:
+        ConfigError: an option that this task has no use for.
+        OutputError: a place cannot be written.
+    """
+    scenes = bool(predictor.task.heads)
+    _refuse_useless(options, predictor.config.task, scenes)
+    answered = failed = 0
+    with ExitStack() as stack:
+        write = stack.enter_context(_table(predictor, options, scenes)) if options.output else None
+        if scenes:
+            answers = _scene_answers(predictor, inputs, options)
+        else:
+            draw_sheet = stack.enter_context(sheet_files(options.sheet)) if options.sheet else None
+            answers = _class_answers(predictor, inputs, options, draw_sheet)
+        while page := list(islice(answers, options.batch_size)):
+            for answer in page:
+                if write:
+                    write(answer)
+                failed += isinstance(answer, tuple)
+            answered += len(page)
+            show(page)
+    return answered - failed, failed
+
+
+def print_answers(answers: list[Answer], *, top: int = 3) -> None:
+    """A table on the screen."""
+    if any(isinstance(answer, Detections | Segmentation) for answer in answers):
+        Console().print(screen_scene_table(answers))
+    else:
+        print_table(answers, top=top)
+
+
+def _refuse_useless(options: Options, task: str, scenes: bool) -> None:
+    """An option is applied or refused, never passed over."""
+    useless = (
+        {"--sheet": options.sheet}
+        if scenes
+        else {"--pictures": options.pictures, "--form": options.form, "--threshold": options.threshold,
+              "--tile": options.tile}
+    )  # fmt: skip
+    given = [flag for flag, value in useless.items() if value is not None]
+    if given:
+        hint = (
+            "Pictures of boxes and masks: --pictures DIR."
+            if scenes
+            else "Pictures with their classes: --sheet FILE.png."
+        )
+        raise ConfigError(f"{', '.join(given)} has no meaning for a model for {task.replace('_', ' ')}.", hint)
+
+
+def _table(predictor: Predictor, options: Options, scenes: bool) -> AbstractContextManager[Callable[[Answer], None]]:
+    path = cast(Path, options.output)
+    if scenes:
+        return scene_table(path, predictor.config.task, predictor.classes, form=options.form)
+    return prediction_table(path, top=options.top)
+
+
+def _class_answers(
+    predictor: Predictor,
+    inputs: Sequence[str],
+    options: Options,
+    draw_sheet: Callable[[Image.Image, Classification], None] | None,
+) -> Iterator[Answer]:
+    found, again = tee(collect_inputs(inputs))
+    answers = predictor.stream(found, batch_size=options.batch_size, workers=options.workers, limits=options.limits)
+    for answer in answers:
+        name, source = next(again)
+        if draw_sheet and isinstance(answer, Classification):
+            draw_sheet(open_input(name, source, options.limits, warn=False), answer)
+        yield answer
+
+
+def _scene_answers(predictor: Predictor, inputs: Sequence[str], options: Options) -> Iterator[Answer]:
+    """Images as they come, and the frames of videos in between."""
+    folder = writable_folder(options.pictures) if options.pictures else None
+    names = _Names(folder) if folder else None
+    for videos, group in groupby(collect_inputs(inputs), key=lambda item: bool(item[0] and is_video(item[0]))):
+        if not videos:
+            yield from _image_answers(predictor, group, options, names)
+            continue
+        for name, source in group:
+            if isinstance(source, ImageError):
+                yield name or "", source
+                continue
+            try:
+                yield from _video_answers(predictor, str(name), options, names)
+            except ImageError as error:
+                yield str(name), error
+
+
+def _image_answers(
+    predictor: Predictor, inputs: Iterator[NamedInput], options: Options, names: _Names | None
+) -> Iterator[Answer]:
+    found, again = tee(inputs)
+    answers = _tiled(predictor, found, options) if options.tile else predictor.stream(
+        found, batch_size=options.batch_size, workers=options.workers, threshold=options.threshold,
+        limits=options.limits,
+    )  # fmt: skip
+    for answer in answers:
+        name, source = next(again)
+        if names and isinstance(answer, Detections | Segmentation):
+            picture = draw(open_input(name, source, options.limits, warn=False), answer)
+            with atomic_path(names.next(name, ".jpg")) as temporary:
+                picture.save(temporary, "JPEG", quality=_QUALITY)
+        yield answer
+
+
+def _tiled(predictor: Predictor, inputs: Iterator[NamedInput], options: Options) -> Iterator[Answer]:
+    """One image after the other; the tiles of one are answered one by one, so that memory stays that of the image."""
+
+    def answer_one(tile: Image.Image) -> Any:
+        return predictor.predict(tile, threshold=options.threshold, limits=options.limits)
+
+    for name, source in inputs:
+        try:
+            image = open_input(name, source, options.limits)
+        except ImageError as error:
+            yield name or "pixels", error
+            continue
+        yield replace(predict_tiled(answer_one, image, options.tile or 1, options.overlap), path=name)
+
+
+def _video_answers(predictor: Predictor, path: str, options: Options, names: _Names | None) -> Iterator[Answer]:
+    """The frames of a video; each is called by the video's name and its time, such as `street.mp4@1.480s`."""
+    with _video(path, options, names) as film:
+        images, again = tee(frames(path, options.limits))
+        named = ((f"{path}@{seconds:.3f}s", image) for seconds, image in images)
+        stream = predictor.stream(
+            named, batch_size=options.batch_size, workers=0, threshold=options.threshold, limits=options.limits
+        )
+        for answer in stream:
+            _, image = next(again)
+            if film and isinstance(answer, Detections | Segmentation):
+                film.write(draw(image, answer, legend="inside").resize(image.size))  # small frames are drawn larger
+            yield answer
+
+
+@contextmanager
+def _video(path: str, options: Options, names: _Names | None) -> Iterator[VideoWriter | None]:
+    if names is None:
+        yield None
+        return
+    info = video_info(path, options.limits)
+    with VideoWriter(names.next(path, ".mp4"), info.fps, info.size) as film:
+        yield film
+
+
+class _Names:
+    """Paths of pictures in a folder; where two images are called the same, the second gets `-2`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.given: set[str] = set()
+        self.number = 0
+
+    def next(self, name: str | None, suffix: str) -> Path:
+        self.number += 1
+        stem = Path(name).stem if name else f"{self.number:06d}"
+        chosen, copies = stem, 1
+        while f"{chosen}{suffix}".lower() in self.given:
+            copies += 1
+            chosen = f"{stem}-{copies}"
+        self.given.add(f"{chosen}{suffix}".lower())
+        path = self.folder / f"{chosen}{suffix}"
+        if name and path.exists() and Path(name).exists() and path.samefile(name):
+            raise OutputError(
+                f"{str(path)!r} is one of the images: it would be written over.", "Choose another folder."
+            )
+        return path

@@ -1,0 +1,173 @@
+"""What every task answers: how its network is built, trained, judged and read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor, device, nn
+
+from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.preprocess import Preprocessing
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What tasks read of a run's settings; the fields of `TrainConfig` with the same names say what they mean."""
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    scale: tuple[float, float] = (0.35, 1.0)
+    zoom: tuple[float, float] = (0.5, 1.5)
+    hflip: float = 0.5
+    rand_augment: str | None = None
+    color_jitter: float = 0.0
+    random_erasing: float = 0.0
+    mosaic: float = 0.0
+    copy_paste: float = 0.0
+    dice: float = 0.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network: everything that `Task.build` needs.
+
+    Attributes:
+        architecture: the backbone, a name of timm's registry.
+        classes: number of classes.
+        head: what stands on the backbone; one of the task's `heads`.
+        head_args: further arguments of the head.
+        args: further arguments of the backbone.
+        in_chans: channels of the images.
+    """
+
+    architecture: str
+    classes: int
+    head: str = ""
+    head_args: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict)
+    in_chans: int = 3
+
+
+class Meter(Protocol):
+    """Judges a network by validation images, batch by batch."""
+
+    def add(self, raw: Any, targets: Any, indices: Tensor) -> None:
+        """Raw outputs of the network for a batch, what the loader gave with it, and the images' rows."""
+
+    def figures(self) -> dict[str, float]:
+        """What all batches so far say, by name."""
+
+
+class Task(ABC):
+    """One task with its classes.
+
+    Args:
+        classes: class names, in the order of the network's outputs.
+        settings: of a training run; not needed to predict.
+
+    Attributes:
+        name: key in `TASKS`.
+        heads: what may stand on a backbone, the usual one first; none where the backbone classifies itself.
+        recipe: the usual recipe.
+        crop_mode: how images are fitted into the network's input: see `Preprocessing`.
+        stride: sides of the network's input must be multiples of it.
+        best_by: the figure that decides which epoch is best.
+    """
+
+    name: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]] = ()
+    recipe: ClassVar[str]
+    crop_mode: ClassVar[Literal["center", "squash", "border"]]
+    stride: ClassVar[int] = 1
+    best_by: ClassVar[str]
+
+    def __init__(self, classes: Sequence[str], settings: TaskSettings | None = None) -> None:
+        self.classes = tuple(classes)
+        self.settings = settings or TaskSettings()
+
+    # ---------------------------------------------------------------- the network
+
+    @classmethod
+    @abstractmethod
+    def build(cls, network: Network) -> nn.Module:
+        """The network with fresh weights."""
+
+    @classmethod
+    def choose_head(cls, head: str | None) -> str:
+        """The head's name, the usual one for None.
+
+        Raises:
+            ConfigError: this task has no such head.
+        """
+        if head is None:
+            return cls.heads[0] if cls.heads else ""
+        if head not in cls.heads:
+            hint = f"Its heads: {', '.join(cls.heads)}." if cls.heads else "Leave head out."
+            raise ConfigError(f"{unknown_name('head', head, cls.heads or ('none',))} The task is {cls.name}.", hint)
+        return head
+
+    @classmethod
+    def dense(cls, model: nn.Module) -> nn.Module:
+        """The part of a network whose operations can be counted without an image: all of it, if possible."""
+        return model
+
+    # ---------------------------------------------------------------- training
+
+    @abstractmethod
+    def training_loader(self, samples: Any, preprocessing: Preprocessing, **options: Any) -> Any:
+        """Shuffled, augmented batches (images, targets, indices); options as in `data.training_loader`."""
+
+    @abstractmethod
+    def evaluation_loader(self, samples: Any, preprocessing: Preprocessing, **options: Any) -> Any:
+        """Every image once, in order; options as in `data.evaluation_loader`."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, images: Tensor, targets: Any) -> Tensor:
+        """What training lowers, a scalar: images (B, 3, H, W) and targets as the training loader gives them."""
+
+    # ---------------------------------------------------------------- judging and answering
+
+    @abstractmethod
+    def meter(self, samples: Any, preprocessing: Preprocessing) -> Meter:
+        """Judges raw outputs for the images of `samples`."""
+
+    def score(self, figures: Mapping[str, float]) -> list[float]:
+        """What decides which epoch is best: the larger list."""
+        return [figures[self.best_by]]
+
+    @abstractmethod
+    def answers(
+        self, raw: Any, sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing, temperature: float = 1.0
+    ) -> list[Any]:
+        """Raw outputs of a batch to one answer an image.
+
+        Args:
+            raw: what the network gave.
+            sizes: (height, width) of each image, in pixels.
+            preprocessing: how the images became the network's input.
+            temperature: logits are divided by it.
+        """
+
+
+def as_arrays(targets: Any) -> Any:
+    """Tensors, and lists and dicts of them, as numpy arrays."""
+    if isinstance(targets, Tensor):
+        return targets.cpu().numpy()
+    if isinstance(targets, Mapping):
+        return {name: as_arrays(value) for name, value in targets.items()}
+    return [as_arrays(value) for value in targets] if isinstance(targets, list | tuple) else targets
+
+
+def moved(targets: Any, to: device) -> Any:
+    """Tensors, and lists and dicts of them, on another device."""
+    if isinstance(targets, Tensor):
+        return targets.to(to, non_blocking=True)
+    if isinstance(targets, Mapping):
+        return {name: moved(value, to) for name, value in targets.items()}
+    if isinstance(targets, list | tuple):
+        return [moved(value, to) for value in targets]
+    return targets

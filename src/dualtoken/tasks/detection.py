@@ -1,0 +1,134 @@
+"""Detection: a box and a class for every object; instance segmentation: a mask too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
+from dualtoken.data.scene_transforms import scene_training_transform
+from dualtoken.data.scenes import ObjectSamples
+from dualtoken.errors import ModelError
+from dualtoken.heads import Detector, make_detector
+from dualtoken.metrics.objects import ObjectMeter
+from dualtoken.outputs import Detections
+from dualtoken.postprocess import place_masks
+from dualtoken.preprocess import Preprocessing
+from dualtoken.tasks.base import Network, Task
+
+NumpyAnswer = dict[str, np.ndarray]  # type: ignore[type-arg]
+
+
+class DetectionTask(Task):
+    """torchvision's losses; average precision decides."""
+
+    name = "detection"
+    heads = ("retinanet", "fcos", "faster_rcnn")
+    recipe = "detection"
+    crop_mode = "border"
+    stride = 32
+    best_by = "ap"
+    masks = False
+
+    @classmethod
+    def build(cls, network: Network) -> Detector:
+        """One of `DETECTORS` on the backbone."""
+        args = dict(network.args) | ({"in_chans": network.in_chans} if network.in_chans != 3 else {})
+        head = cls.choose_head(network.head or None)
+        return make_detector(head, network.architecture, network.classes, **network.head_args, **args)
+
+    @classmethod
+    def dense(cls, model: nn.Module) -> nn.Module:
+        """All that is computed for every position; a closer look at chosen boxes depends on the image."""
+        return _Dense(cast(Detector, model))
+
+    def training_loader(self, samples: ObjectSamples, preprocessing: Preprocessing, **options: Any) -> Any:
+        """Batches of images (B, 3, H, W), targets as `Detector` takes them, and rows (B,)."""
+        settings = self.settings
+        transform = scene_training_transform(
+            preprocessing,
+            scale=settings.zoom,
+            hflip=settings.hflip,
+            color_jitter=settings.color_jitter,
+            mosaic=settings.mosaic,
+            copy_paste=settings.copy_paste,
+        )
+        return scene_training_loader(samples, transform, masks=self.masks, **options)
+
+    def evaluation_loader(self, samples: ObjectSamples, preprocessing: Preprocessing, **options: Any) -> Any:
+        """Every image once; the truth stays with `samples`."""
+        return scene_evaluation_loader(samples, preprocessing, **options)
+
+    def loss(self, model: nn.Module, images: Tensor, targets: Any) -> Tensor:
+        """The sum of the head's losses."""
+        losses = model(images, targets)
+        return torch.stack([loss.float() for loss in losses.values()]).sum()
+
+    def meter(self, samples: ObjectSamples, preprocessing: Preprocessing) -> AnswerMeter:
+        """Average precision, as COCO counts it."""
+        return AnswerMeter(self, samples, preprocessing)
+
+    def answers(
+        self, raw: list[dict[str, Tensor]], sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing,
+        temperature: float = 1.0,
+    ) -> list[Detections]:  # fmt: skip
+        """Boxes of the network's input to boxes, and masks, of the images."""
+        arrays = [{name: np.asarray(tensor.float().cpu()) for name, tensor in answer.items()} for answer in raw]
+        return [self._answer(answer, size, preprocessing) for answer, size in zip(arrays, sizes, strict=True)]
+
+    def _answer(self, answer: NumpyAnswer, size: tuple[int, int], preprocessing: Preprocessing) -> Detections:
+        if not np.isfinite(answer["boxes"]).all() or not np.isfinite(answer["scores"]).all():
+            raise ModelError(
+                "The network gives outputs that are not numbers.",
+                "Its training has probably diverged: train again with a lower learning rate (--lr).",
+            )
+        height, width = size
+        boxes = preprocessing.placement(size).to_image(answer["boxes"])
+        inside = boxes.clip(0, np.array([width, height, width, height], np.float32))
+        good = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])  # not all in the border
+        masks, corners = (
+            place_masks(answer["masks"][good], boxes[good], size) if self.masks else (None, None)
+        )  # of the whole boxes: a mask lies where its box did, before the image cuts it
+        scores, labels = answer["scores"][good].clip(0, 1), answer["labels"][good].astype(np.int64)
+        return Detections(self.classes, size, inside[good], scores, labels, masks, corners)
+
+
+class InstanceSegmentationTask(DetectionTask):
+    """As detection, with a mask for each object."""
+
+    name = "instance_segmentation"
+    heads = ("mask_rcnn",)
+    best_by = "mask_ap"
+    masks = True
+
+
+class AnswerMeter:
+    """Turns raw outputs into answers and compares them with the truth of their images."""
+
+    def __init__(self, task: DetectionTask, samples: ObjectSamples, preprocessing: Preprocessing) -> None:
+        self.task, self.samples, self.preprocessing = task, samples, preprocessing
+        self.objects = ObjectMeter(task.classes, masks=task.masks)
+
+    def add(self, raw: Any, targets: Any, indices: Tensor) -> None:
+        """Raw outputs for the images in rows `indices`."""
+        rows = indices.tolist()
+        sizes = [cast(tuple[int, int], tuple(self.samples.sizes[row].tolist())) for row in rows]
+        for row, answer in zip(rows, self.task.answers(raw, sizes, self.preprocessing), strict=True):
+            self.objects.add(answer, self.samples.objects(row), row)
+
+    def figures(self) -> dict[str, float]:
+        """`ap` and `ap50`, with masks also `mask_ap` and `mask_ap50`, as shares."""
+        return self.objects.figures()
+
+
+class _Dense(nn.Module):
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> Any:
+        return self.detector.dense(images)

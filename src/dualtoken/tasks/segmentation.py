@@ -1,0 +1,122 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
+from dualtoken.data.scene_transforms import scene_training_transform
+from dualtoken.data.scenes import IGNORE, MaskSamples
+from dualtoken.errors import ModelError
+from dualtoken.heads import DECODERS, Segmenter, make_segmenter
+from dualtoken.metrics.regions import RegionMeter
+from dualtoken.outputs import Segmentation
+from dualtoken.postprocess import regions
+from dualtoken.preprocess import Preprocessing
+from dualtoken.tasks.base import Network, Task
+
+
+class SemanticSegmentationTask(Task):
+    """Cross-entropy over all pixels that have a class, and if wanted the Dice loss; mean IoU decides."""
+
+    name = "semantic_segmentation"
+    heads = ("fpn", *(name for name in DECODERS if name != "fpn"))
+    recipe = "segmentation"
+    crop_mode = "border"
+    stride = 32
+    best_by = "miou"
+
+    @classmethod
+    def build(cls, network: Network) -> Segmenter:
+        """One of `DECODERS` on the backbone."""
+        head = cls.choose_head(network.head or None)
+        return make_segmenter(
+            head, network.architecture, network.classes, in_chans=network.in_chans, **network.head_args, **network.args
+        )
+
+    def training_loader(self, samples: MaskSamples, preprocessing: Preprocessing, **options: Any) -> Any:
+        """Batches of images (B, 3, H, W), masks uint8 (B, H, W) and rows (B,)."""
+        settings = self.settings
+        transform = scene_training_transform(
+            preprocessing,
+            scale=settings.zoom,
+            hflip=settings.hflip,
+            color_jitter=settings.color_jitter,
+            mosaic=settings.mosaic,
+            copy_paste=settings.copy_paste,
+        )
+        return scene_training_loader(samples, transform, **options)
+
+    def evaluation_loader(self, samples: MaskSamples, preprocessing: Preprocessing, **options: Any) -> Any:
+        """Every image once; the truth stays with `samples`."""
+        return scene_evaluation_loader(samples, preprocessing, **options)
+
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the pixels that have a class; 0 where there are none."""
+        logits, targets = model(images).float(), targets.long()
+        counted = (targets != IGNORE).sum().clamp(min=1)
+        loss = F.cross_entropy(
+            logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=self.settings.label_smoothing
+        )
+        loss = loss / counted
+        return loss + self.settings.dice * dice_loss(logits, targets) if self.settings.dice else loss
+
+    def meter(self, samples: MaskSamples, preprocessing: Preprocessing) -> MaskMeter:
+        """Intersection over union."""
+        return MaskMeter(self, samples, preprocessing)
+
+    def answers(
+        self, raw: Tensor, sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing, temperature: float = 1.0
+    ) -> list[Segmentation]:
+        """Logits (B, classes, H, W) to a mask of each image's own size."""
+        logits = np.asarray(raw.float().cpu())
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                "The network gives outputs that are not numbers.",
+                "Its training has probably diverged: train again with a lower learning rate (--lr).",
+            )
+        return [
+            Segmentation(self.classes, *regions(maps, preprocessing.placement(size), size, temperature))
+            for maps, size in zip(logits, sizes, strict=True)
+        ]
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """One minus the mean overlap (Dice) of the classes that occur; in [0, 1], 0 where no pixel has a class.
+
+    Args:
+        logits: (B, K, H, W).
+        targets: (B, H, W), class of each pixel or `IGNORE`.
+    """
+    counted = (targets != IGNORE)[:, None]
+    truth = F.one_hot(targets.clamp(max=logits.shape[1] - 1), logits.shape[1]).permute(0, 3, 1, 2) * counted
+    probabilities = logits.softmax(1) * counted
+    shared = (probabilities * truth).sum((0, 2, 3))
+    total = (probabilities + truth).sum((0, 2, 3))
+    occurs = truth.sum((0, 2, 3)) > 0
+    losses = (1 - 2 * shared / total.clamp(min=1e-6)) * occurs
+    return losses.sum() / occurs.sum().clamp(min=1)
+
+
+class MaskMeter:
+    """Turns raw outputs into masks and compares them with the truth of their images."""
+
+    def __init__(self, task: SemanticSegmentationTask, samples: MaskSamples, preprocessing: Preprocessing) -> None:
+        self.task, self.samples, self.preprocessing = task, samples, preprocessing
+        self.regions = RegionMeter(task.classes)
+
+    def add(self, raw: Tensor, targets: Any, indices: Tensor) -> None:
+        """Raw outputs for the images in rows `indices`."""
+        rows = indices.tolist()
+        sizes = [cast(tuple[int, int], tuple(self.samples.sizes[row].tolist())) for row in rows]
+        for row, answer in zip(rows, self.task.answers(raw, sizes, self.preprocessing), strict=True):
+            self.regions.add(answer, self.samples.open_mask(row), row)
+
+    def figures(self) -> dict[str, float]:
+        """`miou` and `pixel_accuracy`, as shares."""
+        return self.regions.figures()
