@@ -51,7 +51,7 @@ class Placement(NamedTuple):
         """The inverse of `to_input`; what lies outside the image is not clipped."""
         scale_y, scale_x = self.scale
         moved = np.asarray(boxes, np.float32) - np.array([self.left, self.top] * 2, np.float32)
-        return moved / np.array([scale_x, scale_y] * 2, np.float32)
+        return (moved / np.array([scale_x, scale_y] * 2, np.float32)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from dualtoken.data.scenes import MaskSamples, ObjectSamples
 from dualtoken.errors import DataError, ImageError
 from dualtoken.evaluation.sources import split_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
-from dualtoken.metrics.objects import ObjectMeter, SceneComparison, compare_objects
+from dualtoken.metrics.objects import ObjectMeter, compare_objects
+from dualtoken.metrics.pairs import SceneComparison
 from dualtoken.metrics.regions import RegionMeter, compare_regions
 from dualtoken.outputs import DetectionEvaluation, SegmentationEvaluation
 from dualtoken.prediction import Predictor

@@ -17,11 +17,12 @@ from dualtoken.prediction import Predictor, load
 
 @dataclass(frozen=True)
 class Draw:
-    """How training drew its `val` split from data that have none: only the images of `val` are new to the model."""
+    """How training drew its `val` split from data that have none, and how many images it used: the others are new."""
 
     fingerprint: str
     seed: int
     val_fraction: float
+    most: int | None = None
 
 
 def open_predictor(model: str | Path | Predictor, device: str) -> Predictor:
@@ -62,11 +63,12 @@ def open_data(
     task = predictors[0].config.task
     found = find_task_data(data, task, val_fraction=0, **shared)
     draws = [draw for draw in map(draw_of, predictors) if draw and draw.fingerprint == found.fingerprint]
-    if "val" in found.splits or not draws:
+    if not draws or ("val" in found.splits and draws[0].most is None):
         return found, None
     drawn = find_task_data(
-        data, task, seed=draws[0].seed, val_fraction=draws[0].val_fraction, check_images="headers", **shared
-    )
+        data, task, seed=draws[0].seed, val_fraction=draws[0].val_fraction, most=draws[0].most,
+        check_images="headers", **shared,
+    )  # fmt: skip
     return replace(drawn, bad_images=found.bad_images), draws[0]
 
 
@@ -74,7 +76,11 @@ def draw_of(predictor: Predictor) -> Draw | None:
     """What the model's provenance says about its training data; None where it says nothing."""
     provenance = predictor.config.provenance
     try:
-        return Draw(provenance["data"]["fingerprint"], provenance["seed"], provenance["settings"]["val_fraction"])
+        settings = provenance["settings"]
+        return Draw(
+            provenance["data"]["fingerprint"], provenance["seed"], settings["val_fraction"],
+            settings.get("images_per_split"),
+        )  # fmt: skip
     except (KeyError, TypeError):
         return None
 

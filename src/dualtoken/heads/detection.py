@@ -28,7 +28,6 @@ from dualtoken.heads.body import Body, undecayed
 
 Target = dict[str, Tensor]
 _RATIOS = (0.5, 1.0, 2.0)
-_ANCHOR_PER_STRIDE = 4  # pixels: COCO's 32 on the map at stride 8
 
 
 class Pyramid(nn.Module):
@@ -120,6 +119,7 @@ def make_detector(
     *,
     strides: Sequence[int] = (8, 16, 32),
     channels: int = 128,
+    anchor_scale: float = 4.0,
     score_threshold: float = 0.02,
     iou_threshold: float = 0.5,
     max_detections: int = 100,
@@ -133,6 +133,8 @@ def make_detector(
         classes: number of classes, the background not counted.
         strides: of the backbone's maps that the pyramid stands on.
         channels: of the pyramid's maps and the head, a multiple of 32 from 64 up; the paper's detectors have 256.
+        anchor_scale: side of the smallest anchor on each map, in strides; 4 is COCO's 32 pixels at stride 8. Smaller
+            for smaller objects; FCOS has none.
         score_threshold: answers below it are not given.
         iou_threshold: of two boxes of one class that overlap more, the surer stays.
         max_detections: answers for one image.
@@ -145,60 +147,61 @@ def make_detector(
         raise ConfigError(unknown_name("head", head, DETECTORS))
     if channels < 64 or channels % 32:
         raise ConfigError(f"channels is {channels}, expected a multiple of 32 from 64 up.")
-    body = Body(architecture, strides, **backbone)
-    return DETECTORS[head](body, classes, channels, score_threshold, iou_threshold, max_detections)
+    if anchor_scale <= 0:
+        raise ConfigError(f"anchor_scale is {anchor_scale}, expected a number above 0.")
+    pyramid = Pyramid(Body(architecture, strides, **backbone), channels, dense=head in ("retinanet", "fcos"))
+    return DETECTORS[head](pyramid, classes, anchor_scale, score_threshold, iou_threshold, max_detections)
 
 
-def _retinanet(body: Body, classes: int, channels: int, score: float, iou: float, most: int) -> Detector:
+def _retinanet(pyramid: Pyramid, classes: int, scale: float, score: float, iou: float, most: int) -> Detector:
     """RetinaNet: nine anchors a position, focal loss (Lin et al. 2017)."""
-    pyramid = Pyramid(body, channels, dense=True)
-    sizes = [tuple(round(_ANCHOR_PER_STRIDE * s * 2 ** (i / 3)) for i in range(3)) for s in pyramid.strides]
-    anchors = AnchorGenerator(tuple(sizes), (_RATIOS,) * len(sizes))
-    head = RetinaNetHead(channels, anchors.num_anchors_per_location()[0], classes, norm_layer=_norm)
+    sizes = tuple(tuple(scale * stride * 2 ** (i / 3) for i in range(3)) for stride in pyramid.strides)
+    anchors = AnchorGenerator(sizes, (_RATIOS,) * len(sizes))
+    each = anchors.num_anchors_per_location()[0]
     network = RetinaNet(
-        pyramid, classes, anchor_generator=anchors, head=head, score_thresh=score, nms_thresh=iou,
-        detections_per_img=most,
+        pyramid, classes, anchor_generator=anchors, score_thresh=score, nms_thresh=iou, detections_per_img=most,
+        head=RetinaNetHead(pyramid.out_channels, each, classes, norm_layer=_norm),
     )  # fmt: skip
     return Detector(network, first=0)
 
 
-def _fcos(body: Body, classes: int, channels: int, score: float, iou: float, most: int) -> Detector:
+def _fcos(pyramid: Pyramid, classes: int, _scale: float, score: float, iou: float, most: int) -> Detector:
     """FCOS: one point a position, no anchors (Tian et al. 2019)."""
-    pyramid = Pyramid(body, channels, dense=True)
     points = AnchorGenerator(tuple((stride,) for stride in pyramid.strides), ((1.0,),) * len(pyramid.strides))
     network = FCOS(
-        pyramid, classes, anchor_generator=points, head=FCOSHead(channels, 1, classes), score_thresh=score,
-        nms_thresh=iou, detections_per_img=most,
+        pyramid, classes, anchor_generator=points, score_thresh=score, nms_thresh=iou, detections_per_img=most,
+        head=FCOSHead(pyramid.out_channels, 1, classes),
     )  # fmt: skip
     return Detector(network, first=0)
 
 
-def _faster_rcnn(body: Body, classes: int, channels: int, score: float, iou: float, most: int) -> Detector:
+def _faster_rcnn(pyramid: Pyramid, classes: int, *numbers: Any) -> Detector:
     """Faster R-CNN: proposals first, then a closer look at each (Ren et al. 2015)."""
-    return Detector(FasterRCNN(**_two_stages(body, classes, channels, score, iou, most)), first=1)
+    return Detector(FasterRCNN(**_two_stages(pyramid, classes, *numbers)), first=1)
 
 
-def _mask_rcnn(body: Body, classes: int, channels: int, score: float, iou: float, most: int) -> Detector:
+def _mask_rcnn(pyramid: Pyramid, classes: int, *numbers: Any) -> Detector:
     """Mask R-CNN: Faster R-CNN and a mask for each box (He et al. 2017)."""
+    channels = pyramid.out_channels
     network = MaskRCNN(
-        **_two_stages(body, classes, channels, score, iou, most),
-        mask_roi_pool=MultiScaleRoIAlign(_levels(body), output_size=14, sampling_ratio=2),
+        **_two_stages(pyramid, classes, *numbers),
+        mask_roi_pool=MultiScaleRoIAlign(_levels(pyramid), output_size=14, sampling_ratio=2),
         mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1, norm_layer=_norm),
         mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1),
     )
     return Detector(network, first=1)
 
 
-def _two_stages(body: Body, classes: int, channels: int, score: float, iou: float, most: int) -> dict[str, Any]:
+def _two_stages(pyramid: Pyramid, classes: int, scale: float, score: float, iou: float, most: int) -> dict[str, Any]:
     """What both R-CNNs are made of; class 0 is the background."""
-    pyramid = Pyramid(body, channels, dense=False)
-    sizes = tuple((_ANCHOR_PER_STRIDE * stride,) for stride in pyramid.strides)
+    channels = pyramid.out_channels
+    sizes = tuple((scale * stride,) for stride in pyramid.strides)
     hidden = 4 * channels
     return {
         "backbone": pyramid,
         "rpn_anchor_generator": AnchorGenerator(sizes, (_RATIOS,) * len(sizes)),
         "rpn_head": RPNHead(channels, len(_RATIOS)),
-        "box_roi_pool": MultiScaleRoIAlign(_levels(body), output_size=7, sampling_ratio=2),
+        "box_roi_pool": MultiScaleRoIAlign(_levels(pyramid), output_size=7, sampling_ratio=2),
         "box_head": TwoMLPHead(channels * 7 * 7, hidden),
         "box_predictor": FastRCNNPredictor(hidden, classes + 1),
         "box_score_thresh": score,
@@ -207,8 +210,8 @@ def _two_stages(body: Body, classes: int, channels: int, score: float, iou: floa
     }
 
 
-def _levels(body: Body) -> list[str]:
-    return [str(i) for i in range(len(body.strides))]
+def _levels(pyramid: Pyramid) -> list[str]:
+    return [str(i) for i in range(len(pyramid.body.strides))]
 
 
 def _norm(channels: int) -> nn.GroupNorm:

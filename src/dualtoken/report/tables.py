@@ -19,6 +19,7 @@ from dualtoken.outputs import Answer, Classification
 
 Write = Callable[[Answer], None]
 _PARQUET_ROWS = 10_000
+_NOT_SCENES = "These tables are for classes; boxes and masks go to dualtoken.report.scene_tables."
 
 
 def prediction_table(path: str | Path, *, top: int = 5) -> AbstractContextManager[Write]:
@@ -71,8 +72,10 @@ def screen_table(answers: list[Answer], *, top: int = 3) -> Table:
             others = ", ".join(f"{label} {score:.1%}" for label, score in answer.top(top)[1:])
             cells = (escape(answer.path or "-"), escape(answer.label), f"{answer.score:.1%}", escape(others))
             table.add_row(*cells[: len(table.columns)])
-        else:
+        elif isinstance(answer, tuple):
             table.add_row(escape(answer[0]), f"[red]{escape(answer[1].message)}[/red]")
+        else:
+            raise TypeError(_NOT_SCENES)
     return table
 
 
@@ -87,8 +90,10 @@ def _columns(top: int) -> list[str]:
 
 
 def _row(answer: Answer, top: int) -> dict[str, str | float | None]:
-    if not isinstance(answer, Classification):
+    if isinstance(answer, tuple):
         return {"path": answer[0], "error": answer[1].message}
+    if not isinstance(answer, Classification):
+        raise TypeError(_NOT_SCENES)
     row: dict[str, str | float | None] = {"path": answer.path, "label": answer.label, "score": answer.score}
     for place, (label, score) in enumerate(answer.top(top)[1:], start=2):
         row |= {f"label_{place}": label, f"score_{place}": score}

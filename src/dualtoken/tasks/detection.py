@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
@@ -20,14 +21,14 @@ from dualtoken.postprocess import place_masks
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task
 
-NumpyAnswer = dict[str, np.ndarray]  # type: ignore[type-arg]
+NumpyAnswer = dict[str, NDArray[Any]]
 
 
 class DetectionTask(Task):
     """torchvision's losses; average precision decides."""
 
     name = "detection"
-    heads = ("retinanet", "fcos", "faster_rcnn")
+    heads: ClassVar[tuple[str, ...]] = ("retinanet", "fcos", "faster_rcnn")
     recipe = "detection"
     crop_mode = "border"
     stride = 32

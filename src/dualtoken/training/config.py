@@ -37,6 +37,8 @@ class TrainConfig(BaseModel):
     """Share of the resized image that evaluation's central crop keeps."""
     val_fraction: float = Field(0.1, ge=0, lt=1)
     """Share of each class that is held out where the data has no val split."""
+    images_per_split: int | None = Field(None, ge=1)
+    """Use so many images of each split only, drawn by the seed: to try things out."""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """Stop at an image that cannot be read, or leave it out and list it."""
     max_pixels: int = Field(100_000_000, ge=1)

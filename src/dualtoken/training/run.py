@@ -119,7 +119,7 @@ def _prepare(
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
     images = find_task_data(
         data, config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
-        on_bad_image=config.on_bad_image, limits=limits,
+        on_bad_image=config.on_bad_image, limits=limits, most=config.images_per_split,
     )  # fmt: skip
     _require_splits(images)
     fabric = _fabric(config)
@@ -345,7 +345,7 @@ def _judge_scenes(folder: Path, images: ImageData, loop: Loop, predictor: Predic
     from dualtoken.report import scene_training_report
 
     options = _evaluation_options(loop.config) | {"seed": loop.config.seed, "batch_size": 2 * loop.config.batch_size}
-    evaluation = evaluate_scenes(predictor, images, images.splits["val"], **options)
+    evaluation = evaluate_scenes(predictor, images, cast(Any, images.splits["val"]), **options)
     if isinstance(evaluation, DetectionEvaluation):
         predictor.config.threshold = evaluation.threshold
     samples: Any = images.splits["test" if "test" in images.splits else "val"]
