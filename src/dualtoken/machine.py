@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -35,3 +36,8 @@ def command_line() -> str:
     spec = sys.modules["__main__"].__spec__
     program = f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
     return " ".join([program, *sys.argv[1:]])
+
+
+def machine_name() -> str:
+    """The processor and its cores, as a row of results says it."""
+    return f"{processor()}, {os.cpu_count()} cores"

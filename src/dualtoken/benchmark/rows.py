@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dualtoken.files import atomic_path
-from dualtoken.machine import command_line, processor
+from dualtoken.machine import command_line, machine_name
 from dualtoken.model_folder import versions
 
 
@@ -20,9 +19,9 @@ def provenance() -> dict[str, Any]:
 
     return {
         "command": command_line(),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": machine_name(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
@@ -36,7 +35,7 @@ def append_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
         temporary.write_text(before + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that this package runs from, marked if it has changes; None where it is installed."""
     here = Path(__file__).parent
     try:

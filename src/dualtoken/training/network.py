@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from dualtoken.data import ImageData
 from dualtoken.errors import ConfigError, ModelError
-from dualtoken.machine import command_line
+from dualtoken.machine import command_line, machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config, load_weights, read_weights, versions
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from dualtoken.tasks import Network, Task
@@ -53,6 +54,8 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
         "settings": config.model_dump(mode="json"),
         "seed": config.seed,
         "command": command_line(),
+        "machine": machine_name(),
+        "threads": torch.get_num_threads(),
         "versions": versions(),
         "fine_tuned_from": str(config.model) if known else None,
     }

@@ -60,6 +60,21 @@ def load_state(
     return counters
 
 
+def run_counters(folder: Path) -> dict[str, Any]:
+    """Where the run in `folder` stands: `step`, `seconds` of training, and the rest of its counters.
+
+    Raises:
+        ModelError: there is no state.
+    """
+    from safetensors import safe_open
+
+    if not (folder / STATE).is_file():
+        raise ModelError(f"{str(folder)!r} has no {STATE}.", "Give the folder of a run.")
+    with safe_open(folder / STATE, "pt") as file:
+        counters: dict[str, Any] = json.loads(file.metadata()["counters"])
+    return counters
+
+
 def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
