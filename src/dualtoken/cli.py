@@ -302,7 +302,7 @@ def convert(
     max_bytes: MaxBytes = None,
 ) -> None:
     """Write a data set with boxes or masks anew, with another kind of labels."""
-    from dualtoken.data.convert import convert as run
+    from dualtoken.data.conversion import convert as run
 
     if labels == "folders":
         raise ConfigError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,12 +95,13 @@ class Samples(ImageFiles):
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A whole data set for classification.
+    """A whole data set.
 
     Attributes:
         source: the path that it was found at.
         classes: class names; a label is an index into them.
-        splits: name (`train`, `val`, `test`, or `all` where nothing was split) to its images.
+        splits: name (`train`, `val`, `test`, or `all` where nothing was split) to its images: `Samples`, or with
+            objects or masks `ObjectSamples` or `MaskSamples`.
         fingerprint: sha256 over names, sizes, classes and given splits of all images that are used.
         bad_images: (path, reason) of the images left out.
         notes: what a person should know before training.
@@ -108,7 +110,7 @@ class ImageData:
 
     source: str
     classes: tuple[str, ...]
-    splits: dict[str, Samples]
+    splits: dict[str, Any]
     fingerprint: str
     bad_images: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
@@ -130,7 +132,7 @@ class ImageData:
         return f"{len(self.classes)}: {', '.join(self.classes[:shown])}{rest}"
 
 
-def find_split(data: ImageData, split: str | None = None) -> Samples:
+def find_split(data: ImageData, split: str | None = None) -> Any:
     """The images of a split; without a name those of `test`, else `val`, else of the only one.
 
     Raises:

@@ -228,7 +228,7 @@ def place_objects(
     cut = np.abs(whole - boxes).max(axis=1, initial=0) > _CUT
     rows = np.flatnonzero(~objects.crowd & _visible(boxes, whole))
     masks = np.zeros((len(rows), height, width), np.uint8) if with_masks else None
-    for place, row in enumerate(rows):
+    for place, row in enumerate(rows.tolist()):
         if with_masks or (cut[row] and _has_outline(objects, row)):
             mask = _object_mask(objects, row, placement, size) if masks is None else masks[place]
             if masks is not None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from conftest import invent_image
 from dualtoken.data import ImageData, runs
-from dualtoken.data.convert import convert
+from dualtoken.data.conversion import convert
 from dualtoken.data.scene_sources import find_scenes
 from dualtoken.data.scenes import IGNORE
 from dualtoken.errors import ConfigError, DataError, OutputError

@@ -135,7 +135,7 @@ class _Writer:
     def splits(self) -> Iterator[tuple[str, ObjectSamples | MaskSamples]]:
         """Each split with the folder name for it, "" where nothing is split."""
         for name, samples in self.data.splits.items():
-            yield ("" if name == "all" else name), samples  # type: ignore[misc]
+            yield ("" if name == "all" else name), samples
 
     def losses(self, to: str) -> list[str]:
         """What the new format could not hold."""
