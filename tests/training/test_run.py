@@ -349,3 +349,10 @@ def test_a_full_disk_is_found_before_the_first_step(data, tmp_path, monkeypatch)
     with pytest.raises(OutputError, match="0 MiB free"):
         train(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_validation_every_few_epochs_and_after_the_last(data, tmp_path):
+    folder = train(data, tmp_path / "run", epochs=5, validate_every=2).folder
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [bool(row["val_top1"]) for row in rows] == [False, True, False, True, True]
+    assert all(row["train_loss"] for row in rows)

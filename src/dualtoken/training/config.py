@@ -53,6 +53,8 @@ class TrainConfig(BaseModel):
     """Passes over the training images."""
     limit_minutes: float | None = Field(None, gt=0)
     """Plan the run, schedule included, to end within this time; fewer epochs if need be."""
+    validate_every: int = Field(1, ge=1)
+    """Epochs from one validation to the next; the last epoch has one too."""
     early_stop: int | None = Field(None, ge=1)
     """Stop after so many epochs without a better validation result."""
 

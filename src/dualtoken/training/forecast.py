@@ -24,9 +24,9 @@ class Forecast:
     validation_seconds: float
     peak_bytes: int
 
-    def steps_within(self, seconds: float, batches_per_epoch: int, accumulate: int) -> int:
-        """Weight updates that fit into `seconds`, validation after each epoch included."""
-        per_batch = self.batch_seconds + self.validation_seconds / batches_per_epoch
+    def steps_within(self, seconds: float, batches_between: float, accumulate: int) -> int:
+        """Weight updates that fit into `seconds`, with a validation every `batches_between` batches."""
+        per_batch = self.batch_seconds + self.validation_seconds / batches_between
         return max(1, int((seconds - self.validation_seconds) / per_batch) // accumulate)
 
 

@@ -36,7 +36,8 @@ class Logs:
             return
         self.rows.append(row)
         text = io.StringIO()
-        table = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        names = list(dict.fromkeys(name for known in sorted(self.rows, key=len, reverse=True) for name in known))
+        table = csv.DictWriter(text, fieldnames=names, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(self.rows)
         write_text(self.folder / HISTORY, text.getvalue())

@@ -121,8 +121,8 @@ class Loop:
             while (counters.step < counters.total_steps or counters.batch) and not self.stopped:
                 if not self._train_epoch(progress):
                     break
-                figures = self.validate()
-                better = self._keep_if_better(figures, on_best)
+                figures = self.validate() if self._validates() else {}
+                better = bool(figures) and self._keep_if_better(figures, on_best)
                 row = self._close_epoch(figures)
                 on_epoch(row)
                 progress.epoch(row, best=better)
@@ -131,6 +131,11 @@ class Loop:
             if self.stopped and self.stopped != INTERRUPTED and counters.batch:
                 self._keep_if_better(self.validate(), on_best)  # a limit of time came within an epoch
             self.save()
+
+    def _validates(self) -> bool:
+        """Whether the epoch that has just ended has its turn, or is the last."""
+        counters = self.counters
+        return (counters.epoch + 1) % self.config.validate_every == 0 or counters.step >= counters.total_steps
 
     def _keep_if_better(self, figures: dict[str, float], on_best: Callable[[nn.Module], None]) -> bool:
         score = self.task.score(figures)

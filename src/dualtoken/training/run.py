@@ -287,11 +287,13 @@ def _plan(loop: Loop, forecast: Forecast) -> None:
     counters, config = loop.counters, loop.config
     per_epoch, accumulate = loop.batches, config.accumulate
     if config.limit_minutes is not None:
-        within = forecast.steps_within(config.limit_minutes * 60 * 0.95, per_epoch, accumulate)
+        between = per_epoch * config.validate_every
+        within = forecast.steps_within(config.limit_minutes * 60 * 0.95, between, accumulate)
         counters.total_steps = min(counters.total_steps, loop.fabric.broadcast(within))
         loop.validation_seconds = forecast.validation_seconds
     epochs = counters.total_steps * accumulate / per_epoch
-    seconds = counters.total_steps * accumulate * forecast.batch_seconds + max(1, epochs) * forecast.validation_seconds
+    validations = max(1, epochs / config.validate_every)
+    seconds = counters.total_steps * accumulate * forecast.batch_seconds + validations * forecast.validation_seconds
     rate = config.batch_size * loop.fabric.world_size / forecast.batch_seconds
     loop.fabric.print(
         f"{'Forecast':<12}{epochs:.1f} epochs, {counters.total_steps:,} steps in {duration(seconds)}"
