@@ -248,6 +248,14 @@ def test_fine_tuning_keeps_the_backbone_and_replaces_the_head(data, tmp_path, ma
     assert dualtoken.load(tuned).classes == ("elm", "oak")
 
 
+def test_fine_tuning_with_another_val_is_warned_of(data, tmp_path, capsys):
+    first = train(data, tmp_path / "first", epochs=1).folder
+    train(data, tmp_path / "same", model=str(first), model_args={}, epochs=1)
+    assert "too good" not in capsys.readouterr().out
+    train(data, tmp_path / "other", model=str(first), model_args={}, epochs=1, seed=7)
+    assert "too good" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- mistakes
 
 

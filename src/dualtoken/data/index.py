@@ -106,6 +106,7 @@ class ImageData:
         bad_images: (path, reason) of the images left out.
         notes: what a person should know before training.
         layout: in which form the images were found.
+        val_drawn: whether `val` was drawn from the training images, since the data name none.
     """
 
     source: str
@@ -115,6 +116,7 @@ class ImageData:
     bad_images: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
     layout: str = field(default="class folders")
+    val_drawn: bool = False
 
     def describe(self) -> str:
         """The table printed before training: what was found, how it is split, what is odd about it."""

@@ -124,10 +124,11 @@ def find_scenes(
         source=str(source),
         classes=read.classes,
         splits=_filled(read, splits, plan.tree.root),
-        fingerprint=_fingerprint(plan, read, splits),
+        fingerprint=_fingerprint(plan, read),
         bad_images=tuple(plan.problems),
         notes=tuple(plan.notes),
         layout=plan.layout,
+        val_drawn="val" in splits and not plan.splits.get("val"),
     )
 
 
@@ -275,12 +276,11 @@ def _filled(read: Reading, splits: dict[str, NDArray[np.int64]], root: str) -> A
     return filled
 
 
-def _fingerprint(plan: ScenePlan | MaskPlan, read: Reading, splits: dict[str, NDArray[np.int64]]) -> str:
-    """sha256 over names, sizes, given splits and labels of the images used."""
-    given = splits if plan.splits else {}
+def _fingerprint(plan: ScenePlan | MaskPlan, read: Reading) -> str:
+    """sha256 over names, sizes, given splits and labels of the images used; not over a `val` that was drawn."""
     of_image: dict[int, list[str]] = {}
-    for split, indices in given.items():
-        for index in indices.tolist():
+    for split, indices in plan.splits.items():
+        for index in indices:
             of_image.setdefault(index, []).append(split)
     tree, digest = plan.tree, hashlib.sha256()
     if isinstance(plan, MaskPlan):

@@ -82,6 +82,7 @@ def find_data(
         bad_images=bad,
         notes=tuple(notes),
         layout=found.layout,
+        val_drawn="val" in splits and "val" not in found.splits,
     )
 
 

@@ -35,6 +35,11 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
         load_weights(model, Path(config.model) / WEIGHTS, skip_classifier=known.classes != images.classes)
     elif known:
         print(f"{'Note':<12}{take_weights(model, Path(config.model))}")
+    if known and images.val_drawn and _drew_another_val(known, config, images):
+        print(
+            f"{'Warning':<12}{config.model} was trained on these images with another val: it has seen some of the"
+            " present one, whose figures will be too good. Give the same --seed and --val-fraction."
+        )
     preprocessing = Preprocessing(
         image_size=config.image_size,
         crop_pct=config.crop_pct if task.crop_mode == "center" else 1.0,
@@ -64,6 +69,14 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
         model_args=args, provenance=provenance,
     )  # fmt: skip
     return model, description
+
+
+def _drew_another_val(known: ModelConfig, config: TrainConfig, images: ImageData) -> bool:
+    """Whether the weights come from the same images, of which others were held out."""
+    settings = known.provenance.get("settings") or {}
+    same_images = (known.provenance.get("data") or {}).get("fingerprint") == images.fingerprint
+    keys = ("seed", "val_fraction", "images_per_split")
+    return same_images and any(settings.get(key) != getattr(config, key) for key in keys)
 
 
 def take_weights(model: nn.Module, folder: Path) -> str:
