@@ -34,7 +34,9 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_results_page_shows_the_rows():
-    from dualtoken.benchmark.growth import table
+    from dualtoken.benchmark import accuracy, growth
 
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
-    assert table(str(ROOT / "results" / "growth.jsonl")) in page
+    assert growth.table(str(ROOT / "results" / "growth.jsonl")) in page
+    for task in accuracy.MAIN:
+        assert accuracy.table(ROOT / "results" / "accuracy.jsonl", task) in page

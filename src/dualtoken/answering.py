@@ -12,8 +12,8 @@ from typing import Any, cast
 from PIL import Image
 from rich.console import Console
 
-from dualtoken.errors import ConfigError, ImageError, OutputError
-from dualtoken.files import atomic_path, writable_folder
+from dualtoken.errors import ConfigError, ImageError
+from dualtoken.files import atomic_path, refuse_existing, writable_folder
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Answer, Classification, Detections, Segmentation
 from dualtoken.prediction import Predictor, collect_inputs, open_input
@@ -74,6 +74,9 @@ def answer_files(predictor: Predictor, inputs: Sequence[str], options: Options, 
     """
     scenes = bool(predictor.task.heads)
     _refuse_useless(options, predictor.config.task, scenes)
+    for flag, place in (("--output", options.output), ("--pictures", options.pictures), ("--sheet", options.sheet)):
+        if place is not None:
+            refuse_existing(place, flag)
     answered = failed = 0
     with ExitStack() as stack:
         write = stack.enter_context(_table(predictor, options, scenes)) if options.output else None
@@ -231,9 +234,4 @@ class _Names:
             copies += 1
             chosen = f"{stem}-{copies}"
         self.given.add(f"{chosen}{suffix}".lower())
-        path = self.folder / f"{chosen}{suffix}"
-        if name and path.exists() and Path(name).exists() and path.samefile(name):
-            raise OutputError(
-                f"{str(path)!r} is one of the images: it would be written over.", "Choose another folder."
-            )
-        return path
+        return self.folder / f"{chosen}{suffix}"

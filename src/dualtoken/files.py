@@ -48,6 +48,18 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def refuse_existing(path: str | Path, flag: str) -> None:
+    """Refuse to write over what is there: a file, or a folder with something in it.
+
+    Raises:
+        OutputError: it says which flag gave the place.
+    """
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        kind = "is there already" if path.is_file() else "is there already and is not empty"
+        raise OutputError(f"{flag} is {str(path)!r}, which {kind}.", "Choose another name, or remove it first.")
+
+
 def writable_folder(path: str | Path) -> Path:
     """Make the folder `path` if needed and prove that a file can be written there.
 

@@ -197,8 +197,8 @@ def test_resuming_on_other_images_is_refused(data, tmp_path):
 
 def test_a_limit_of_time_plans_the_schedule_to_its_end(data, tmp_path, monkeypatch):
     measured = Forecast(batch_seconds=2.0, validation_seconds=4.0, peak_bytes=0)
-    assert measured.steps_within(60, batches_per_epoch=4, accumulate=1) == 18  # (60 - 4) / (2 + 4 / 4)
-    assert measured.steps_within(60, batches_per_epoch=4, accumulate=2) == 9
+    assert measured.steps_within(60, batches_between=4, accumulate=1) == 18  # (60 - 4) / (2 + 4 / 4)
+    assert measured.steps_within(60, batches_between=4, accumulate=2) == 9
     monkeypatch.setattr("dualtoken.training.run.measure", lambda loop: measured)
     monkeypatch.setattr(Loop, "_affordable_steps", lambda self: self.counters.total_steps)
     result = train(data, tmp_path / "run", epochs=1000, limit_minutes=1)

@@ -70,7 +70,7 @@ def row(run: str | Path, evaluation: str | Path | None = None) -> dict[str, Any]
         "steps": counters["step"],
         "minutes": counters["seconds"] / 60,
         "seed": provenance["seed"],
-        "command": provenance["command"].replace(str(run), "RUN"),
+        "command": provenance["command"].replace(f"{run.resolve().parent}/", "runs/"),
         "commit": commit(),
         "machine": provenance.get("machine"),
         "threads": provenance.get("threads"),
@@ -87,7 +87,7 @@ def table(path: str | Path, task: str) -> str:
         "| --- |" + " ---: |" * (4 + len(keys)),
     ]
     for part in (part for part in rows if part["task"] == task):
-        name = f"{part['model']}, {part['head']}" if part["head"] else part["model"]
+        name = ", ".join(filter(None, (part["model"], part["head"], part.get("note"))))
         height, width = part["image_size"]
         figures = [_figure(part["metrics"].get(key)) for key in keys]
         lines.append(

@@ -144,7 +144,8 @@ class _File:
         if len(found) < len(given):
             raise DataError(f"{self.where!r}: two categories have the same id.", "Give each its own.")
         refuse_doubles(list(found.values()), f"{self.where!r}, categories")
-        used = {item.get("category_id") for item in self.annotations if isinstance(item, dict)}
+        named = (item.get("category_id") for item in self.annotations if isinstance(item, dict))
+        used = {number for number in named if _is_id(number)}
         # Some exports put the group of all classes first, as a category that nothing belongs to.
         groups = {
             category.get("supercategory") for category in given if category["name"] != category.get("supercategory")
@@ -160,10 +161,11 @@ class _File:
     def entries(self, problems: list[Problem]) -> list[_Entry]:
         """One for each image that is there, with its annotations; what is wrong goes to `problems`."""
         by_image: dict[int, list[tuple[int, Any]]] = defaultdict(list)
-        known = {image.get("id") for image in self.images if isinstance(image, dict)}
+        numbers = (image.get("id") for image in self.images if isinstance(image, dict))
+        known = {number for number in numbers if _is_id(number)}
         for place, annotation in enumerate(self.annotations):
             number = annotation.get("image_id") if isinstance(annotation, dict) else None
-            if number in known and number is not None:
+            if _is_id(number) and number in known:
                 by_image[number].append((place, annotation))
             else:
                 reason = f"{self.at(place, annotation)}: it belongs to the image {number!r}, which is not listed."

@@ -24,9 +24,8 @@ from dualtoken.errors import ConfigError, require
 from dualtoken.preprocess import Placement, Preprocessing
 
 Size = tuple[int, int]  # (height, width)
-Picture = dict[
-    str, Any
-]  # "image" with "mask", or with "boxes", "labels" and perhaps "masks", as transforms v2 takes it
+# "image" with "mask", or with "boxes", "labels" and perhaps "masks", as transforms v2 takes it.
+Picture = dict[str, Any]
 
 _LEAST_SHARE = 0.2  # of an object's area that must be left for it to stay a target
 _LEAST_SIDE = 2.0  # pixels of the input
@@ -229,15 +228,18 @@ def place_objects(
     rows = np.flatnonzero(~objects.crowd & _visible(boxes, whole))
     masks = np.zeros((len(rows), height, width), np.uint8) if with_masks else None
     for place, row in enumerate(rows.tolist()):
-        if with_masks or (cut[row] and _has_outline(objects, row)):
-            mask = _object_mask(objects, row, placement, size) if masks is None else masks[place]
-            if masks is not None:
-                mask[:] = _object_mask(objects, row, placement, size)
-            if cut[row] or not mask.any():
-                boxes[row] = _box_of(mask)
+        recut = cut[row] and _has_outline(objects, row)
+        if masks is None and not recut:
+            continue
+        mask = _object_mask(objects, row, placement, size)
+        if recut or not mask.any():  # too thin to hit a pixel: an empty box, which is dropped below
+            boxes[row] = _box_of(mask)
+        if masks is not None:
+            masks[place] = mask
     kept = _visible(boxes[rows], whole[rows])
-    rows = rows[kept]
-    return boxes[rows], objects.labels[rows], None if masks is None else masks[kept]
+    if masks is not None and not kept.all():  # else megabytes would be copied for nothing
+        masks = masks[kept]
+    return boxes[rows[kept]], objects.labels[rows[kept]], masks
 
 
 def _object_mask(objects: Objects, row: int, placement: Placement, size: Size) -> NDArray[np.uint8]:
@@ -307,7 +309,8 @@ def _joined(tiles: Sequence[Picture], corners: Sequence[tuple[int, int]], size: 
     ]
     whole |= {"boxes": torch.cat(moved), "labels": torch.cat([tile["labels"] for tile in tiles])}
     if "masks" in tiles[0]:
-        whole["masks"] = torch.zeros((len(whole["labels"]), *size), dtype=torch.uint8)
+        # numpy's zeros cost nothing where nothing is written, torch's are all written at once.
+        whole["masks"] = torch.from_numpy(np.zeros((len(whole["labels"]), *size), np.uint8))
         first = 0
         for tile, (top, left) in zip(tiles, corners, strict=True):
             count, rows, columns = tile["masks"].shape

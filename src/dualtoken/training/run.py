@@ -16,8 +16,9 @@ from dualtoken.backbone import count_macs, count_parameters, require_known
 from dualtoken.data import ImageData
 from dualtoken.data.finding import find_task_data, task_of
 from dualtoken.data.loading import EpochSampler
+from dualtoken.data.scene_loading import PackedTargets
 from dualtoken.errors import ConfigError, DataError, OutputError
-from dualtoken.files import atomic_path, writable_folder, write_json, write_text
+from dualtoken.files import atomic_path, refuse_existing, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
 from dualtoken.prediction import Predictor, choose_device
@@ -176,6 +177,8 @@ def _run_folder(output: str | Path | None, resume: str | Path | None) -> Path:
             f"{str(target)!r} already holds a run.",
             f"Continue it with --resume {target}, or choose another --output.",
         )
+    if not resume:
+        refuse_existing(target, "--output")
     return writable_folder(target)
 
 
@@ -274,7 +277,7 @@ def _draw_first_batch(loop: Loop, description: ModelConfig) -> None:
     dataset, preprocessing = cast(Any, loop.training.dataset), description.preprocessing
     draws = next(iter(cast(EpochSampler, loop.training.batch_sampler)))
     batch = dataset.__getitems__(draws[:SHOWN])
-    targets = as_arrays(batch.targets)
+    targets = as_arrays(batch.targets.unpacked() if isinstance(batch.targets, PackedTargets) else batch.targets)
     if len(batch.images):
         picture = batch_mosaic(batch.images.numpy(), targets, description.classes, preprocessing)
         with atomic_path(loop.folder / FIRST_BATCH) as temporary:

@@ -1,0 +1,211 @@
+"""What a data set is for: the task that its labels decide, and the labels that a task reads."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import invent_image, write_class_folders
+from dualtoken.data import Samples
+from dualtoken.data.finding import find_task_data, task_of
+from dualtoken.data.scenes import MaskSamples, ObjectSamples
+from dualtoken.errors import DataError
+
+COUNT = 8
+
+
+def write_images(root: Path, count: int = COUNT) -> Path:
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        invent_image(0, number, (20, 20)).save(root / "images" / f"{number}.png")
+    return root
+
+
+def write_coco(root: Path) -> Path:
+    content = {
+        "images": [{"id": number, "file_name": f"images/{number}.png"} for number in range(COUNT)],
+        "annotations": [{"id": n, "image_id": n, "category_id": n % 2, "bbox": [5, 5, 10, 10]} for n in range(COUNT)],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+    }
+    write_images(root)
+    (root / "instances.json").write_text(json.dumps(content))
+    return root
+
+
+def write_yolo(root: Path) -> Path:
+    write_images(root)
+    (root / "labels").mkdir()
+    for number in range(COUNT):
+        (root / "labels" / f"{number}.txt").write_text(f"{number % 2} 0.5 0.5 0.5 0.5")
+    (root / "data.yaml").write_text("names: [cat, dog]\n")
+    return root
+
+
+def write_masks(root: Path) -> Path:
+    write_images(root)
+    (root / "masks").mkdir()
+    for number in range(COUNT):
+        mask = np.tile(np.arange(20, dtype=np.uint8) // 10, (20, 1))
+        Image.fromarray(mask).save(root / "masks" / f"{number}.png")
+    (root / "classes.txt").write_text("cat\ndog\n")
+    return root
+
+
+def write_classes(root: Path) -> Path:
+    return write_class_folders(root, ("cat", "dog"), per_class=COUNT // 2)
+
+
+def zipped(root: Path) -> Path:
+    path = root.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(root.rglob("*")):
+            archive.write(file, file.relative_to(root))
+    return path
+
+
+TASK_OF = {
+    "classification": write_classes,
+    "detection": write_coco,
+    "semantic_segmentation": write_masks,
+}
+
+
+# ---------------------------------------------------------------- the task
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize(("task", "write"), [*TASK_OF.items(), ("detection", write_yolo)])
+def test_the_labels_decide_the_task(tmp_path, task, write, form):
+    root = write(tmp_path / "data")
+    assert task_of(zipped(root) if form == "zip" else root) == task
+
+
+def test_boxes_beside_masks_are_for_detection(tmp_path):
+    root = write_masks(write_coco(tmp_path))
+    assert task_of(root) == "detection"
+    assert task_of(root, labels="masks") == "semantic_segmentation"
+    assert task_of(root, labels="coco") == "detection"
+    assert task_of(root, labels="folders") == "classification"
+
+
+def test_single_files(tmp_path):
+    write_yolo(write_coco(tmp_path))
+    assert task_of(tmp_path / "instances.json") == "detection"
+    assert task_of(tmp_path / "data.yaml") == "detection"
+    (tmp_path / "table.csv").write_text("path,label\nimages/0.png,cat\n")
+    assert task_of(tmp_path / "table.csv") == "classification"
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "instance_segmentation", "semantic_segmentation"])
+def test_a_given_task_is_the_answer(tmp_path, task):
+    assert task_of(write_coco(tmp_path), task) == task
+
+
+@pytest.mark.parametrize("labels", ["coco", "yolo", "voc", "masks"])
+def test_classification_does_not_learn_from_boxes_or_masks(tmp_path, labels):
+    with pytest.raises(DataError, match=f"labels is '{labels}', but classification"):
+        task_of(write_masks(write_coco(tmp_path)), "classification", labels)
+
+
+def test_a_source_that_is_not_there(tmp_path):
+    write_coco(tmp_path / "data")
+    with pytest.raises(DataError, match="Did you mean"):
+        task_of(tmp_path / "dat")
+    (tmp_path / "broken.zip").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"broken\.zip"):
+        task_of(tmp_path / "broken.zip")
+
+
+def test_no_image_is_opened(tmp_path):
+    root = write_coco(tmp_path)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"no image")
+    assert task_of(root) == "detection"
+
+
+# ---------------------------------------------------------------- the images
+
+
+@pytest.mark.parametrize(
+    ("task", "write", "kind"),
+    [
+        ("classification", write_classes, Samples),
+        ("detection", write_coco, ObjectSamples),
+        ("detection", write_yolo, ObjectSamples),
+        ("semantic_segmentation", write_masks, MaskSamples),
+    ],
+)
+def test_a_task_gets_the_samples_that_it_learns_from(tmp_path, task, write, kind):
+    data = find_task_data(write(tmp_path), task, seed=3, val_fraction=0.25, progress=False)
+    assert {name: len(samples) for name, samples in data.splits.items()} == {"train": COUNT - 2, "val": 2}
+    assert all(type(samples) is kind for samples in data.splits.values())
+    assert data.classes == ("cat", "dog")
+
+
+def test_the_seed_reaches_the_draw(tmp_path):
+    root = write_coco(tmp_path)
+
+    def val(seed: int) -> list[str]:
+        return find_task_data(root, "detection", seed=seed, val_fraction=0.25).splits["val"].names.tolist()
+
+    assert val(1) == val(1)
+    assert len({tuple(val(seed)) for seed in range(6)}) > 1
+
+
+def test_the_labels_can_be_chosen(tmp_path):
+    root = write_masks(write_yolo(write_coco(tmp_path)))
+    assert find_task_data(root, "detection").layout.startswith("COCO")
+    assert find_task_data(root, "detection", labels="yolo").layout.startswith("YOLO")
+    assert find_task_data(root, "semantic_segmentation").layout.startswith("masks")
+
+
+@pytest.mark.parametrize(
+    ("task", "write", "words"),
+    [
+        ("semantic_segmentation", write_coco, "takes masks"),
+        ("detection", write_masks, "detection takes coco, yolo, voc"),
+        ("instance_segmentation", write_coco, "outline"),
+        ("detection", write_classes, "no labels of a known kind"),
+    ],
+)
+def test_labels_that_a_task_cannot_learn_from(tmp_path, task, write, words):
+    with pytest.raises(DataError, match=words):
+        find_task_data(write(tmp_path), task, progress=False)
+
+
+# ---------------------------------------------------------------- a few of them
+
+
+@pytest.mark.parametrize(("task", "write"), TASK_OF.items())
+def test_most_keeps_so_many_of_each_split(tmp_path, task, write):
+    root = write(tmp_path)
+    whole = find_task_data(root, task, val_fraction=0.25, seed=5, progress=False)
+    some = find_task_data(root, task, val_fraction=0.25, seed=5, most=3, progress=False)
+    assert {name: len(samples) for name, samples in some.splits.items()} == {"train": 3, "val": 2}
+    for name, samples in some.splits.items():
+        kept, before = samples.names.tolist(), whole.splits[name].names.tolist()
+        assert kept == [path for path in before if path in set(kept)]  # in their order
+    assert "3 images of each split are used, drawn with seed 5" in some.describe()
+    assert whole.fingerprint == some.fingerprint  # still the same data set
+    assert "drawn with seed 5" not in find_task_data(root, task, val_fraction=0, most=None).describe()
+
+
+def test_most_is_drawn_by_the_seed(tmp_path):
+    root = write_coco(tmp_path)
+
+    def kept(seed: int) -> tuple[str, ...]:
+        return tuple(find_task_data(root, "detection", val_fraction=0, most=3, seed=seed).splits["all"].names.tolist())
+
+    assert kept(1) == kept(1)
+    assert len({kept(seed) for seed in range(6)}) > 1
+
+
+def test_objects_stay_with_their_images(tmp_path):
+    data = find_task_data(write_coco(tmp_path), "detection", val_fraction=0, most=3)
+    samples = data.splits["all"]
+    for row in range(3):
+        number = int(Path(samples.path(row)).stem)
+        assert samples.objects(row).labels.tolist() == [number % 2]
