@@ -1,4 +1,4 @@
-"""Whole runs on drawn boxes and masks: what is written, that it repeats and continues exactly, and what it starts from."""
+"""Whole runs on drawn boxes and masks: what is written, that it repeats and continues exactly, where it starts."""
 
 import csv
 import json
@@ -458,7 +458,7 @@ def test_taking_weights_says_how_many(classifier):
 
 def test_another_backbone_does_not_fit(data, tmp_path, classifier):
     other = dualtoken.tasks.Network("test_resnet", 2, "fcos", NARROW)
-    with pytest.raises(ModelError, match="The backbone of .* does not fit"):
+    with pytest.raises(ModelError, match=r"The backbone of .* does not fit"):
         take_weights(dualtoken.tasks.TASKS["detection"].build(other), classifier)
     with pytest.raises(ModelError, match="does not fit"):
         train(data, tmp_path / "run", model=str(classifier), model_args={"depths": [1, 2, 1]})

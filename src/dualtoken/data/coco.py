@@ -165,7 +165,7 @@ class _File:
         known = {number for number in numbers if _is_id(number)}
         for place, annotation in enumerate(self.annotations):
             number = annotation.get("image_id") if isinstance(annotation, dict) else None
-            if _is_id(number) and number in known:
+            if isinstance(number, int) and _is_id(number) and number in known:
                 by_image[number].append((place, annotation))
             else:
                 reason = f"{self.at(place, annotation)}: it belongs to the image {number!r}, which is not listed."
