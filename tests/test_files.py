@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from dualtoken.errors import OutputError
-from dualtoken.files import atomic_path, writable_folder, write_json, write_text
+from dualtoken.files import atomic_path, refuse_existing, refuse_others, writable_folder, write_json, write_text
 
 
 def test_written_whole(tmp_path):
@@ -48,3 +48,23 @@ def test_writable_folder(tmp_path):
         writable_folder(tmp_path / "file")
     with pytest.raises(OutputError, match="a part of the path is a file"):
         writable_folder(tmp_path / "file" / "below")
+
+
+def test_what_is_there_is_not_written_over(tmp_path):
+    refuse_existing(tmp_path / "new", "--output")
+    (tmp_path / "empty").mkdir()
+    refuse_existing(tmp_path / "empty", "--output")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").write_text("mine")
+    for path in (tmp_path / "full", tmp_path / "full" / "a.txt"):
+        with pytest.raises(OutputError, match=f"--output is '{path}'"):
+            refuse_existing(path, "--output")
+
+
+def test_only_files_of_our_own_are_renewed(tmp_path):
+    refuse_others(tmp_path / "new", {"report.html"}, "--output")
+    (tmp_path / "report.html").write_text("old")
+    refuse_others(tmp_path, {"report.html"}, "--output")
+    (tmp_path / "photo.jpg").write_text("mine")
+    with pytest.raises(OutputError, match=r"photo\.jpg"):
+        refuse_others(tmp_path, {"report.html"}, "--output")

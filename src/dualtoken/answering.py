@@ -95,9 +95,9 @@ def answer_files(predictor: Predictor, inputs: Sequence[str], options: Options, 
     return answered - failed, failed
 
 
-def print_answers(answers: list[Answer], *, top: int = 3) -> None:
-    """A table on the screen."""
-    if any(isinstance(answer, Detections | Segmentation) for answer in answers):
+def print_answers(predictor: Predictor, answers: list[Answer], *, top: int = 3) -> None:
+    """A table on the screen, as the model's task has it."""
+    if predictor.task.heads:
         Console().print(screen_scene_table(answers))
     else:
         print_table(answers, top=top)
@@ -147,7 +147,9 @@ def _scene_answers(predictor: Predictor, inputs: Sequence[str], options: Options
     """Images as they come, and the frames of videos in between."""
     folder = writable_folder(options.pictures) if options.pictures else None
     names = _Names(folder) if folder else None
-    for videos, group in groupby(collect_inputs(inputs), key=lambda item: bool(item[0] and is_video(item[0]))):
+    for videos, group in groupby(
+        collect_inputs(inputs, videos=True), key=lambda item: bool(item[0] and is_video(item[0]))
+    ):
         if not videos:
             yield from _image_answers(predictor, group, options, names)
             continue

@@ -239,18 +239,20 @@ def predict(
         top=top, batch_size=batch_size, workers=workers, limits=_limits(max_pixels, max_bytes),
     )  # fmt: skip
 
+    predictor = load(model, device=device)
+
     def show(page: list[Any]) -> None:
         if json_:
             for answer in page:
                 typer.echo(to_json_line(answer, top))
         elif not output:
-            print_answers(page, top=min(top, 3))
+            print_answers(predictor, page, top=min(top, 3))
         else:
             for answer in page:
                 if isinstance(answer, tuple):
                     typer.secho(str(answer[1]), fg="red", err=True)
 
-    answered, failed = answer_files(load(model, device=device), inputs, options, show)
+    answered, failed = answer_files(predictor, inputs, options, show)
     if answered + failed == 0:
         raise DataError(f"{', '.join(inputs)} held no images.")
     if not json_:

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,20 @@ def refuse_existing(path: str | Path, flag: str) -> None:
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         kind = "is there already" if path.is_file() else "is there already and is not empty"
         raise OutputError(f"{flag} is {str(path)!r}, which {kind}.", "Choose another name, or remove it first.")
+
+
+def refuse_others(path: str | Path, own: Container[str], flag: str) -> None:
+    """Refuse to write into a folder that holds something else than the files named `own`, which may be renewed.
+
+    Raises:
+        OutputError: it says which flag gave the place, and names a file of it.
+    """
+    path = Path(path)
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in own) if path.is_dir() else []
+    if others:
+        raise OutputError(
+            f"{flag} is {str(path)!r}, which holds other things, such as {others[0]!r}.", "Give a new folder."
+        )
 
 
 def writable_folder(path: str | Path) -> Path:

@@ -183,6 +183,11 @@ def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLim
     name = name or _name_of(source)
     with _explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
+        if image.format == "JPEG":
+            raise ImageError(
+                f"The mask {name!r} is a JPEG, whatever it is called: its values are no longer exact.",
+                "Save the masks as PNG, from their source.",
+            )
         image.load()
         if image.mode == "1":
             return Image.fromarray(np.asarray(image).astype(np.uint8))

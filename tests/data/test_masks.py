@@ -271,3 +271,12 @@ def test_a_models_classes(tmp_path: Path) -> None:
     data = find_scenes(root, val_fraction=0, classes=("x", "b", "a"))
     assert (data.splits["all"].open_mask(0) == striped(0, 1)).all()
     assert "in their order" in data.describe()
+
+
+def test_a_jpeg_called_png_is_refused(tmp_path):
+    from dualtoken.errors import ImageError
+    from dualtoken.images import open_mask_image
+
+    Image.fromarray(striped(0, 1)).save(tmp_path / "mask.png", "JPEG")
+    with pytest.raises(ImageError, match="is a JPEG"):
+        open_mask_image(tmp_path / "mask.png")

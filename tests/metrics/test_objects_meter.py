@@ -8,6 +8,7 @@ from dualtoken.data.scenes import Objects
 from dualtoken.errors import DataError
 from dualtoken.metrics.bootstrap import draws
 from dualtoken.metrics.objects import ObjectMeter, compare_objects, intervals
+from dualtoken.metrics.pairs import SceneComparison
 from dualtoken.outputs import Detections, Interval
 
 CLASSES = ("cat", "dog", "bird")
@@ -309,3 +310,11 @@ def test_only_the_same_images_and_classes_are_compared():
         compare_objects(one, metered((found(), there(("cat", 0), ("cat", 1)))), names=("a", "b"))
     with pytest.raises(DataError, match="one at least"):
         compare_objects(metered(), metered(), names=("a", "b"))
+
+
+@pytest.mark.parametrize(("images", "better"), [(5, None), (6, "b")])
+def test_a_handful_of_images_decides_nothing(images, better):
+    comparison = SceneComparison(
+        "a", "b", "cats", "val", images, "ap", "Box AP", 0.1, 0.2, Interval(0.1, 0.05, 0.15), 0, images, 0, 100
+    )
+    assert comparison.better == better

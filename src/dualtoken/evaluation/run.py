@@ -9,13 +9,14 @@ from dualtoken.data import ImageData, Samples, find_split
 from dualtoken.data.loading import OnBadImage
 from dualtoken.evaluation.scenes import SCENE_BATCH, SceneEvaluation, evaluate_scenes, scene_pictures
 from dualtoken.evaluation.sources import open_data, open_predictor, split_name
-from dualtoken.files import writable_folder
+from dualtoken.files import refuse_others, writable_folder
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.metrics.bootstrap import RESAMPLES, measure
 from dualtoken.metrics.classes import confusion_matrix, per_image, reliability
 from dualtoken.outputs import Evaluation
 from dualtoken.prediction import Logits, Predictor
 from dualtoken.report import write_evaluation, write_scene_evaluation
+from dualtoken.report.results import EVALUATION_FILES
 
 
 def evaluate(
@@ -62,6 +63,8 @@ def evaluate(
         ImageError: an image cannot be read, and `on_bad_image` is `fail`.
         OutputError: `output` cannot be written; found before the work starts.
     """
+    if output is not None:
+        refuse_others(output, EVALUATION_FILES, "--output")
     folder = None if output is None else writable_folder(output)
     predictor = open_predictor(model, device)
     found, _ = open_data(data, predictor, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress)

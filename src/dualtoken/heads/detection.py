@@ -145,7 +145,7 @@ def make_detector(
     """
     if head not in DETECTORS:
         raise ConfigError(unknown_name("head", head, DETECTORS))
-    if channels < 64 or channels % 32:
+    if not isinstance(channels, int) or channels < 64 or channels % 32:
         raise ConfigError(f"channels is {channels}, expected a multiple of 32 from 64 up.")
     if anchor_scale <= 0:
         raise ConfigError(f"anchor_scale is {anchor_scale}, expected a number above 0.")

@@ -12,6 +12,8 @@ from dualtoken.metrics.bootstrap import interval_ends
 from dualtoken.metrics.matching import Floats
 from dualtoken.outputs import Interval
 
+_FEWEST = 6
+
 
 @dataclass(frozen=True)
 class SceneComparison:
@@ -47,8 +49,12 @@ class SceneComparison:
 
     @property
     def better(self) -> str | None:
-        """`a`, `b`, or None where the interval of the difference holds 0: they are not distinguishable."""
-        if self.difference.low <= 0 <= self.difference.high:
+        """`a`, `b`, or None where they are not distinguishable: the interval of the difference holds 0.
+
+        Among fewer than six images one model is the better one on all of them by chance more often than one time in
+        twenty, whatever the interval says.
+        """
+        if self.images < _FEWEST or self.difference.low <= 0 <= self.difference.high:
             return None
         return "b" if self.difference.value > 0 else "a"
 
@@ -73,6 +79,8 @@ class SceneComparison:
         sign = -1 if self.better == "a" else 1
         ends = sorted((sign * self.difference.low, sign * self.difference.high))
         value, low, high = (100 * part for part in (sign * self.difference.value, *ends))
+        if self.better_a + self.better_b == 0 and self.difference.value == 0:
+            return "A and B are not distinguishable: they are equally good on every image."
         if self.better is None:
             return (
                 f"A and B are not distinguishable on these {self.images:,} images: B minus A is {value:+.1f} points of"

@@ -24,34 +24,43 @@ from dualtoken.data.archives import read_member
 from dualtoken.data.listing import list_archive
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
+from dualtoken.prediction.video import is_video
 
 Pixels: TypeAlias = "NDArray[Any] | torch.Tensor"
 # The image, how to get its bytes, or why there is none: told when its turn comes, so that the rest goes on.
 InputSource: TypeAlias = "Source | Pixels | Callable[[ImageLimits], bytes] | ImageError"
 NamedInput: TypeAlias = "tuple[str | None, InputSource]"
+Wanted: TypeAlias = "Callable[[str], bool]"
 
 STDIN = "-"
 _HEADER = 16
 
 
-def collect_inputs(inputs: Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[NamedInput]:
+def collect_inputs(
+    inputs: Iterable[str | Path], stdin: BinaryIO | None = None, *, videos: bool = False
+) -> Iterator[NamedInput]:
     """Names and sources of all images that `inputs` mean, in order, found one at a time.
 
     Args:
         inputs: files, folders (with their sub-folders), zip archives, patterns such as `photos/**/*.jpg`, and
             `-` for standard input: the bytes of one image, or a list of any of these, one a line.
         stdin: read instead of the process's standard input.
+        videos: give videos in folders too, by their names.
 
     Yields:
         (name, source) for `open_input` and `Predictor.stream`. What cannot be found is an `ImageError` in the
         place of its source.
     """
+
+    def wanted(name: str) -> bool:
+        return is_image_name(name) or (videos and is_video(name))
+
     for given in inputs:
         name = os.fspath(given)
         if name == STDIN:
-            yield from _standard_input(stdin or sys.stdin.buffer)
+            yield from _standard_input(stdin or sys.stdin.buffer, wanted)
         else:
-            yield from _collect(name)
+            yield from _collect(name, wanted)
 
 
 def open_input(
@@ -77,14 +86,14 @@ def open_input(
     return open_image(source, name=name, limits=limits, warn=warn)
 
 
-def _collect(name: str) -> Iterator[NamedInput]:
+def _collect(name: str, wanted: Wanted) -> Iterator[NamedInput]:
     path = Path(name)
     if path.is_dir():
-        yield from _or_error(name, _folder(name), f"The folder {name!r} holds no images.")
+        yield from _or_error(name, _folder(name, wanted), f"The folder {name!r} holds no images.")
     elif path.suffix.lower() == ".zip" and path.is_file():
         yield from _or_error(name, _archive(path), f"The archive {name!r} holds no images.")
     elif glob.has_magic(name) and not os.path.lexists(name):
-        yield from _or_error(name, _pattern(name), f"Nothing matches the pattern {name!r}.")
+        yield from _or_error(name, _pattern(name, wanted), f"Nothing matches the pattern {name!r}.")
     else:
         yield name, name
 
@@ -99,7 +108,7 @@ def _or_error(name: str, found: Iterator[NamedInput], nothing: str) -> Iterator[
         yield name, ImageError(nothing, "Check the path; in folders, images are recognised by their suffix.")
 
 
-def _folder(root: str) -> Iterator[NamedInput]:
+def _folder(root: str, wanted: Wanted) -> Iterator[NamedInput]:
     """Images below `root`, each folder's sorted. Links are followed, and each folder is read once."""
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -109,7 +118,7 @@ def _folder(root: str) -> Iterator[NamedInput]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for file in sorted(filter(is_image_name, files)):
+        for file in sorted(filter(wanted, files)):
             path = os.path.join(folder, file)  # noqa: PTH118
             yield path, path
 
@@ -125,17 +134,17 @@ def _archive(path: Path) -> Iterator[NamedInput]:
         yield full, partial(read_member, str(path), member, full)
 
 
-def _pattern(pattern: str) -> Iterator[NamedInput]:
+def _pattern(pattern: str, wanted: Wanted) -> Iterator[NamedInput]:
     """Images that match, and those in folders that match; with `**` a folder's images match by themselves."""
     for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
         if os.path.isdir(name):  # noqa: PTH112
             if "**" not in pattern:
-                yield from _folder(name)
-        elif is_image_name(name):
+                yield from _folder(name, wanted)
+        elif wanted(name):
             yield name, name
 
 
-def _standard_input(stdin: BinaryIO) -> Iterator[NamedInput]:
+def _standard_input(stdin: BinaryIO, wanted: Wanted) -> Iterator[NamedInput]:
     start = stdin.read(_HEADER)
     # No path has a zero byte. Every image format has one in its header, but PNM, which begins with P and a digit.
     if b"\0" in start or (start[:1] == b"P" and start[1:2].isdigit() and start[2:3].isspace()):
@@ -143,7 +152,7 @@ def _standard_input(stdin: BinaryIO) -> Iterator[NamedInput]:
         return
     for line in chain((start + stdin.readline()).splitlines(), stdin):
         if name := os.fsdecode(line.rstrip(b"\r\n")):
-            yield from _collect(name)
+            yield from _collect(name, wanted)
 
 
 def _from_pixels(pixels: Pixels, name: str) -> Image.Image:

@@ -20,6 +20,18 @@ from dualtoken.report import plots
 from dualtoken.report.html import evaluation_report
 from dualtoken.report.scene_report import Captioned, SceneEvaluation, scene_evaluation_report, scene_figures
 
+# What the folder of an evaluation may hold: an older one is renewed, anything else is left alone.
+EVALUATION_FILES = frozenset(
+    {
+        "evaluation.json",
+        "report.html",
+        "predictions.csv",
+        "classes.png",
+        "confusion.png",
+        "curves.png",
+        "reliability.png",
+    }
+)
 COLUMNS = ("path", "truth", "label", "score", "truth_score", "correct")
 
 

@@ -76,6 +76,7 @@ class Task(ABC):
         crop_mode: how images are fitted into the network's input: see `Preprocessing`.
         stride: sides of the network's input must be multiples of it.
         best_by: the figure that decides which epoch is best.
+        unused: settings of a run that have no meaning for this task.
     """
 
     name: ClassVar[str]
@@ -84,6 +85,7 @@ class Task(ABC):
     crop_mode: ClassVar[Literal["center", "squash", "border"]]
     stride: ClassVar[int] = 1
     best_by: ClassVar[str]
+    unused: ClassVar[frozenset[str]]
 
     def __init__(self, classes: Sequence[str], settings: TaskSettings | None = None) -> None:
         self.classes = tuple(classes)

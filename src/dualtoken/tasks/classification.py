@@ -26,6 +26,7 @@ class ClassificationTask(Task):
     recipe = "small"
     crop_mode = "center"
     best_by = "top1"
+    unused = frozenset({"head", "head_args", "zoom", "mosaic", "copy_paste", "dice"})
 
     def __init__(self, classes: Sequence[str], settings: TaskSettings | None = None) -> None:
         super().__init__(classes, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
 from dualtoken.data.scene_transforms import scene_training_transform
 from dualtoken.data.scenes import ObjectSamples
-from dualtoken.errors import ModelError
+from dualtoken.errors import ConfigError, ModelError, unknown_name
 from dualtoken.heads import Detector, make_detector
 from dualtoken.metrics.objects import ObjectMeter
 from dualtoken.outputs import Detections
@@ -21,6 +22,7 @@ from dualtoken.postprocess import place_masks
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task
 
+_HEAD_ARGS = [name for name, part in signature(make_detector).parameters.items() if part.kind is part.KEYWORD_ONLY]
 NumpyAnswer = dict[str, NDArray[Any]]
 
 
@@ -33,6 +35,9 @@ class DetectionTask(Task):
     crop_mode = "border"
     stride = 32
     best_by = "ap"
+    unused = frozenset(
+        {"mixup", "cutmix", "label_smoothing", "rand_augment", "random_erasing", "scale", "dice", "crop_pct"}
+    )
     masks = False
 
     @classmethod
@@ -40,6 +45,9 @@ class DetectionTask(Task):
         """One of `DETECTORS` on the backbone."""
         args = dict(network.args) | ({"in_chans": network.in_chans} if network.in_chans != 3 else {})
         head = cls.choose_head(network.head or None)
+        for key in network.head_args:
+            if key not in _HEAD_ARGS:
+                raise ConfigError(unknown_name("head argument", key, _HEAD_ARGS), "They are set by head_args.")
         return make_detector(head, network.architecture, network.classes, **network.head_args, **args)
 
     @classmethod

@@ -30,6 +30,7 @@ class SemanticSegmentationTask(Task):
     crop_mode = "border"
     stride = 32
     best_by = "miou"
+    unused = frozenset({"mixup", "cutmix", "rand_augment", "random_erasing", "scale", "copy_paste", "crop_pct"})
 
     @classmethod
     def build(cls, network: Network) -> Segmenter:

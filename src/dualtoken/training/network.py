@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dualtoken.data import ImageData
 from dualtoken.errors import ConfigError, ModelError
@@ -91,12 +93,13 @@ def take_weights(model: nn.Module, folder: Path) -> str:
         ModelError: the backbones differ.
     """
     theirs, own = read_weights(folder / WEIGHTS), model.state_dict()
-    found = Counter(name.removesuffix(other) for name in own for other in theirs if f".{name}".endswith(f".{other}"))
-    inner = found.most_common(1)[0][0] if found else ""  # where their network lies in the new one
+    inner, outer = _common_part(own, theirs)
     taken = {
-        f"{inner}{name}": tensor
-        for name, tensor in theirs.items()
-        if f"{inner}{name}" in own and own[f"{inner}{name}"].shape == tensor.shape
+        name: theirs[other]
+        for name in own
+        if name.startswith(inner)
+        and (other := outer + name.removeprefix(inner)) in theirs
+        and own[name].shape == theirs[other].shape
     }
     body = getattr(model, "body", model)
     place = next(name for name, module in model.named_modules() if module is body)
@@ -109,6 +112,26 @@ def take_weights(model: nn.Module, folder: Path) -> str:
         )
     model.load_state_dict(own | taken)
     return f"{len(taken)} of {len(own)} tensors come from {folder}, the others are fresh"
+
+
+def _common_part(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Where the network that two models share lies in each: the prefixes of its tensors' names."""
+    by_shape: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for other, tensor in theirs.items():
+        by_shape[tuple(tensor.shape)].append(other)
+    found: Counter[tuple[str, str]] = Counter()
+    for name, tensor in own.items():
+        for other in by_shape[tuple(tensor.shape)]:
+            tail = _common_tail(name, other)
+            if tail:
+                found[name.removesuffix(tail), other.removesuffix(tail)] += 1
+    return found.most_common(1)[0][0] if found else ("", "")
+
+
+def _common_tail(name: str, other: str) -> str:
+    """The last parts, between dots, that two names have in common."""
+    parts = zip(reversed(name.split(".")), reversed(other.split(".")), strict=False)
+    return ".".join(reversed([part for part, _ in takewhile(lambda pair: pair[0] == pair[1], parts)]))
 
 
 def _check_size(config: TrainConfig, task: Task) -> None:

@@ -154,6 +154,9 @@ def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str,
     """The settings of a new run, with its task: as given, or as the labels say."""
     given = load_recipe(recipe or TASKS["classification"].recipe, settings)
     task = task_of(data, given.task, given.labels)
+    useless = sorted(TASKS[task].unused & set(settings))
+    if useless:
+        raise ConfigError(f"{', '.join(useless)} has no effect for {task.replace('_', ' ')}.", "Leave it out.")
     return load_recipe(recipe or TASKS[task].recipe, settings | {"task": task})
 
 
