@@ -422,12 +422,12 @@ def test_an_error_in_the_middle_leaves_no_table(models, photos, tmp_path):
 
 def test_the_screen(models, photos, capsys):
     shown, _ = answered(models["detection"], [photos])
-    print_answers(shown)
+    print_answers(models["detection"], shown)
     said = capsys.readouterr().out
     assert "a.png" in said
     assert any(f"{number} {name}" in said for number in (1, 2, 3, 4) for name in CLASSES)
     shown, _ = answered(models["semantic_segmentation"], [photos / "a.png"])
-    print_answers(shown)
+    print_answers(models["semantic_segmentation"], shown)
     assert "%" in capsys.readouterr().out
 
 

@@ -30,7 +30,7 @@ QUICK = {
     "epochs": 2, "lr": 1e-3, "val_fraction": 0.25, "device": "cpu",
 }  # fmt: skip
 PLAIN = QUICK | {"model": "test_resnet", "model_args": {}}  # where the backbone does not matter
-NARROW = {"channels": 64}
+NARROW = {"channels": 64, "score_threshold": 1e-4, "max_detections": 10}
 EASY = {"hflip": 0.5, "mosaic": 0.5, "color_jitter": 0.2}
 HEAD_ARGS = {"detection": NARROW, "instance_segmentation": NARROW, "semantic_segmentation": {}}
 TASKS = list(HEAD_ARGS)
@@ -188,7 +188,7 @@ def test_saved_and_loaded_again_it_gives_equal_answers(runs, data, task, tmp_pat
         for folder in (runs[task].folder, tmp_path / "copy")
     )
     assert all(answers_equal(one, other) for one, other in zip(first, second, strict=True))
-    assert task == "semantic_segmentation" or task == "detection" or max(map(len, first)) > 0
+    assert task == "semantic_segmentation" or all(map(len, first))
     assert config(tmp_path / "copy") == config(runs[task].folder)
 
 
@@ -199,14 +199,13 @@ def test_the_usual_evaluation_draws_the_same_val_and_finds_the_same(runs, data):
         assert again.headline() == runs[task].metrics
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["instance_segmentation", "semantic_segmentation"])
 def test_it_learns(data, tmp_path, task):
-    settings = {"epochs": 30, "lr": 3e-3, "mosaic": 0, "zoom": (1, 1), "validate_every": 10}
-    settings |= {"head": "faster_rcnn"} if task == "detection" else {}
+    settings = {"epochs": 15, "lr": 3e-3, "mosaic": 0, "zoom": (1, 1), "validate_every": 15, "batch_size": 3}
     result = train(data, tmp_path / "run", task, **settings)
     losses = [float(row["train_loss"]) for row in history(result.folder)]
     assert np.mean(losses[-3:]) < 0.6 * losses[0]
-    main = {"detection": "ap50", "instance_segmentation": "mask_ap50", "semantic_segmentation": "miou"}[task]
+    main = {"instance_segmentation": "mask_ap50", "semantic_segmentation": "miou"}[task]
     assert result.metrics[main]["value"] > 0.4
 
 
@@ -214,11 +213,11 @@ def test_it_learns(data, tmp_path, task):
     ("task", "settings"),
     [
         ("detection", {"head": "fcos"}),
-        ("detection", {"head": "faster_rcnn", "ema_decay": None, "precision": "bf16-mixed"}),
+        ("detection", {"head": "faster_rcnn", "ema_decay": None}),
         ("detection", {"mosaic": 1.0, "color_jitter": 0.3, "accumulate": 2, "batch_size": 2}),
         ("instance_segmentation", {"copy_paste": 1.0, "mosaic": 0.5}),
         ("semantic_segmentation", {"head": "deeplabv3plus", "dice": 0.5, "label_smoothing": 0.1}),
-        ("semantic_segmentation", {"image_size": (64, 96), "layer_decay": 0.7}),
+        ("semantic_segmentation", {"image_size": (64, 96), "layer_decay": 0.7, "precision": "bf16-mixed"}),
     ],
 )
 def test_every_way_to_train(data, tmp_path, task, settings):
@@ -287,8 +286,7 @@ def test_same_seed_same_bits_and_another_seed_others(data, tmp_path, task, setti
     assert history(first.folder) == history(second.folder)
     assert (first.folder / "first_batch.jpg").read_bytes() == (second.folder / "first_batch.jpg").read_bytes()
     assert not same(weights(first.folder), weights(third.folder))
-    val = [run.folder / "first_batch.jpg" for run in (first, third)]
-    assert val[0].read_bytes() != val[1].read_bytes()
+    assert (first.folder / "first_batch.jpg").read_bytes() != (third.folder / "first_batch.jpg").read_bytes()
 
 
 def test_workers_change_nothing(data, tmp_path):
@@ -345,8 +343,7 @@ def test_resuming_on_other_labels_is_refused(data, tmp_path):
     own = draw_scenes(tmp_path / "scenes")
     run = train(own, tmp_path / "run", epochs=1).folder
     path = own / "annotations" / "instances.json"
-    path.write_text(path.read_text().replace('"bbox": [', '"bbox": [1, ').replace(", 26, 20]", ", 26]", 1))
-    content = json.loads((data / "annotations" / "instances.json").read_text())
+    content = json.loads(path.read_text())
     content["annotations"][0]["bbox"][2] -= 4
     content["annotations"][0].pop("segmentation")
     path.write_text(json.dumps(content))
