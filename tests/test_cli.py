@@ -6,7 +6,20 @@ import sys
 
 import pytest
 
-VERBS = ["train", "evaluate", "compare", "predict", "models", "demo"]
+VERBS = [
+    "train",
+    "evaluate",
+    "compare",
+    "predict",
+    "convert",
+    "export",
+    "verify",
+    "quantize",
+    "benchmark",
+    "runtime-bundle",
+    "models",
+    "demo",
+]
 
 
 def dualtoken(*arguments: str, **options) -> subprocess.CompletedProcess:

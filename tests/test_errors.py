@@ -4,7 +4,15 @@ from dualtoken import errors
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"), [("epoch", "epochs"), ("EPOCHS", "epochs"), ("sed", "seed"), ("zzzzz", None)]
+    ("word", "expected"),
+    [
+        ("epoch", "epochs"),
+        ("EPOCHS", "epochs"),
+        ("eopchs", "epochs"),
+        ("sed", "seed"),
+        ("zzzzz", None),
+        ("speech", None),
+    ],
 )
 def test_nearest(word, expected):
     assert errors.nearest(word, ["epochs", "seed"]) == expected
@@ -12,7 +20,19 @@ def test_nearest(word, expected):
 
 def test_unknown_name_suggests_or_lists():
     assert "Did you mean 'seed'" in errors.unknown_name("key", "seeed", ["epochs", "seed"])
-    assert "Known: epochs, seed" in errors.unknown_name("key", "zzzz", ["epochs", "seed"])
+    assert "Known: epochs, seed." in errors.unknown_name("key", "zzzz", ["epochs", "seed"])
+
+
+@pytest.mark.parametrize(
+    ("word", "choice"), [("foo", "folders"), ("car", "cat"), ("horse", "person"), ("duck", "truck")]
+)
+def test_another_word_is_no_mistyped_one(word, choice):
+    assert errors.nearest(word, [choice, "seed"]) is None
+
+
+def test_a_long_list_of_names_is_cut():
+    text = errors.unknown_name("class", "zzz", [f"name_{number}" for number in range(1000)])
+    assert text.endswith("name_29 and 970 more.")
 
 
 def test_missing_extra_says_what_to_type():

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from dualtoken.errors import ConfigError
+from dualtoken.errors import ConfigError, ModelError
 from dualtoken.outputs import Detections
-from dualtoken.postprocess import nms, place_masks, regions, softmax
+from dualtoken.postprocess import nms, place_masks, regions, require_finite, sigmoid, softmax
 from dualtoken.preprocess import Placement, Preprocessing
 
 
@@ -26,6 +26,20 @@ def test_huge_logits_do_not_overflow():
 def test_impossible_temperatures_are_refused(temperature):
     with pytest.raises(ConfigError, match="above 0"):
         softmax(np.zeros(2), temperature)
+
+
+def test_sigmoid_equals_torch_and_does_not_overflow():
+    logits = np.array([[-1e30, -100, -5], [0, 3, 1e30]], np.float32)
+    result = sigmoid(logits)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, torch.from_numpy(logits).double().sigmoid().float(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_no_numbers_are_refused(value):
+    require_finite(np.zeros(3), np.empty((0, 4)))
+    with pytest.raises(ModelError, match="not numbers"):
+        require_finite(np.zeros(3), np.array([1.0, value]))
 
 
 def cut_and_resized(logits, placement, size):
@@ -99,17 +113,46 @@ def test_no_masks_to_place():
     assert (masks, corners.shape) == ((), (0, 2))
 
 
+def crowd(number: int, spread: float = 10):
+    rng = np.random.default_rng(2)
+    corners = rng.uniform(0, spread, (number, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(20, 30, (number, 2))], axis=1).astype(np.float32)
+    return boxes, rng.random(number).astype(np.float32), rng.integers(0, 3, number)
+
+
+@pytest.mark.parametrize("most", [None, 1, 5, 1000])
 @pytest.mark.parametrize("iou", [0.2, 0.5, 0.9])
-def test_nms_equals_torchvision(iou):
+@pytest.mark.parametrize(("number", "spread"), [(400, 10), (1100, 300)])
+def test_nms_equals_torchvision(number, spread, iou, most):
     from torchvision.ops import batched_nms
 
-    rng = np.random.default_rng(2)
-    corners = rng.uniform(0, 10, (400, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(20, 30, (400, 2))], axis=1).astype(np.float32)
-    scores, labels = rng.random(400).astype(np.float32), rng.integers(0, 3, 400)
+    boxes, scores, labels = crowd(number, spread)
     expected = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), iou).tolist()
-    assert 0 < len(expected) < 400
-    assert nms(boxes, scores, labels, iou).tolist() == expected
+    assert 0 < len(expected) < number
+    assert nms(boxes, scores, labels, iou, most=most).tolist() == expected[:most]
+
+
+def test_nms_of_equal_boxes_and_equal_scores_keeps_the_first():
+    boxes = np.repeat(np.float32([[0, 0, 9, 9], [20, 20, 29, 29]]), 300, axis=0)
+    same = np.full(600, 0.5, np.float32)
+    assert nms(boxes, same, np.zeros(600, np.int64)).tolist() == [0, 300]
+
+
+def test_nms_with_parts_is_the_search_one_by_one():
+    boxes, scores, labels = crowd(500, 40)
+    parts = np.random.default_rng(3).random(500) < 0.4
+    exact = boxes.astype(float)
+    areas = (exact[:, 2:] - exact[:, :2]).prod(axis=1)
+    waiting, kept = sorted(range(500), key=lambda place: (parts[place], -scores[place])), []
+    while waiting:
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        sides = np.minimum(exact[best, 2:], exact[:, 2:]) - np.maximum(exact[best, :2], exact[:, :2])
+        shared = sides.clip(0).prod(axis=1)
+        share = shared / np.where(parts, areas, areas[best] + areas - shared)
+        waiting = [place for place in waiting if labels[place] != labels[best] or share[place] <= 0.5]
+    assert 20 < len(kept) < 480
+    assert nms(boxes, scores, labels, cut=parts).tolist() == sorted(kept, key=lambda place: -scores[place])
 
 
 def test_a_part_yields_to_the_whole_however_sure_it_is():

@@ -89,3 +89,19 @@ def test_a_box_lies_where_its_pixels_do(crop_mode):
     white = np.argwhere(np.asarray(preprocessing.resize(image))[..., 0] > 127)
     left, top, right, bottom = preprocessing.placement((200, 300)).to_input(np.array([[120, 60, 180, 120]]))[0]
     np.testing.assert_allclose([*white.min(0), *(white.max(0) + 1)], [top, left, bottom, right], atol=1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 96), (224, 224)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_normalising_gives_the_bits_of_the_plain_formula(size, grey):
+    preprocessing = Preprocessing(mean=(0.449,), std=(0.226,)) if grey else Preprocessing()
+    image = picture(size[1], size[0])
+    if size == (64, 96):
+        image.paste(Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB"))  # every value
+    values = np.asarray(image.convert("L") if grey else image, np.float32).reshape(*size, -1)
+    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
+    expected = ((values / np.float32(255) - mean) / std).transpose(2, 0, 1)
+    found = preprocessing.normalise(image)
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    assert np.array_equal(found.view(np.uint32), np.ascontiguousarray(expected).view(np.uint32))

@@ -7,32 +7,63 @@ stay quick and need no torch. The models are registered in timm as soon as both 
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib import metadata
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dualtoken import _timm_hook
 
 if TYPE_CHECKING:
     from dualtoken.backbone import create_model
+    from dualtoken.benchmark import benchmark
     from dualtoken.evaluation import compare, evaluate
+    from dualtoken.export import export, verify
     from dualtoken.images import open_image
     from dualtoken.prediction import load, predict
     from dualtoken.training import train
 
 _HOMES = {
-    "create_model": "dualtoken.backbone",
+    "benchmark": "dualtoken.benchmark",
     "compare": "dualtoken.evaluation",
+    "create_model": "dualtoken.backbone",
     "evaluate": "dualtoken.evaluation",
+    "export": "dualtoken.export",
     "load": "dualtoken.prediction",
     "open_image": "dualtoken.images",
     "predict": "dualtoken.prediction",
     "train": "dualtoken.training",
+    "verify": "dualtoken.export",
 }
 
 __version__ = metadata.version("dualtoken")
-__all__ = ["__version__", "compare", "create_model", "evaluate", "load", "open_image", "predict", "train"]
+__all__ = [
+    "__version__",
+    "benchmark",
+    "compare",
+    "create_model",
+    "evaluate",
+    "export",
+    "load",
+    "open_image",
+    "predict",
+    "train",
+    "verify",
+]
 
 _timm_hook.install()
+
+
+class _Package(ModuleType):
+    """This package, in which `export` and `benchmark` are functions, though rooms are called so too."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            return  # Python would put each room here when it is imported; `from dualtoken.export import ...` needs none
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

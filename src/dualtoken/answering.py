@@ -72,7 +72,7 @@ def answer_files(predictor: Predictor, inputs: Sequence[str], options: Options, 
         ConfigError: an option that this task has no use for.
         OutputError: a place cannot be written.
     """
-    scenes = bool(predictor.task.heads)
+    scenes = bool(predictor.scenes)
     _refuse_useless(options, predictor.config.task, scenes)
     for flag, place in (("--output", options.output), ("--pictures", options.pictures), ("--sheet", options.sheet)):
         if place is not None:
@@ -97,7 +97,7 @@ def answer_files(predictor: Predictor, inputs: Sequence[str], options: Options, 
 
 def print_answers(predictor: Predictor, answers: list[Answer], *, top: int = 3) -> None:
     """A table on the screen, as the model's task has it."""
-    if predictor.task.heads:
+    if predictor.scenes:
         Console().print(screen_scene_table(answers))
     else:
         print_table(answers, top=top)

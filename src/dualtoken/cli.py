@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -12,6 +13,17 @@ import typer
 from dualtoken.errors import ConfigError, DataError, UserError
 
 DONE, WITH_FAILURES, USER_MISTAKE = 0, 1, 2  # and 130: interrupted
+# The extra that brings a package, by the name that it is imported by.
+EXTRAS = dict.fromkeys(
+    ("torch", "torchvision", "timm", "lightning_fabric", "tensorboardX", "matplotlib", "jinja2", "safetensors",
+     "pydantic"),
+    "train",
+) | {
+    "onnxruntime": "runtime", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino", "nncf": "openvino",
+    "executorch": "executorch", "litert_torch": "litert", "coremltools": "coreml", "sklearn": "demo",
+    "pycocotools": "detection", "segmentation_models_pytorch": "segmentation", "av": "video",
+    "supervision": "supervision", "pyarrow": "parquet",
+}  # fmt: skip
 
 app = typer.Typer(
     name="dualtoken",
@@ -40,6 +52,13 @@ def main() -> NoReturn:
         if error.hint:
             typer.echo(error.hint, err=True)
         sys.exit(USER_MISTAKE)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if debug or extra is None:
+            raise
+        typer.secho(f"This needs the package {error.name!r}, which is not installed.", fg="red", bold=True, err=True)
+        typer.echo(f"Type: pip install 'dualtoken[{extra}]'", err=True)
+        sys.exit(USER_MISTAKE)
     except KeyboardInterrupt:
         if debug:
             raise
@@ -62,7 +81,9 @@ LabelKind = Annotated[
     Literal["auto", "folders", "coco", "yolo", "voc", "masks"],
     typer.Option(help="Labels to read where DATA has several kinds."),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that `dualtoken train` wrote.")]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Model folder that `dualtoken train` wrote, or an exported file.")
+]
 Split = Annotated[str | None, typer.Option(help="Split to use. Default: test, else val, else everything.")]
 Output = Annotated[Path | None, typer.Option(help="Folder to write results and pictures to.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
@@ -136,6 +157,7 @@ def train(
     ] = None,
 ) -> None:
     """Train on images with classes, boxes or masks and write a model folder with its report."""
+    from dualtoken.training.folder import run_folder
     from dualtoken.training.recipes import load_recipe, parse_settings
 
     given = {
@@ -149,6 +171,7 @@ def train(
     settings = parse_settings(set_ or []) | {key: value for key, value in given.items() if value is not None}
     if resume is None:
         load_recipe(recipe or "small", settings)  # a mistake in the settings is answered before torch is imported
+    run_folder(output, resume)
 
     from dualtoken.training import train as run
 
@@ -311,10 +334,202 @@ def convert(
             "labels is 'folders': class folders have nothing to convert.", "Give coco, yolo, voc or masks."
         )
     done = run(data, output, to, labels=labels, on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes))
-    typer.echo(f"{done.images:,} images, {done.objects:,} objects")
+    typer.echo(done.summary())
     for note in done.notes:
         typer.echo(f"Note     {note}")
     typer.echo(f"Written  {done.output}")
+
+
+@app.command(epilog="Example: dualtoken export runs/photos --output photos.onnx --images photos/val")
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that `dualtoken train` wrote.")],
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; its suffix chooses the format. Default: in the model folder.")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="onnx, openvino, torch, executorch, litert, coreml. Default: onnx.")
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pictures to compare answers on: file, folder, pattern, zip; repeat. Default: the run's own."
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="Input in pixels, such as 320 or 192x256. Default: the model's.")
+    ] = None,
+    dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave the size of the input open.")] = False,
+    limit: Annotated[
+        float | None, typer.Option(help="How far raw outputs may differ, relative to the largest. Default: 1e-4.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Write a model for another engine, proved to give the same answers, with all that it needs inside."""
+    from dualtoken.export.formats import find_format
+
+    form, place = find_format(format_, output or model / "model")
+    size = _parse_size(image_size)
+
+    from dualtoken.export import export as run
+
+    result = run(
+        model, place, format=form.name, images=images, image_size=size, dynamic_size=dynamic_size, limit=limit,
+        progress=not json_,
+    )  # fmt: skip
+    if json_:
+        _print_json({"files": [str(file) for file in result.files], "parity": result.parity.to_dict()})
+        return
+    typer.echo(f"{result.line()}\n{result.parity.line()}\nNext    dualtoken predict {result.path} IMAGE")
+
+
+@app.command(epilog="Example: dualtoken verify photos.onnx runs/photos --images photos/val")
+def verify(
+    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="Exported file, such as model.onnx.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that it came from.")],
+    images: Annotated[
+        list[str] | None, typer.Option(help="Pictures to compare answers on: file, folder, pattern, zip; repeat.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Engine to run the export in. Default: its format's.")] = "auto",
+    limit: Annotated[
+        float | None, typer.Option(help="How far raw outputs may differ, relative to the largest. Default: 1e-4.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Compare an export with its model again: from files to final answers (exit code 1 where they differ)."""
+    from dualtoken.export import verify as run
+
+    parity = run(export, model, images=images, engine=engine, limit=limit)
+    if json_:
+        _print_json(parity.to_dict())
+    else:
+        typer.echo(parity.line())
+    if not parity.passed:
+        raise typer.Exit(WITH_FAILURES)
+
+
+@app.command(
+    epilog="Example: dualtoken quantize photos.onnx photos/ --output photos.int8.onnx --max-drop 0.5; "
+    "dualtoken quantize photos.onnx --output photos.fp16.onnx --precision fp16"
+)
+def quantize(
+    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="Exported .onnx or .xml in float32.")],
+    output: Annotated[Path, typer.Option(help="File to write, of the same kind.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="DATA", help="INT8: your labelled images, to calibrate and to measure on."),
+    ] = None,
+    precision: Annotated[
+        Literal["int8", "fp16", "weights-int8", "weights-int4"],
+        typer.Option(help="int8 computes in integers; the others store the weights in fewer bits."),
+    ] = "int8",
+    max_drop: Annotated[float, typer.Option(help="INT8: points of the main figure that may be lost.")] = 0.5,
+    split: Split = None,
+    labels: LabelKind = "auto",
+    batch_size: BatchSize = 16,
+    on_bad_image: OnBadImage = "fail",
+    json_: Json = False,
+) -> None:
+    """Write an export in INT8 that was measured to lose little, or with weights of fewer bits."""
+    from dualtoken.export.quantization import compress_weights, quantize_export
+
+    if precision != "int8":
+        if data is not None:
+            raise ConfigError(f"{precision} needs no images, but DATA is {str(data)!r}.", "Leave it out.")
+        bits = {"fp16": 16, "weights-int8": 8, "weights-int4": 4}[precision]
+        before = export.stat().st_size if export.is_file() else 0
+        size = compress_weights(export, output, bits)
+        if json_:
+            _print_json({"path": str(output), "bytes": size, "bytes_before": before})
+        else:
+            typer.echo(f"Written  {output} ({size / 1e6:.1f} MB)")
+        return
+    if data is None:
+        raise ConfigError(
+            "INT8 is calibrated and measured on images, and DATA is missing.",
+            f"Type: dualtoken quantize {export} DATA --output {output}",
+        )
+    report = quantize_export(
+        export, output, data, max_drop=max_drop / 100, progress=not json_, split=split, labels=labels,
+        batch_size=batch_size, on_bad_image=on_bad_image,
+    )  # fmt: skip
+    if json_:
+        _print_json(report.to_dict())
+    else:
+        typer.echo(f"{report.line()}\nWritten  {output}")
+
+
+@app.command(
+    epilog="Example: dualtoken benchmark runs/photos mobilenetv4_conv_small --engine eager,onnx --output speed.jsonl"
+)
+def benchmark(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Names of ours or timm's, model folders, exported files; first: ratio 1."
+        ),
+    ],
+    engine: Annotated[str, typer.Option(help="Any of eager, compile, onnx, openvino.")] = "eager,onnx,openvino",
+    batch: Annotated[str, typer.Option(help="Images at a time.")] = "1,8",
+    size: Annotated[str, typer.Option(help="Sides of the square input, in pixels.")] = "224",
+    threads: Annotated[str | None, typer.Option(help="Numbers of threads. Default: one a core.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each model.")] = 10,
+    output: Annotated[Path | None, typer.Option(help="JSON lines file to append rows to.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture to draw: accuracy or cost against time.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep exported graphs in for the next time.")] = None,
+    json_: Json = False,
+) -> None:
+    """Time models side by side, turn by turn, with memory, size and spread."""
+    from dualtoken.benchmark import benchmark as run
+    from dualtoken.benchmark import print_rows
+
+    rows = run(
+        models, engines=_parse_list(engine), batches=_parse_numbers("batch", batch), sizes=_parse_numbers("size", size),
+        threads=_parse_numbers("threads", threads or str(os.cpu_count() or 1)), rounds=rounds, output=output, plot=plot,
+        table=table, cache=cache, progress=not json_,
+    )  # fmt: skip
+    if json_:
+        _print_json(rows)
+        return
+    print_rows(rows)
+    for place in (output, plot, table):
+        if place:
+            typer.echo(f"Written  {place}")
+
+
+def _parse_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parse_numbers(name: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in _parse_list(text)]
+    except ValueError:
+        raise ConfigError(f"--{name} is {text!r}, expected whole numbers with commas between, such as 1,8.") from None
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    """`N` or `HxW`"""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise ConfigError(
+            f"--image-size is {text!r}, expected a number of pixels, or height x width.", "Type: 320, or 192x256."
+        )
+    return int(sides[0]), int(sides[-1])
+
+
+@app.command(epilog="Example: dualtoken runtime-bundle model.onnx --output bundle")
+def runtime_bundle(
+    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="Exported file, such as model.onnx.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+) -> None:
+    """Write a folder that runs an exported model elsewhere, without torch: the model, requirements, an example."""
+    from dualtoken.runtime import write_bundle
+
+    folder = write_bundle(export, output)
+    typer.echo(f"Written  {folder}\nNext     pip install -r {folder}/requirements.txt")
 
 
 @app.command(epilog="Example: dualtoken models --json")

@@ -41,6 +41,10 @@ class ModelError(UserError):
     """A model name or model folder that cannot be loaded."""
 
 
+class ExportError(UserError):
+    """A model that a format cannot hold, or that answers differently in it."""
+
+
 class OutputError(UserError):
     """A file or folder that cannot be written."""
 
@@ -49,15 +53,19 @@ class MissingExtraError(UserError):
     """A package that this function needs and that is not installed."""
 
 
+_NEAR = 0.7  # share of two words that agrees: a mistyped one has more, another one seldom
+_LISTED = 30
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `word`, or None when nothing is near."""
+    """The choice most like `word`, or None when nothing is near: of two short words most letters must be the same."""
     by_lower = {choice.lower(): choice for choice in choices}
-    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=_NEAR)
     return by_lower[matches[0]] if matches else None
 
 
 def unknown_name(kind: str, word: str, choices: Iterable[str]) -> str:
-    """One sentence for an unknown name: the nearest right one, else the list of all.
+    """One sentence for an unknown name: the nearest right one, else the list of all, or of the first where it is long.
 
     >>> unknown_name("key", "epoch", ["epochs", "seed"])
     "Unknown key 'epoch'. Did you mean 'epochs'?"
@@ -66,7 +74,8 @@ def unknown_name(kind: str, word: str, choices: Iterable[str]) -> str:
     match = nearest(word, choices)
     if match is not None:
         return f"Unknown {kind} {word!r}. Did you mean {match!r}?"
-    return f"Unknown {kind} {word!r}. Known: {', '.join(choices)}."
+    rest = f" and {len(choices) - _LISTED} more" if len(choices) > _LISTED else ""
+    return f"Unknown {kind} {word!r}. Known: {', '.join(choices[:_LISTED])}{rest}."
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.errors import ConfigError
+from dualtoken.errors import ConfigError, ModelError
 from dualtoken.preprocess import Placement
 
 Floats = NDArray[np.float32]
 
+_NMS_BLOCK = 200  # boxes that are compared with each other at a time
 _BLOCK = 8_000_000  # numbers that one block of an image's rows may take
 
 
@@ -28,6 +29,25 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Floats:
     scaled = np.asarray(logits, np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def sigmoid(logits: NDArray[np.floating]) -> Floats:
+    """Probabilities of logits of any shape, each by itself. Computed in float64, so that nothing overflows."""
+    exact = np.asarray(logits, np.float64)
+    return (1 / (1 + np.exp(-exact.clip(-700)))).astype(np.float32)
+
+
+def require_finite(*outputs: NDArray[Any]) -> None:
+    """Refuse raw outputs that are not all numbers.
+
+    Raises:
+        ModelError: one of them is infinite or NaN.
+    """
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise ModelError(
+            "The network gives outputs that are not numbers.",
+            "Its training has probably diverged: train again with a lower learning rate (--lr).",
+        )
 
 
 def regions(
@@ -101,7 +121,12 @@ def place_masks(
 
 
 def nms(
-    boxes: Floats, scores: Floats, labels: NDArray[np.int64], iou: float = 0.5, cut: NDArray[np.bool_] | None = None
+    boxes: Floats,
+    scores: Floats,
+    labels: NDArray[np.int64],
+    iou: float = 0.5,
+    cut: NDArray[np.bool_] | None = None,
+    most: int | None = None,
 ) -> NDArray[np.int64]:
     """Which boxes remain where several are about the same object: of each class the surest, none that repeats it.
 
@@ -112,23 +137,22 @@ def nms(
         iou: two boxes are about the same object where their intersection over union is larger.
         cut: (n,) boxes that end where a tile ends, and so may be parts of an object. Whole ones go before them, and
             a part also falls where a larger share than `iou` of it lies in a box that remains.
+        most: how many may remain; the search stops there.
 
     Returns:
         The places of those that remain, the surest first.
     """
-    exact = np.asarray(boxes, np.float64).reshape(-1, 4)
-    parts = np.zeros(len(exact), np.bool_) if cut is None else cut
-    areas = (exact[:, 2] - exact[:, 0]) * (exact[:, 3] - exact[:, 1])
-    waiting = np.lexsort((-scores, parts))  # stable: the whole ones, then the parts, each the surest first
-    kept = []
-    while len(waiting):
-        best, waiting = waiting[0], waiting[1:]
-        kept.append(best)
-        shared = _intersections(exact[best], exact[waiting])
-        smallest = np.where(parts[waiting], areas[waiting], areas[best] + areas[waiting] - shared)
-        repeats = (labels[waiting] == labels[best]) & (shared > iou * smallest)
-        waiting = waiting[~repeats]
-    places = np.array(kept, np.int64)
+    parts = np.zeros(len(scores), np.bool_) if cut is None else cut
+    order = np.lexsort((-scores, parts))  # stable: the whole ones, then the parts, each the surest first
+    every = _Boxes.of(np.asarray(boxes, np.float64).reshape(-1, 4), labels, parts)
+    places = order[:0]
+    for start in range(0, len(order), _NMS_BLOCK):
+        waiting = order[start : start + _NMS_BLOCK]
+        waiting = waiting[~_repeats(every.at(places), every.at(waiting), iou).any(axis=0)]
+        places = np.concatenate([places, waiting[_first_of_their_kind(every.at(waiting), iou)]])
+        if most is not None and len(places) >= most:
+            places = places[:most]
+            break
     return places[np.argsort(-scores[places], kind="stable")]
 
 
@@ -137,9 +161,46 @@ def _check_temperature(temperature: float) -> None:
         raise ConfigError(f"temperature is {temperature}, expected a finite number above 0.")
 
 
-def _intersections(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    return sides.clip(0).prod(axis=1)
+class _Boxes(NamedTuple):
+    """What decides whether boxes repeat each other: sides (4, n), areas, classes and whether each is a part, (n,)."""
+
+    sides: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    parts: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, boxes: NDArray[np.float64], labels: NDArray[np.int64], parts: NDArray[np.bool_]) -> _Boxes:
+        return cls(boxes.T, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), labels, parts)
+
+    def at(self, places: NDArray[np.int64]) -> _Boxes:
+        return _Boxes(self.sides[:, places], self.areas[places], self.labels[places], self.parts[places])
+
+
+def _repeats(first: _Boxes, second: _Boxes, iou: float) -> NDArray[np.bool_]:
+    """(n, m) whether box j of `second` repeats box i of `first`, if that remains."""
+    left, top, right, bottom = (side[:, None] for side in first.sides)
+    width = np.minimum(right, second.sides[2]) - np.maximum(left, second.sides[0])
+    height = np.minimum(bottom, second.sides[3]) - np.maximum(top, second.sides[1])
+    shared = width.clip(0) * height.clip(0)
+    union = first.areas[:, None] + second.areas - shared
+    smallest = np.where(second.parts, second.areas, union) if second.parts.any() else union
+    return (shared > iou * smallest) & (first.labels[:, None] == second.labels)
+
+
+def _first_of_their_kind(boxes: _Boxes, iou: float) -> NDArray[np.bool_]:
+    """Which of a few boxes, the surest first, repeat none before them that remains.
+
+    A guess that all remain is corrected until nothing changes: each round is right for one more of every chain of
+    boxes where one strikes out the next, and chains are short.
+    """
+    repeats = np.triu(_repeats(boxes, boxes, iou), k=1)
+    remain = np.ones(len(boxes.areas), np.bool_)
+    while True:
+        corrected = np.logical_not((repeats & remain[:, None]).any(axis=0))
+        if np.array_equal(corrected, remain):
+            return remain
+        remain = corrected
 
 
 def _framed_boxes(boxes: Floats, shape: tuple[int, ...]) -> NDArray[np.int64]:

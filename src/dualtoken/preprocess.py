@@ -126,11 +126,15 @@ class Preprocessing:
 
     def normalise(self, image: Image.Image) -> NDArray[np.float32]:
         """An RGB image to float32 (3, height, width), or (1, height, width) where mean has one number."""
-        grey = len(self.mean) == 1
-        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
-        pixels = np.asarray(image.convert("L") if grey else image, dtype=np.float32)
-        pixels = (pixels.reshape(image.height, image.width, -1) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        pixels = np.asarray(image.convert("L") if len(self.mean) == 1 else image)
+        pixels = pixels.reshape(image.height, image.width, -1)
+        result = np.empty((len(self.mean), image.height, image.width), np.float32)
+        for channel, (plane, mean, std) in enumerate(zip(result, self.mean, self.std, strict=True)):
+            # In place and a channel at a time, memory is read once: many times as fast as whole images, the same bits.
+            np.divide(pixels[..., channel], np.float32(255), out=plane, dtype=np.float32)
+            plane -= np.float32(mean)
+            plane /= np.float32(std)
+        return result
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """An RGB image of any size to the network's input, float32 (3, height, width)."""

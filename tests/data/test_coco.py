@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def test_a_group_of_categories_is_no_class(tmp_path: Path) -> None:
 def test_images_in_no_json_are_noted(tmp_path: Path) -> None:
     write(tmp_path, content(2))
     invent_image(0, 0).save(tmp_path / "images" / "other.jpg")
-    assert "1 images stand in no json" in find_scenes(tmp_path).describe()
+    assert "1 image stands in no json" in find_scenes(tmp_path).describe()
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -221,7 +222,7 @@ def test_labels_of_an_image_on_its_side(tmp_path: Path) -> None:
     data = find_scenes(tmp_path, val_fraction=0)
     assert data.splits["all"].objects(0).size == (30, 40)
     assert data.splits["all"].open(0).size == (40, 30)
-    assert "1 images are turned by EXIF" in data.describe()
+    assert "1 image is turned by EXIF" in data.describe()
 
 
 def test_another_size(tmp_path: Path) -> None:
@@ -229,6 +230,68 @@ def test_another_size(tmp_path: Path) -> None:
     invent_image(0, 0, (20, 30)).save(tmp_path / "images" / "1.jpg")
     with pytest.raises(DataError, match="labels for 40 x 30, but the image is 20 x 30"):
         find_scenes(tmp_path)
+
+
+@pytest.mark.parametrize("form", [str, float, lambda side: f" {side}.0 "])
+def test_width_and_height_as_text_are_compared_too(tmp_path: Path, form: Callable[[int], object]) -> None:
+    given = content(2)
+    for image in given["images"]:
+        image |= {"width": form(40), "height": form(30)}
+    write(tmp_path, given)
+    assert len(find_scenes(tmp_path, val_fraction=0).splits["all"]) == 2
+    save_turned(tmp_path / "images" / "1.jpg", (40, 30), 6)
+    with pytest.raises(DataError, match=r"1\.jpg.*labels for 40 x 30, but EXIF turns the image to 30 x 40"):
+        find_scenes(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["wide", [40], True, 40.5, float("inf"), 10**400])
+def test_a_width_that_is_no_number_is_an_error(tmp_path: Path, wrong: object) -> None:
+    given = content(2)
+    given["images"][1]["width"] = wrong
+    with pytest.raises(DataError, match=r"images\[1\] .*: width is .*, expected a number of pixels"):
+        find_scenes(write(tmp_path, given))
+
+
+def test_a_byte_order_mark_hides_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, content(2)) / "labels.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert scene_kinds(tmp_path) == ("coco",)
+    assert len(find_scenes(tmp_path, val_fraction=0).splits["all"]) == 2
+
+
+def test_a_cut_json_beside_a_whole_one_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, content(3), "train.json", "train")
+    path = write(tmp_path, content(2), "val.json", "val") / "val.json"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"val\.json' is no JSON in line"):
+        find_scenes(tmp_path)
+    data = find_scenes(tmp_path, on_bad_image="skip", val_fraction=0)
+    assert "val.json' is no JSON" in data.describe()
+    (tmp_path / "notes.json").write_text('{"of": "another kind"}')
+    path.unlink()
+    assert len(find_scenes(tmp_path, val_fraction=0).splits["train"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '{"version": "5", "shapes": []}',
+            "no list images and no list annotations .* keys are 'version', 'shapes'",
+        ),
+        ('{"images": [], "annotations": []}', "no list categories; its keys are"),
+        ("{}", "it is empty"),
+        ("[1, 2]", "it holds list"),
+        ('{"images": [{"id"', "is no JSON in line 1"),
+    ],
+)
+def test_a_json_of_another_kind_is_named_where_labels_are_missing(tmp_path: Path, text: str, words: str) -> None:
+    write(tmp_path, content(2))
+    (tmp_path / "labels.json").write_text(text)
+    with pytest.raises(DataError, match=rf"no labels of a known kind.*\n.*labels\.json.*{words}"):
+        find_scenes(tmp_path, task="detection")
+    with pytest.raises(DataError, match=rf"labels\.json.*{words}"):
+        find_scenes(tmp_path / "labels.json")
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -271,7 +334,24 @@ def test_instance_segmentation_wants_outlines(tmp_path: Path) -> None:
         tmp_path, content(2, [annotation(1, 1, segmentation=[SQUARE]), annotation(2, 2), annotation(3, 1, iscrowd=1)])
     )
     assert len(find_scenes(tmp_path, task="detection", val_fraction=0).splits["all"]) == 2
-    with pytest.raises(DataError, match=r"annotations\[1\] \(id 2\): a box without an outline"):
+    with pytest.raises(DataError, match=r"annotations\[1\] \(id 2\): a box without an outline") as error:
         find_scenes(tmp_path, task="instance_segmentation")
+    assert "--task" not in str(error.value)  # evaluate has no such option
     data = find_scenes(tmp_path, task="instance_segmentation", val_fraction=0, on_bad_image="skip")
     assert data.splits["all"].has_outlines
+
+
+def test_boxes_alone_are_refused_at_once_for_instance_segmentation(tmp_path: Path) -> None:
+    write(tmp_path, content(2))
+    for source in (tmp_path, tmp_path / "labels.json"):
+        with pytest.raises(DataError, match="no outline anywhere"):
+            find_scenes(source, task="instance_segmentation", on_bad_image="skip")
+    with pytest.raises(DataError, match="semantic_segmentation cannot learn from 'coco'"):
+        find_scenes(tmp_path / "labels.json", task="semantic_segmentation")
+
+
+def test_masks_of_the_same_names_are_not_taken_for_the_images(tmp_path: Path) -> None:
+    write(tmp_path, content(2), "train.json", "images/train")
+    shutil.copytree(tmp_path / "images", tmp_path / "masks")
+    data = find_scenes(tmp_path, task="detection", val_fraction=0)
+    assert data.splits["train"].names.tolist() == ["images/train/1.jpg", "images/train/2.jpg"]

@@ -114,6 +114,15 @@ def test_what_is_lost_is_said(tmp_path: Path) -> None:
     assert "2 crowds left out" in notes
     notes = "\n".join(convert(source, tmp_path / "c", "voc").notes)
     assert "24 outlines became boxes" in notes
+    done = convert(source, tmp_path / "d", "masks")
+    assert "2 crowds became 255" in "\n".join(done.notes)
+    assert "rectangle" not in "\n".join(done.notes)
+    assert done.summary() == "8 images, 26 objects"
+
+
+def test_boxes_that_become_masks_are_noted_as_rectangles(tmp_path: Path) -> None:
+    notes = convert(write_coco(tmp_path / "a", outlines=False), tmp_path / "b", "masks").notes
+    assert "24 boxes without outlines became rectangles: no shapes to learn" in notes
 
 
 def test_rings_are_joined_for_yolo(tmp_path: Path) -> None:
@@ -158,7 +167,7 @@ def test_masks_to_masks(tmp_path: Path) -> None:
         invent_image(0, number, (8, 6)).save(source / "images" / f"{number}.jpg")
         Image.fromarray(np.array([[3, 9, 255, 3]] * 6, np.uint8).repeat(2, 1)).save(source / "masks" / f"{number}.png")
     (source / "classes.txt").write_text("3, sky\n9, car\n")
-    convert(source, tmp_path / "b", "masks")
+    assert convert(source, tmp_path / "b", "masks").summary() == "2 images, 2 masks"
     one, two = (find_scenes(root, val_fraction=0) for root in (source, tmp_path / "b"))
     assert two.classes == one.classes == ("sky", "car")
     assert (two.splits["all"].open_mask(1) == one.splits["all"].open_mask(1)).all()

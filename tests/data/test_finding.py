@@ -1,6 +1,7 @@
 """What a data set is for: the task that its labels decide, and the labels that a task reads."""
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -126,6 +127,67 @@ def test_no_image_is_opened(tmp_path):
     assert task_of(root) == "detection"
 
 
+# ---------------------------------------------------------------- no classes
+
+
+def write_cut_coco(root: Path) -> Path:
+    path = write_coco(root) / "instances.json"
+    path.write_text(path.read_text()[:200])
+    return root
+
+
+def in_folders(root: Path) -> Path:
+    (root / "annotations").mkdir()
+    (root / "instances.json").rename(root / "annotations" / "instances.json")
+    return root
+
+
+def in_years(root: Path) -> Path:
+    for split in ("train2017", "val2017"):
+        write_images(root / split, 2)
+    shutil.rmtree(root / "images")
+    return in_folders(root)
+
+
+@pytest.mark.parametrize("arrange", [lambda root: root, in_folders, in_years, zipped])
+def test_a_json_that_should_have_been_coco_is_named(tmp_path, arrange):
+    source = arrange(write_cut_coco(tmp_path / "data"))
+    with pytest.raises(DataError, match=r"instances\.json' is no JSON in line 1: .*\nSo there are no boxes"):
+        find_task_data(source, task_of(source), progress=False)
+
+
+def test_a_json_beside_class_folders_is_no_matter(tmp_path):
+    root = write_classes(tmp_path)
+    (root / "metadata.json").write_text("{")
+    assert find_task_data(root, task_of(root), progress=False).classes == ("cat", "dog")
+
+
+def test_coco_without_its_images(tmp_path):
+    shutil.rmtree(write_coco(tmp_path) / "images")
+    with pytest.raises(DataError, match=r"instances\.json' is a COCO json, but its images are not there"):
+        find_task_data(tmp_path, task_of(tmp_path), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "task"),
+    [
+        (write_coco, "coco", "detection"),
+        (write_yolo, "yolo", "detection"),
+        (write_masks, "masks", "semantic_segmentation"),
+    ],
+)
+def test_classification_of_other_labels_says_what_they_are_for(tmp_path, write, kind, task):
+    with pytest.raises(DataError, match=f"has labels of the kind {kind}, and no images in class folders") as error:
+        find_task_data(write(tmp_path), "classification", progress=False)
+    assert f"--task {task} --output RUN" in error.value.hint
+
+
+@pytest.mark.parametrize("names", [("train2017", "val2017"), ("train", "valid_2")])
+def test_splits_with_a_year_are_no_classes(tmp_path, names):
+    with pytest.raises(DataError, match="without class folders"):
+        find_task_data(write_class_folders(tmp_path, names), "classification", progress=False)
+
+
 # ---------------------------------------------------------------- the images
 
 
@@ -209,3 +271,19 @@ def test_objects_stay_with_their_images(tmp_path):
     for row in range(3):
         number = int(Path(samples.path(row)).stem)
         assert samples.objects(row).labels.tolist() == [number % 2]
+
+
+def test_one_is_not_many(tmp_path):
+    data = find_task_data(write_coco(tmp_path), "detection", most=1, val_fraction=0.25)
+    assert "train       1 image, 1 object, " in data.describe()
+    assert "1 image of each split is used" in data.describe()
+
+
+def test_a_problem_is_shown_without_its_path_twice(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "labels" / "3.txt").write_text("7 0.5 0.5 0.1 0.1")
+    (tmp_path / "labels" / "stray.txt").write_text("0 0.5 0.5 0.1 0.1")
+    text = find_task_data(tmp_path, "detection", on_bad_image="skip").describe()
+    assert "Left out    2 images or labels that cannot be used" in text
+    assert text.count("stray.txt") == 1
+    assert "images/3.png: " in text

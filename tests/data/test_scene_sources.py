@@ -115,7 +115,7 @@ def test_a_bad_image_moves_no_other(tmp_path: Path, write: Write) -> None:
     before = find_scenes(root)
     bad = names(before, "train")[3]
     (root / bad).write_bytes(b"junk")
-    with pytest.raises(DataError, match=f"1 images or labels cannot be used:\n.*{bad}"):
+    with pytest.raises(DataError, match=f"1 image or label cannot be used:\n.*{bad}"):
         find_scenes(root)
     after = find_scenes(root, on_bad_image="skip")
     assert names(after, "val") == names(before, "val")
@@ -232,8 +232,10 @@ def test_impossible_arguments(tmp_path: Path, options: dict[str, object]) -> Non
 
 @WRITERS
 def test_one_image_makes_no_val(tmp_path: Path, write: Write) -> None:
-    with pytest.raises(DataError, match="--val-fraction 0"):
+    with pytest.raises(DataError, match="one image only, but training needs two") as error:
         find_scenes(write(tmp_path, 1))
+    assert "--val-fraction" not in str(error.value)  # training would refuse what it gives
+    assert "all         1 image" in find_scenes(tmp_path, val_fraction=0).describe()
 
 
 @pytest.mark.parametrize("write", [write_coco, write_yolo])

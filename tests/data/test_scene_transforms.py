@@ -308,6 +308,45 @@ def test_mosaic_has_the_objects_of_four_scenes_in_their_places(seed: int) -> Non
     assert next(others, None) is None
 
 
+@pytest.mark.parametrize("scale", [(0.5, 1.5), (1.0, 1.0)])
+@pytest.mark.parametrize("size", [(40, 60), (60, 40), (50, 50)])
+def test_a_mosaic_leaves_little_free(size: tuple[int, int], scale: tuple[float, float]) -> None:
+    def scene() -> Scene:
+        return Scene(Image.new("RGB", size[::-1], RED), mask=np.ones(size, np.uint8))
+
+    free = []
+    for seed in range(30):
+        image, mask = run(scene(), seed, scene, mosaic=1.0, scale=scale)
+        assert ((mask.numpy() == IGNORE) == ~red(image)).all()
+        free.append(float((mask.numpy() == IGNORE).mean()))
+    assert np.mean(free) < 0.05
+    assert max(free) < 0.35
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_tiles_of_a_mosaic_meet(seed: int) -> None:
+    """Very long images leave a part of the input free: its edge, not the middle."""
+    scenes = [Scene(Image.new("RGB", (90, 6), RED), mask=np.full((6, 90), n, np.uint8)) for n in range(4)]
+    others = iter(scenes[1:])
+    _, mask = run(scenes[0], seed, lambda: next(others), mosaic=1.0, scale=(1.0, 1.0))
+    tiles = [bounds(mask.numpy() == number) for number in range(4)]
+    assert (mask == IGNORE).float().mean() > 0.2
+    middle = {(x, y) for left, top, right, bottom in tiles for x in (left, right) for y in (top, bottom)}
+    assert any(all(x in (left, right) and y in (top, bottom) for left, top, right, bottom in tiles) for x, y in middle)
+
+
+def test_zoom_makes_the_tiles_of_a_mosaic_larger() -> None:
+    box = (24, 14, 36, 26)
+
+    def area(scale: float) -> float:
+        found = [run(one_object(box), seed, lambda: one_object(box), mosaic=1.0, scale=(scale, scale))[1]["boxes"]
+                 for seed in range(12)]  # fmt: skip
+        boxes = torch.cat(found)
+        return float((boxes[:, 2:] - boxes[:, :2]).prod(1).median())
+
+    assert area(2.0) > 1.5 * area(1.0)
+
+
 def test_mosaic_of_boxes_alone() -> None:
     scene = one_object(outlined=False)
     _, target = run(scene, 1, lambda: scene, mosaic=1.0)

@@ -19,7 +19,9 @@ def item(name: str = "cat", box: tuple[object, ...] = BOX, more: str = "") -> st
     return f"<object>\n<name>{name}</name>{more}\n<bndbox>{sides}</bndbox></object>\n"
 
 
-def write(root: Path, name: str, *items: str, size: tuple[int, int] = (40, 30), image: str = "JPEGImages") -> Path:
+def write(
+    root: Path, name: str, *items: str, size: tuple[object, object] = (40, 30), image: str = "JPEGImages"
+) -> Path:
     (root / image).mkdir(parents=True, exist_ok=True)
     labels = root / "Annotations" if image == "JPEGImages" else root / image
     labels.mkdir(exist_ok=True)
@@ -61,7 +63,7 @@ def test_lists_tell_the_splits(tmp_path: Path) -> None:
     data = find_scenes(tmp_path)
     found = {split: [Path(str(name)).stem for name in samples.names] for split, samples in data.splits.items()}
     assert found == {"train": ["1", "2"], "val": ["3"], "test": ["4"]}
-    assert "1 images without an xml file or in no list" in data.describe()
+    assert "1 image without an xml file or in no list" in data.describe()
     for name in ("train", "val"):
         (tmp_path / "ImageSets" / "Main" / f"{name}.txt").unlink()
     assert {split: len(samples) for split, samples in find_scenes(tmp_path).splits.items()} == {
@@ -125,6 +127,11 @@ def test_the_frame_is_checked(tmp_path: Path) -> None:
     write(tmp_path, "1", item(), size=(30, 40))
     with pytest.raises(DataError, match="labels for 30 x 40, but the image is 40 x 30"):
         find_scenes(tmp_path)
+    for unclear in (("wide", "30"), ("40.5", "30")):
+        with pytest.raises(DataError, match=r"width is '.*', expected a number of pixels"):
+            find_scenes(write(tmp_path, "1", item(), size=unclear))
+    with pytest.raises(DataError, match="labels for 30 x 40"):
+        find_scenes(write(tmp_path, "1", item(), size=("30.0", "40.0")))
     write(tmp_path, "1", item(), size=(0, 0))  # some tools do not know
     exif = Image.Exif()
     exif[274] = 8

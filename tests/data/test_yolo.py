@@ -118,7 +118,7 @@ def test_images_without_objects(tmp_path: Path) -> None:
     labels = {"images/1.jpg": BOX, "images/2.jpg": None, "images/3.jpg": "", "images/4.jpg": "\n \n"}
     data = find_scenes(write(tmp_path, labels), val_fraction=0)
     assert data.splits["all"].offsets.tolist() == [0, 1, 1, 1, 1]
-    assert "1 images have no label file" in data.describe()
+    assert "1 image has no label file" in data.describe()
     assert "3 images have no objects" in data.describe()
 
 
@@ -140,9 +140,11 @@ WRONG = [
     ("nan 0.5 0.5 0.1 0.1", "class nan"),
     ("cat 0.5 0.5 0.1 0.1", "'cat 0.5 0.5 0.1 0.1', expected numbers"),
     ("0 0.5 0.5 0.1", "4 numbers"),
-    ("0 0.5 0.5 0.1 0.1 0.9", "6 numbers"),
+    ("0 0.5 0.5 0.1 0.1 9", "6 numbers, of which the last, 9, is no score"),
+    ("0 0.5 0.5 0.1 0.1 nan", "6 numbers"),
+    ("0 0.5 0.5 0.1 0.1 0.1 0.1 0.9", "8 numbers"),
     ("0", "polygon with 0 points"),
-    ("0 0.1 0.1", "polygon with 1 points"),
+    ("0 0.1 0.1", "polygon with 1 point, expected"),
     ("0 0.9 0.5 0.3 0.1", "a box outside the image: x 30 to 42, y 13.5 to 16.5, the image is 40 x 30"),
     ("0 0.5 0.5 0 0.1", "without area"),
     ("0 0.5 0.5 -0.1 0.1", "without area"),
@@ -164,6 +166,34 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, line: str, message
     data = find_scenes(root, on_bad_image="skip", val_fraction=0)
     assert [str(name) for name in data.splits["all"].names] == ["images/2.jpg"]
     assert message in data.bad_images[0][1]
+
+
+def test_predictions_with_scores_are_read_without_them(tmp_path: Path) -> None:
+    root = pair(tmp_path, "0 0.5 0.5 0.5 0.2 0.75\n1 0.5 0.5 0.5 0.2\n0 0.5 0.5 0.5 0.2 1\n")
+    objects = find_scenes(root).splits["train"].objects(0)
+    assert objects.boxes.round(4).tolist() == [[10, 12, 30, 18]] * 3
+    assert "2 lines have a sixth number, a score" in find_scenes(root).describe()
+    assert "sixth" not in find_scenes(pair(tmp_path)).describe()
+
+
+def test_without_any_label_file_it_is_said_where_they_were_looked_for(tmp_path: Path) -> None:
+    root = write(tmp_path, {"images/train/1.jpg": None, "images/val/2.jpg": None}, YAML)
+    with pytest.raises(DataError, match=r"neither '.*/labels/train/1\.txt' nor '.*/images/train/1\.txt'"):
+        find_scenes(root)
+    (root / "data.yaml").unlink()
+    with pytest.raises(DataError, match="no labels of the kind 'yolo'") as error:
+        find_scenes(root, labels="yolo")
+    assert "labels/NAME.txt" in error.value.hint
+
+
+def test_folders_tell_the_splits_where_data_yaml_names_none(tmp_path: Path) -> None:
+    data = find_scenes(pair(tmp_path, yaml="names: [cat, dog]\n"))
+    assert sizes(data) == {"train": 1, "val": 1}
+    assert not data.val_drawn
+
+
+def test_numbers_in_data_yaml_may_be_text(tmp_path: Path) -> None:
+    assert find_scenes(pair(tmp_path, yaml="names: {'0': cat, '1': dog}\nnc: '2'\n")).classes == ("cat", "dog")
 
 
 def test_a_label_without_an_image(tmp_path: Path) -> None:
@@ -204,10 +234,14 @@ def test_turned_images_are_counted(tmp_path: Path) -> None:
     exif[274] = 6
     invent_image(0, 0, (40, 30)).save(root / "images" / "train" / "1.jpg", exif=exif)
     data = find_scenes(root)
-    assert "1 images are turned by EXIF" in data.describe()
+    assert "1 image is turned by EXIF" in data.describe()
     assert data.splits["train"].objects(0).boxes.round(4).tolist() == [[7.5, 16, 22.5, 24]]  # of 30 x 40
 
 
 def test_instance_segmentation_wants_outlines(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"labels/train/1\.txt', line 1: a box without an outline"):
-        find_scenes(pair(tmp_path), task="instance_segmentation")
+    outline = "0 0.1 0.1 0.5 0.1 0.5 0.9\n"
+    with pytest.raises(DataError, match=r"labels/train/1\.txt', line 2: a box without an outline"):
+        find_scenes(pair(tmp_path, outline + BOX), task="instance_segmentation")
+    scored = BOX.replace("\n", " 0.9\n")  # six numbers are no outline
+    with pytest.raises(DataError, match="no outline anywhere"):
+        find_scenes(pair(tmp_path, scored), task="instance_segmentation")

@@ -125,7 +125,7 @@ def test_a_path_is_matched_with_the_models_class_names(folder, data):
     assert evaluate(backwards, folder, split="val", **QUIET).metrics["top1"].value == 1
     with pytest.raises(DataError, match="Give the path"):
         evaluate(backwards, data, **QUIET)
-    (folder / "val" / "red").rename(folder / "val" / "rad")
+    (folder / "val" / "red").rename(folder / "val" / "reed")
     with pytest.raises(DataError, match="Did you mean 'red'"):
         evaluate(backwards, folder, **QUIET)
 
@@ -164,7 +164,7 @@ def test_bad_images_fail_or_are_listed(data, folder):
         evaluate(blind_model(), data, **QUIET)
     evaluation = evaluate(blind_model(), data, on_bad_image="skip", **QUIET)
     assert evaluation.n == 23
-    assert "Left out           1 that cannot be read" in evaluation.summary()
+    assert "Left out           1 that cannot be used" in evaluation.summary()
     assert evaluation.to_dict()["bad_images"][0]["path"].endswith("0010.jpg")
 
 

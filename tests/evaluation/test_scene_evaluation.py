@@ -22,6 +22,8 @@ from dualtoken.images import DEFAULT_LIMITS
 from dualtoken.model_folder import ModelConfig, build_model, save_model
 from dualtoken.prediction import Predictor
 from dualtoken.preprocess import Preprocessing
+from dualtoken.reading import read_answers
+from dualtoken.tasks import as_arrays
 
 COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}
 CLASSES = tuple(COLOURS)
@@ -126,10 +128,18 @@ class Seeing(nn.Module):
         }
 
 
+class SeeingPredictor(Predictor):
+    """Its network gives what is in the image at once, without a head that must be decoded."""
+
+    def answer(self, images, sizes):
+        raw = as_arrays(self.model(torch.from_numpy(images)))
+        return read_answers(self.config.task, self.classes, raw, sizes, self.config.preprocessing)
+
+
 def model(task: str, classes: tuple[str, ...] | None = None, **options) -> Predictor:
     classes = classes or classes_of(task)
     config = ModelConfig("colours", classes, INPUT, task=task, head="seeing")
-    return Predictor(Seeing(classes, task != "semantic_segmentation", **options), config)
+    return SeeingPredictor(Seeing(classes, task != "semantic_segmentation", **options), config)
 
 
 def blind(task: str) -> Predictor:
@@ -233,7 +243,7 @@ def test_splits(tmp_path):
     write_scenes(tmp_path, 4, first=6, folder="val")
     assert (evaluate(model("detection"), tmp_path, **QUIET).split) == "val"
     assert evaluate(model("detection"), tmp_path, split="train", **QUIET).n == 6
-    with pytest.raises(DataError, match="Did you mean 'val'"):
+    with pytest.raises(DataError, match="Known: train, val"):
         evaluate(model("detection"), tmp_path, split="vla", **QUIET)
 
 
@@ -283,7 +293,7 @@ def test_bad_images_fail_or_are_listed(scenes, task):
     evaluation = evaluate(model(task), data, on_bad_image="skip", **QUIET)
     assert evaluation.n == 11
     assert [Path(path).name for path, _ in evaluation.bad_images] == ["3.png"]
-    assert "Left out           1 that cannot be read" in evaluation.summary()
+    assert "Left out           1 that cannot be used" in evaluation.summary()
     evaluation = evaluate(model(task), scenes, on_bad_image="skip", **QUIET)
     assert evaluation.n == 11
     for path in (scenes / "images").iterdir():

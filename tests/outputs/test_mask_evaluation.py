@@ -71,7 +71,7 @@ def test_summary_says_it_in_words():
         "Mean IoU           61.2 % (58.0 to 64.0)",
         "sky: 30 %, 20.0 % of the pixels",
         "sky taken for road: 50 % of its pixels",
-        "1 that cannot be read",
+        "1 that cannot be used",
     ):
         assert part in text
     assert "every pixel is right" in evaluation(confusion=np.diag([5, 5, 0])).summary()

@@ -96,7 +96,7 @@ def test_summary_says_it_in_words():
         "Hündchen: 20 % of 5",
         "0.38 and above: 8 objects found, 5 false answers",
         "Hündchen not found: 3 (60 %)",
-        "1 that cannot be read",
+        "1 that cannot be used",
     ):
         assert part in text
     assert "cat where there is none: 1" in evaluation(confusion=np.eye(4, k=-3, dtype=np.int64)).summary()

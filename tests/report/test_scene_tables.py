@@ -79,11 +79,12 @@ def test_yolo(tmp_path):
 
 
 def test_frames_of_a_video_keep_their_times(tmp_path):
-    frames = [found(f"a/street.mp4@1.{part}s", n=0) for part in ("000", "480")]
+    times = ("1.000", "1.480", "9.960", "10.000", "100.040", "3600.000")
+    frames = [found(f"a/street.mp4@{time}s", n=0) for time in times]
     folder = write(tmp_path / "labels", "detection", frames, form="yolo")
-    assert sorted(file.name for file in (folder / "labels").iterdir()) == [
-        "street.mp4@1.000s.txt", "street.mp4@1.480s.txt",
-    ]  # fmt: skip
+    names = sorted(file.name for file in (folder / "labels").iterdir())
+    assert names[:2] == ["street.mp4@00001.000s.txt", "street.mp4@00001.480s.txt"]
+    assert [float(name.split("@")[1].removesuffix("s.txt")) for name in names] == [float(time) for time in times]
 
 
 def test_masks(tmp_path):
@@ -183,3 +184,16 @@ def test_on_the_screen():
         assert expected in text
     with pytest.raises(TypeError, match="prediction_table"):
         screen_scene_table([Classification(("a",), np.ones(1, np.float32))])
+
+
+def test_the_yolo_reader_takes_what_is_written(tmp_path):
+    from dualtoken.data import find_scenes
+
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out", "detection", [found("1.jpg")], form="yolo")
+    (tmp_path / "out" / "images").mkdir()
+    Image.new("RGB", (100, 80)).save(tmp_path / "out" / "images" / "1.jpg")
+    data = find_scenes(tmp_path / "out", val_fraction=0, progress=False)
+    assert data.classes == CLASSES
+    np.testing.assert_allclose(data.splits["all"].objects(0).boxes, BOXES, atol=1e-3)
+    assert "a score" in data.describe()

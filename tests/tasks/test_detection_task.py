@@ -308,5 +308,7 @@ def test_nested_targets_as_arrays_and_on_a_device():
     targets = [{"boxes": torch.ones(2, 4), "name": "x"}, {}]
     assert isinstance(as_arrays(targets)[0]["boxes"], np.ndarray)
     assert as_arrays(targets)[0]["name"] == "x"
+    short = as_arrays(torch.tensor([0.5], dtype=torch.bfloat16))
+    assert (short.dtype, short.tolist()) == (np.float32, [0.5])
     there = moved((targets, torch.zeros(1)), torch.device("meta"))
     assert there[0][0]["boxes"].device.type == there[1].device.type == "meta"

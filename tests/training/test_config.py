@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from dualtoken.errors import ConfigError
-from dualtoken.training.config import TrainConfig
+from dualtoken.training.config import TrainConfig, expected_words
 from dualtoken.training.recipes import load_recipe, parse_settings, recipe_names
 
 
@@ -56,13 +56,35 @@ def test_a_resolved_config_reads_back_as_itself():
         ({"image_size": 16}, "each side must be 32 pixels or more"),
         ({"freeze": "head"}, "freeze is 'head'"),
         ({"scale": [0.9, 0.5]}, "two rising numbers"),
-        ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
+        ({"label_smoothing": 1.5}, "label_smoothing is 1.5, expected a number of at least 0 and below 1."),
+        ({"task": "foo"}, "task is 'foo', expected one of auto, classification, detection, "),
+        ({"task": "detecton"}, "Did you mean detection?"),
+        ({"zoom": 0.5}, "zoom is 0.5, expected two numbers, such as [0.5, 1.5].\nExample: --set zoom=[0.5,1.5] ("),
+        ({"zoom": [1, float("inf")]}, "zoom is [1, inf], expected two numbers"),
+        ({"zoom": [1.5, 0.5]}, "two rising numbers"),
+        ({"image_size": [64, 64, 64]}, "expected two whole numbers, such as [224, 224]"),
+        ({"image_size": "wide"}, "one number for a square"),
+        ({"lr": "fast"}, "lr is 'fast', expected a number above 0, or null."),
+        ({"lr": float("inf")}, "lr is inf"),
+        ({"compile": "perhaps"}, "expected true or false"),
+        ({"head": 3}, "head is 3, expected a name, or null."),
+        ({"model_args": [1]}, "expected names with their values"),
     ],
 )
 def test_mistakes_name_key_value_and_what_was_expected(settings, said):
     with pytest.raises(ConfigError) as error:
         TrainConfig.from_settings(settings)
     assert said in str(error.value)
+    assert "Input should" not in str(error.value)
+
+
+def test_every_setting_says_what_it_expects():
+    words = {name: expected_words(field) for name, field in TrainConfig.model_fields.items()}
+    assert words["batch_size"] == "a whole number of at least 1"
+    assert words["crop_pct"] == "a number above 0 and at most 1"
+    assert words["workers"] == "a whole number of at least 0, or null"
+    assert words["freeze"] == "one of none, backbone"
+    assert all(words.values())
 
 
 def test_set_takes_yaml_values():

@@ -34,6 +34,14 @@ def test_the_warm_up_is_at_most_a_tenth_of_the_run():
     assert found.index(max(found)) == 3
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_very_short_runs_are_no_matter_for_a_warning(caplog, steps):
+    found = rates(CONFIG, total_steps=steps, steps_per_epoch=1)
+    assert found[0] == pytest.approx(0.1)
+    assert found == sorted(found, reverse=True)
+    assert not caplog.records
+
+
 def test_a_run_of_one_step_and_a_rate_below_the_least():
     assert rates(CONFIG, total_steps=1, steps_per_epoch=1) == [pytest.approx(0.1)]
     assert max(rates(TrainConfig(lr=1e-9), total_steps=20, steps_per_epoch=10)) == pytest.approx(1e-9)

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,9 +272,79 @@ def test_an_unreadable_image_fails_or_is_skipped_and_listed(data, tmp_path):
 def test_a_folder_that_holds_a_run_is_not_written_over(data, tmp_path):
     run = train(data, tmp_path / "run", epochs=1).folder
     before = (run / "model.safetensors").read_bytes()
-    with pytest.raises(OutputError, match="already holds a run"):
+    with pytest.raises(OutputError, match=r"already holds a run.*\nContinue it with --resume"):
         train(data, run)
     assert (run / "model.safetensors").read_bytes() == before
+
+
+def press(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", ["find_task_data", "measure"])
+def test_ctrl_c_before_the_first_step_says_that_nothing_was_trained(data, tmp_path, monkeypatch, capsys, place):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(f"dualtoken.training.run.{place}", lambda *args, **options: press())
+        train(data, run)
+    assert "Stopped before the first step: nothing was trained or saved." in capsys.readouterr().out
+    assert not run.exists()
+    (run).mkdir()
+    (run / "first_batch.jpg").touch()  # as a run with boxes leaves it
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("dualtoken.training.run.measure", lambda loop: press())
+        train(data, run)
+    assert f"{run} holds first_batch.jpg alone." in capsys.readouterr().out
+    assert train(data, run, epochs=1).folder == run  # and may be used again
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("dualtoken.training.run.find_task_data", lambda *args, **options: press())
+        dualtoken.train(data, resume=run)
+    assert f"Stopped before the first step: {run} is as it was." in capsys.readouterr().out
+    assert (run / "model.safetensors").exists()
+
+
+def test_a_second_ctrl_c_says_what_is_there(data, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Loop, "_batch", press)
+        train(data, run)
+    assert f"Ended at once: nothing was saved. {run} can be removed." in capsys.readouterr().out
+    with pytest.raises(OutputError, match=r"ended before it saved anything.*\nRemove the folder"):
+        train(data, run)
+    with pytest.raises(ConfigError, match=r"no run to continue.*\nStart one in a new folder"):
+        dualtoken.train(data, resume=run)
+    whole = train(data, tmp_path / "whole", epochs=1).folder
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Loop, "_decide", press)
+        dualtoken.train(data, resume=whole)
+    assert "Continue from the last save: dualtoken train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("held", ["a file", "other things"])
+def test_a_folder_of_other_things_is_refused_before_torch_is_imported(data, tmp_path, held):
+    run = tmp_path / "run"
+    if held == "a file":
+        run.touch()
+    else:
+        run.mkdir()
+        (run / "first_batch.jpg").touch()
+        (run / "mine.txt").touch()
+    with pytest.raises(OutputError, match="is there already"):
+        train(data, run)
+    line = f"from dualtoken.training.folder import run_folder; run_folder({str(tmp_path / 'new')!r}, None)"
+    check = "import sys; assert not {'torch', 'timm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", f"{line}; {check}"], check=True, timeout=60)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_no_val_means_is_said_without_a_circle(data, tmp_path):
+    with pytest.raises(DataError, match=r"since --val-fraction is 0.*\nLeave --val-fraction out"):
+        train(data, tmp_path / "run", val_fraction=0)
+    for name in ("val", "test"):
+        (tmp_path / "splits").mkdir(exist_ok=True)
+        shutil.copytree(data, tmp_path / "splits" / name)
+    with pytest.raises(DataError, match="no images to learn from: its splits are val, test"):
+        train(tmp_path / "splits", tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops(data, tmp_path):
@@ -304,6 +375,17 @@ def test_wrong_settings_leave_nothing(data, tmp_path, settings, error):
     with pytest.raises(error):
         train(data, tmp_path / "run", **settings)
     assert not (tmp_path / "run" / "train.yaml").exists()
+
+
+@pytest.mark.parametrize(("devices", "said"), [(19, "train has 18 images"), (18, "this machine has 4 CPU cores")])
+def test_processes_without_work_or_room_are_never_started(data, tmp_path, monkeypatch, devices, said):
+    def launch(*_: object) -> None:
+        raise AssertionError("processes were started")
+
+    monkeypatch.setattr("dualtoken.training.run.Fabric.launch", launch)
+    monkeypatch.setattr("dualtoken.training.run.os.cpu_count", lambda: 4)
+    with pytest.raises(ConfigError, match=f"devices is {devices}, but {said}"):
+        train(data, tmp_path / "run", devices=devices, device="cpu")
 
 
 def test_outside_the_main_thread(data, tmp_path):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import dualtoken
 from dualtoken import cli
+from dualtoken.data import find_scenes
 from dualtoken.errors import ConfigError, DataError, ModelError
 from dualtoken.heads import body
 from dualtoken.model_folder import load_model, read_weights, save_model
@@ -485,7 +486,7 @@ def test_another_backbone_does_not_fit(data, tmp_path, classifier):
         ({"head_args": {"channels": 100}}, ConfigError, "channels is 100"),
         ({"head_args": {"channel": 64}}, (ConfigError, ModelError), "channel"),
         ({"model": "deit_tiny_patch16_224"}, (ConfigError, ModelError), "deit_tiny_patch16_224"),
-        ({"val_fraction": 0}, DataError, "training needs train and val"),
+        ({"val_fraction": 0}, DataError, "training needs a val split"),
     ],
 )
 def test_wrong_settings_are_named_and_leave_nothing(data, tmp_path, settings, error, words):
@@ -554,3 +555,42 @@ def test_train_on_the_command_line(data, tmp_path, monkeypatch, capsys):
     assert "fcos on test_resnet" in out
     assert f"Model   {tmp_path / 'run'}" in out
     assert config(tmp_path / "run")["dualtoken"]["head"] == "fcos"
+
+
+# ---------------------------------------------------------------- nothing to learn from
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("task", ["detection", "semantic_segmentation"])
+def test_a_split_without_any_label_is_refused(tmp_path, task, split):
+    root = draw_scenes(tmp_path / "data", count=8)
+    content = json.loads((root / "annotations" / "instances.json").read_text())
+    for number in range(8):
+        own = "train" if number < 5 else "val"
+        for folder in ("images", "masks"):
+            (root / folder / own).mkdir(exist_ok=True)
+            (root / folder / f"{number:02d}.png").rename(root / folder / own / f"{number:02d}.png")
+        if own == split:
+            Image.fromarray(np.full((40, 56), 255, np.uint8)).save(root / "masks" / own / f"{number:02d}.png")
+    for own, chosen in (("train", range(5)), ("val", range(5, 8))):
+        part = {
+            "images": [i | {"file_name": f"{i['id']:02d}.png"} for i in content["images"] if i["id"] in chosen],
+            "annotations": [a for a in content["annotations"] if a["image_id"] in chosen and own != split],
+            "categories": content["categories"],
+        }  # fmt: skip
+        (root / "annotations" / f"instances_{own}.json").write_text(json.dumps(part))
+    (root / "annotations" / "instances.json").unlink()
+    what = "has an object" if task == "detection" else "has a pixel of any class"
+    with pytest.raises(DataError, match=f"Of [35] images in the split '{split}' none {what}"):
+        train(root, tmp_path / "run", task)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_drawn_val_without_objects_may_be_drawn_anew(tmp_path):
+    root = draw_scenes(tmp_path / "data", count=6)
+    for seed in range(20):
+        val = find_scenes(root, task="detection", seed=seed, val_fraction=0.2).splits["val"]
+        if len(val.labels) == 0:
+            break
+    with pytest.raises(DataError, match=r"Of 1 image in the split 'val' none has an object\.\nDraw others: --seed N"):
+        train(root, tmp_path / "run", seed=seed, val_fraction=0.2)

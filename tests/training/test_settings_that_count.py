@@ -24,7 +24,7 @@ def test_settings_of_other_tasks_are_refused(key, image_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("head_args", "words"),
-    [({"chanels": 64}, "Did you mean 'channels'"), ({"channels": "many"}, "channels is many"), ({"foo": 1}, "'foo'")],
+    [({"chanels": 64}, "Did you mean 'channels'"), ({"channels": "many"}, "channels is 'many'"), ({"foo": 1}, "'foo'")],
 )
 def test_wrong_arguments_of_a_head_are_named(head_args, words):
     with pytest.raises(ConfigError, match=words):

@@ -9,7 +9,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from dualtoken.backbone.config import BackboneConfig
-from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, Mlp, join_tokens
+from dualtoken.backbone.layers import ChannelNorm, Mlp, join_tokens
 from dualtoken.backbone.mixers import MIXERS
 
 
@@ -24,12 +24,12 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(channels, int(channels * config.ffn_ratios[stage]), drop_path, **dd)
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x (B, C, H, W) and g (B, C, h, w), or None, to the same shapes."""
+        """x (B, H, W, C) and g (B, h, w, C), or None, to the same shapes."""
         x, g = self.mixer(x, g)
         if self.joint_tokens and g is not None:
-            n = x.shape[2] * x.shape[3]
-            both = self.feed_forward(join_tokens(x, g))[..., 0]  # (B, C, N + h * w)
-            return both[:, :, :n].unflatten(2, x.shape[2:]), both[:, :, n:].unflatten(2, g.shape[2:])
+            n = x.shape[1] * x.shape[2]
+            both = self.feed_forward(join_tokens(x, g))[:, :, 0]  # (B, N + h * w, C)
+            return both[:, :n].unflatten(1, x.shape[1:3]), both[:, n:].unflatten(1, g.shape[1:3])
         return self.feed_forward(x), g
 
 
@@ -57,18 +57,18 @@ class BiDimAttention(nn.Module):
         super().__init__()
         self.reduced = int(channels * ratio)
         self.norm = ChannelNorm(channels, **dd)
-        self.global_reduce = ChannelLinear(channels, self.reduced, **dd)
-        self.local_reduce = ChannelLinear(channels, self.reduced, **dd)
+        self.global_reduce = nn.Linear(channels, self.reduced, **dd)
+        self.local_reduce = nn.Linear(channels, self.reduced, **dd)
         self.act = nn.GELU()
-        self.channel_select = ChannelLinear(self.reduced, channels, **dd)
-        self.spatial_local = ChannelLinear(self.reduced, 1, **dd)  # one linear over both, applied in two parts:
-        self.spatial_global = ChannelLinear(self.reduced, 1, bias=False, **dd)  # the global part is one position
+        self.channel_select = nn.Linear(self.reduced, channels, **dd)
+        self.spatial_local = nn.Linear(self.reduced, 1, **dd)  # one linear over both, applied in two parts:
+        self.spatial_global = nn.Linear(self.reduced, 1, bias=False, **dd)  # the global part is one position
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)"""
+        """(B, H, W, C) to (B, H, W, C)"""
         normed = self.norm(x)
-        x_global = self.act(self.global_reduce(normed.mean((2, 3), keepdim=True)))  # (B, C/4, 1, 1)
-        x_local = self.act(self.local_reduce(normed))  # (B, C/4, H, W)
-        channel_gate = torch.sigmoid(self.channel_select(x_global))  # (B, C, 1, 1)
-        spatial_gate = torch.sigmoid(self.spatial_local(x_local) + self.spatial_global(x_global))  # (B, 1, H, W)
+        x_global = self.act(self.global_reduce(normed.mean((1, 2), keepdim=True)))  # (B, 1, 1, C/4)
+        x_local = self.act(self.local_reduce(normed))  # (B, H, W, C/4)
+        channel_gate = torch.sigmoid(self.channel_select(x_global))  # (B, 1, 1, C)
+        spatial_gate = torch.sigmoid(self.spatial_local(x_local) + self.spatial_global(x_global))  # (B, H, W, 1)
         return x * channel_gate * spatial_gate

@@ -1,7 +1,7 @@
-"""Layers that every part shares. All of them read and write maps (B, C, H, W).
+"""Layers that every part shares. All of them read and write maps (B, H, W, C), channels last.
 
-Memory is laid out channels last: then the permutes below are views, norms and linears run on contiguous
-rows of C numbers, and no copy is made between a convolution and a linear.
+Then norms and linears read contiguous rows of C numbers, a convolution sees the same memory through a permuted view
+(`channels_first`), and an exported graph holds no transposes but those.
 
 Legend: B batch, C channels, H W image-token grid, h w global-token grid, N = H * W, nh heads, hd channels a head.
 """
@@ -23,17 +23,6 @@ class ChannelNorm(nn.LayerNorm):
     def __init__(self, channels: int, **dd: Any) -> None:
         super().__init__(channels, eps=EPSILON, **dd)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
-
-
-class ChannelLinear(nn.Linear):
-    """The same linear layer at each position of a map: a point-wise convolution, as one matrix product."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
-
 
 class TokenLinear(nn.Linear):
     """The same linear layer over the positions of each channel, as one matrix product without a transpose."""
@@ -48,47 +37,51 @@ class Mlp(nn.Module):
 
     def __init__(self, channels: int, hidden: int, **dd: Any) -> None:
         super().__init__()
-        self.fc1 = ChannelLinear(channels, hidden, **dd)
+        self.fc1 = nn.Linear(channels, hidden, **dd)
         self.act = nn.GELU()
-        self.fc2 = ChannelLinear(hidden, channels, **dd)
+        self.fc2 = nn.Linear(hidden, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
 
 
+def channels_first(x: Tensor) -> Tensor:
+    """(B, H, W, C) to (B, C, H, W), as convolutions, poolings and heads want it: a view."""
+    return x.permute(0, 3, 1, 2)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H, W, C): a view."""
+    return x.permute(0, 2, 3, 1)
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, C, H, W) to (B, nh, N, hd), a view where the map is channels last."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(-1, (heads, -1)).transpose(1, 2)
+    """(B, H, W, C) to (B, nh, N, hd)"""
+    return x.flatten(1, 2).unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def join_heads(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, nh, N, hd) back to (B, C, H, W)."""
-    return x.transpose(1, 2).flatten(2).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    """(B, nh, N, hd) back to (B, H, W, C)."""
+    return x.transpose(1, 2).flatten(2).unflatten(1, (height, width))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Multi-head attention from the positions of one map to those of another.
 
     Args:
-        q: (B, C, H, W).
-        k, v: (B, C, h, w).
+        q: (B, H, W, C).
+        k, v: (B, h, w, C).
 
     Returns:
-        (B, C, H, W)
+        (B, H, W, C)
     """
     x = F.scaled_dot_product_attention(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads))
-    return join_heads(x, q.shape[2], q.shape[3])
-
-
-def chunk_channels(x: Tensor, parts: int) -> list[Tensor]:
-    """Split the channels of a map into equal parts, so that the gradients are joined channels last."""
-    return [part.permute(0, 3, 1, 2) for part in x.permute(0, 2, 3, 1).chunk(parts, dim=-1)]
+    return join_heads(x, q.shape[1], q.shape[2])
 
 
 def join_tokens(x: Tensor, g: Tensor) -> Tensor:
-    """Image tokens (B, C, H, W) and global tokens (B, C, h, w) as one column (B, C, H * W + h * w, 1)."""
-    rows = [stream.permute(0, 2, 3, 1).flatten(1, 2) for stream in (x, g)]
-    return torch.cat(rows, dim=1)[:, :, None].permute(0, 3, 1, 2)
+    """Image tokens (B, H, W, C) and global tokens (B, h, w, C) as one column (B, H * W + h * w, 1, C)."""
+    return torch.cat([x.flatten(1, 2), g.flatten(1, 2)], dim=1)[:, :, None]
 
 
 class WindowAttention(nn.Module):
@@ -114,31 +107,31 @@ class WindowAttention(nn.Module):
         self.index.copy_((dy * (2 * self.window - 1) + dx).flatten())
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Maps q, k, v (B, C, H, W), each side a multiple of the window, to (B, C, H, W)."""
-        batch, channels, height, width = q.shape
+        """Maps q, k, v (B, H, W, C), each side a multiple of the window, to (B, H, W, C)."""
+        batch, height, width, channels = q.shape
         window = self.window
         area = window * window
         bias = self.bias[self.index].view(area, area, self.heads).permute(2, 0, 1)  # (nh, area, area)
         x = F.scaled_dot_product_attention(self._split(q), self._split(k), self._split(v), attn_mask=bias)
         x = x.transpose(2, 3).reshape(batch, height // window, width // window, window, window, channels)
-        return x.transpose(2, 3).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return x.transpose(2, 3).reshape(batch, height, width, channels)
 
     def _split(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, windows, nh, area, hd)"""
-        batch, channels, height, width = x.shape
+        """(B, H, W, C) to (B, windows, nh, area, hd)"""
+        batch, height, width, channels = x.shape
         window = self.window
         rows, columns = height // window, width // window
-        x = x.permute(0, 2, 3, 1).reshape(batch, rows, window, columns, window, channels).transpose(2, 3)
+        x = x.reshape(batch, rows, window, columns, window, channels).transpose(2, 3)
         return x.reshape(batch, rows * columns, window * window, self.heads, channels // self.heads).transpose(2, 3)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zeros at the bottom and right of a map until `multiple` divides both sides."""
-    height, width = x.shape[2], x.shape[3]
+    height, width = x.shape[1], x.shape[2]
     pad_h, pad_w = -height % multiple, -width % multiple
     if isinstance(height, int) and isinstance(width, int) and pad_h == 0 and pad_w == 0:
         return x
-    return F.pad(x, (0, pad_w, 0, pad_h))
+    return F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
 
 
 def area_resize(x: Tensor, height: int, width: int) -> Tensor:
@@ -149,26 +142,25 @@ def area_resize(x: Tensor, height: int, width: int) -> Tensor:
     symbolic in an export.
 
     Args:
-        x: (B, C, H, W), any size.
+        x: (B, H, W, C), any size.
 
     Returns:
-        (B, C, height, width)
+        (B, height, width, C)
     """
-    if isinstance(x.shape[2], int) and isinstance(x.shape[3], int):  # sizes are symbolic in a dynamic export
-        if x.shape[2] == height and x.shape[3] == width:
+    if isinstance(x.shape[1], int) and isinstance(x.shape[2], int):  # sizes are symbolic in a dynamic export
+        if x.shape[1] == height and x.shape[2] == width:
             return x
-        if x.shape[2] == 2 * height and x.shape[3] == 2 * width:
-            return F.avg_pool2d(x, 2)
-    rows = _overlap(x.shape[2], height, x)  # (height, H)
-    columns = _overlap(x.shape[3], width, x)  # (width, W)
-    maps = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-    maps = torch.matmul(rows, maps.flatten(2)).unflatten(2, (-1, x.shape[1]))  # (B, height, W, C)
-    return torch.matmul(columns, maps).permute(0, 3, 1, 2)  # (B, C, height, width)
+        if x.shape[1] == 2 * height and x.shape[2] == 2 * width:
+            return channels_last(F.avg_pool2d(channels_first(x), 2))
+    rows = _overlap(x.shape[1], height, x)  # (height, H)
+    columns = _overlap(x.shape[2], width, x)  # (width, W)
+    maps = torch.matmul(rows, x.flatten(2)).unflatten(2, (-1, x.shape[3]))  # (B, height, W, C)
+    return torch.matmul(columns, maps)  # (B, height, width, C)
 
 
 def halve(x: Tensor, least: int) -> Tensor:
     """Halve both sides of a map by averaging, but none below `least` (a smaller side stays as it is)."""
-    return area_resize(x, _halved(x.shape[2], least), _halved(x.shape[3], least))
+    return area_resize(x, _halved(x.shape[1], least), _halved(x.shape[2], least))
 
 
 def _halved(size: int, least: int) -> int:
@@ -189,4 +181,3 @@ def _overlap(size: int, cells: int, like: Tensor) -> Tensor:
 register_notrace_function(pad_to_multiple)
 register_notrace_function(area_resize)
 register_notrace_function(halve)
-register_notrace_function(chunk_channels)

@@ -12,6 +12,8 @@ What is new in the paper (Chu et al. 2023, arXiv 2309.12424):
 Stem, merging, bi-dimensional attention, neck and head are LightViT's, which is the baseline and built from
 the same parts with another mixer.
 
+Both streams are maps with the channels last; images, and the maps that heads read, have them first, as everywhere.
+
 Legend: B batch, C channels, H W image-token grid, h w global-token grid.
 """
 
@@ -28,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from dualtoken.backbone.block import Block
 from dualtoken.backbone.config import BackboneConfig
 from dualtoken.backbone.fuse import fuse
-from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, WindowAttention, join_tokens
+from dualtoken.backbone.layers import ChannelNorm, WindowAttention, channels_first, channels_last, join_tokens
 from dualtoken.backbone.mixers.dual_token import ConvEncoder
 from dualtoken.backbone.stem import PatchMerge, Stem, TokenMerge
 from dualtoken.errors import ConfigError
@@ -87,7 +89,7 @@ class DualTokenViT(nn.Module):
         self.num_features, self.head_hidden_size = config.channels[-1], config.neck
         self.norm: nn.Module = ChannelNorm(self.num_features, **dd)
         self.neck: nn.Module = nn.Sequential(
-            ChannelLinear(self.num_features, config.neck, **dd), ChannelNorm(config.neck, **dd), nn.GELU()
+            nn.Linear(self.num_features, config.neck, **dd), ChannelNorm(config.neck, **dd), nn.GELU()
         )
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(config.neck, num_classes, **dd) if num_classes else nn.Identity()
@@ -113,29 +115,33 @@ class DualTokenViT(nn.Module):
 
         With `joint_tokens` (LightViT) the head reads all tokens: (B, C3, image and global tokens, 1).
         """
-        _, _, x = self.stem(images)  # (B, C1, H/8, W/8)
-        g = self._start_tokens(x)  # (B, C1, 7, 7)
+        _, _, x = self.stem(images)  # (B, H/8, W/8, C1)
+        g = self._start_tokens(x)  # (B, 7, 7, C1)
         for stage in self.stages:
             x, g = stage(x, g)
         return self._final(x, g)
 
     def _final(self, x: Tensor, g: Tensor | None) -> Tensor:
-        return self.norm(join_tokens(x, g) if self.joint_tokens and g is not None else x)
+        x = self.norm(join_tokens(x, g) if self.joint_tokens and g is not None else x)
+        return channels_first(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last normed map (B, C3, H, W) to logits, or with `pre_logits` to the neck's features (B, 1280)."""
-        x = self.neck(x)  # (B, 1280, H, W)
+        """The last normed map (B, C3, H, W) to logits, or with `pre_logits` to the neck's features (B, 1280).
+
+        Without pooling each position is classified: (B, num_classes, H, W).
+        """
+        x = self.neck(channels_last(x))  # (B, H, W, 1280)
         pooled = self.global_pool == "avg"
         if pooled:
-            x = x.mean((2, 3))  # (B, 1280)
-        if pre_logits or self.num_classes == 0:
-            return x
-        x = self.head_drop(x)
-        # Without pooling each position is classified: (B, num_classes, H, W).
-        return self.head(x) if pooled else self.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            x = x.mean((1, 2))  # (B, 1280)
+        if not pre_logits and self.num_classes:
+            x = self.head(self.head_drop(x))
+        return x if pooled else channels_first(x)
 
     def _start_tokens(self, x: Tensor) -> Tensor | None:
-        return None if self.global_tokens is None else self.global_tokens.expand(x.shape[0], -1, -1, -1)
+        if self.global_tokens is None:
+            return None
+        return channels_last(self.global_tokens).expand(x.shape[0], -1, -1, -1)
 
     def forward_intermediates(
         self,
@@ -166,7 +172,8 @@ class DualTokenViT(nn.Module):
             if stop_early and level > last:
                 break
             x, g = stage(x, g)
-            taken[level] = self.norm(x) if norm and level == len(self.stages) + 1 else x
+            level_map = self.norm(x) if norm and level == len(self.stages) + 1 else x
+            taken[level] = channels_first(level_map)
         maps = [taken[level] for level in wanted]
         return maps if intermediates_only else (self._final(x, g), maps)
 
@@ -276,7 +283,7 @@ class Stage(nn.Module):
                 encoder.dilate(dilation)
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x (B, C, H, W) and g (B, C, h, w), or None, to this stage's channels and resolution."""
+        """x (B, H, W, C) and g (B, h, w, C), or None, to this stage's channels and resolution."""
         x = self.merge(x)
         if g is not None:
             g = self.token_merge(g)

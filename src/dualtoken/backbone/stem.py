@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualtoken.backbone.layers import ChannelLinear, ChannelNorm, pad_to_multiple
+from dualtoken.backbone.layers import ChannelNorm, channels_first, channels_last, pad_to_multiple
 
 
 class ConvNormAct(nn.Sequential):
@@ -37,10 +37,10 @@ class Stem(nn.Module):
         self.norm = ChannelNorm(channels, **dd)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, in_chans, H, W) to maps at strides 2, 4 and 8 with C1/2, C1/2 and C1 channels."""
+        """Images (B, in_chans, H, W) to (B, C1/2, H/2, W/2), (B, C1/2, H/4, W/4) and the map (B, H/8, W/8, C1)."""
         half = self.stride2(images)
         quarter = self.stride4(half)
-        return half, quarter, self.norm(self.proj(quarter))
+        return half, quarter, self.norm(channels_last(self.proj(quarter)))
 
 
 class PatchMerge(nn.Module):
@@ -56,27 +56,28 @@ class PatchMerge(nn.Module):
         super().__init__()
         self.spacing = spacing
         self.norm = ChannelNorm(4 * inputs, **dd)
-        self.reduction = ChannelLinear(4 * inputs, outputs, bias=False, **dd)
-        self.residual = ChannelLinear(inputs, outputs, bias=False, **dd)
+        self.reduction = nn.Linear(4 * inputs, outputs, bias=False, **dd)
+        self.residual = nn.Linear(inputs, outputs, bias=False, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', ceil(H/2), ceil(W/2)), or with a spacing to (B, C', H, W)"""
+        """(B, H, W, C) to (B, ceil(H/2), ceil(W/2), C'), or with a spacing to (B, H, W, C')"""
         if self.spacing is not None:
             neighbours = _dense_neighbours(x, self.spacing)
             largest = torch.stack(neighbours).amax(0)
-            return self.reduction(self.norm(torch.cat(neighbours, 1))) + self.residual(largest)
+            return self.reduction(self.norm(torch.cat(neighbours, -1))) + self.residual(largest)
         x = pad_to_multiple(x, 2)
-        quads = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H/2, 2, W/2, 2, C)
-        neighbourhood = quads.permute(0, 1, 3, 4, 2, 5).flatten(3).permute(0, 3, 1, 2)  # (B, 4C, H/2, W/2)
-        return self.reduction(self.norm(neighbourhood)) + self.residual(F.max_pool2d(x, 2))
+        quads = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H/2, 2, W/2, 2, C)
+        neighbourhood = quads.permute(0, 1, 3, 4, 2, 5).flatten(3)  # (B, H/2, W/2, 4C)
+        largest = channels_last(F.max_pool2d(channels_first(x), 2))
+        return self.reduction(self.norm(neighbourhood)) + self.residual(largest)
 
 
 def _dense_neighbours(x: Tensor, spacing: int) -> list[Tensor]:
-    """The 2 x 2 neighbourhood of every position: four maps (B, C, H, W), in the order of PatchMerge's channels."""
-    height, width = x.shape[2:]
-    padded = F.pad(x, (0, spacing, 0, spacing))
+    """The 2 x 2 neighbourhood of every position: four maps (B, H, W, C), in the order of PatchMerge's channels."""
+    height, width = x.shape[1:3]
+    padded = F.pad(x, (0, 0, 0, spacing, 0, spacing))
     places = ((0, 0), (spacing, 0), (0, spacing), (spacing, spacing))
-    return [padded[:, :, down : down + height, right : right + width] for down, right in places]
+    return [padded[:, down : down + height, right : right + width] for down, right in places]
 
 
 class TokenMerge(nn.Module):
@@ -85,8 +86,8 @@ class TokenMerge(nn.Module):
     def __init__(self, inputs: int, outputs: int, **dd: Any) -> None:
         super().__init__()
         self.norm = ChannelNorm(inputs, **dd)
-        self.proj = ChannelLinear(inputs, outputs, bias=False, **dd)
+        self.proj = nn.Linear(inputs, outputs, bias=False, **dd)
 
     def forward(self, g: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, C', h, w)"""
+        """(B, h, w, C) to (B, h, w, C')"""
         return self.proj(self.norm(g))

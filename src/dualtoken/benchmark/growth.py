@@ -1,6 +1,7 @@
 """How cost grows with the image: multiply-accumulates, time and memory from 224 to 1024 pixels.
 
     python -m dualtoken.benchmark.growth --output results/growth.jsonl
+    python -m dualtoken.benchmark.growth --table results/growth.jsonl --plot growth.png
 
 The global tokens stay 7 x 7, so the cost of DualToken-ViT should grow as the number of pixels does. Times
 are taken in interleaved rounds, so that a slow moment of the machine touches every size alike; memory is
@@ -21,7 +22,8 @@ from typing import Any
 import torch
 
 from dualtoken.backbone import DualTokenViT, count_macs, create_model
-from dualtoken.benchmark.rows import append_rows, provenance
+from dualtoken.benchmark.rows import append_rows, provenance, read_rows
+from dualtoken.files import refuse_existing
 from dualtoken.machine import peak_rss
 
 SIZES = (224, 320, 448, 640, 896, 1024)
@@ -111,14 +113,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", help="JSON lines file to append to")
     parser.add_argument("--table", metavar="FILE", help="print the rows of FILE as Markdown instead")
+    parser.add_argument("--plot", metavar="PNG", help="draw the rows that are measured, or those of --table's FILE")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         _run_once(arguments.one[0], int(arguments.one[1]))
         return
+    if arguments.plot:
+        refuse_existing(arguments.plot, "--plot")
+        from dualtoken.benchmark.plots import growth_plot, save
     if arguments.table:
         print(table(arguments.table))
+        if arguments.plot:
+            save(growth_plot(read_rows(arguments.table)), arguments.plot)
         return
+    measured = []
     for name in arguments.models:
         rows = [row | provenance() for row in measure(name, tuple(arguments.sizes), arguments.rounds)]
         for row in rows:
@@ -126,6 +135,9 @@ def main() -> None:
             print(f"{name}  {row['image_size']:4d} px  {ratios}  {row['latency_ms']:.1f} ms  {row['peak_mib']:.0f} MiB")
         if arguments.output:
             append_rows(arguments.output, rows)
+        measured += rows
+    if arguments.plot:
+        save(growth_plot(measured), arguments.plot)
 
 
 if __name__ == "__main__":

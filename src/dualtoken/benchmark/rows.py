@@ -3,31 +3,62 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dualtoken.errors import DataError
 from dualtoken.files import atomic_path
 from dualtoken.machine import command_line, machine_name
 from dualtoken.model_folder import versions
 
+Row = dict[str, Any]
 
-def provenance() -> dict[str, Any]:
-    """Where and how this process measures: to be merged into each row that it writes."""
-    import torch
 
+def provenance(threads: int | None = None) -> Row:
+    """Where and how this process measures: to be merged into each row that it writes.
+
+    Args:
+        threads: that are measured with; those of this process's torch if not given.
+    """
+    if threads is None:
+        import torch
+
+        threads = torch.get_num_threads()
     return {
         "command": command_line(),
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine_name(),
-        "threads": torch.get_num_threads(),
+        "governor": _governor(),
+        "load_before": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "threads": threads,
         "versions": versions(),
     }
 
 
-def append_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
+def _governor() -> str | None:
+    """What decides the processor's clock; None where the machine does not say, as most virtual ones."""
+    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows of a JSON lines file.
+
+    Raises:
+        DataError: there is no such file, or a line is no row.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as rows: {error}.", "Give what --output wrote.") from None
+
+
+def append_rows(path: str | Path, rows: list[Row]) -> None:
     """Add rows to a JSON lines file, whole or not at all."""
     path = Path(path)
     before = path.read_text(encoding="utf-8") if path.exists() else ""

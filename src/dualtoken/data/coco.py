@@ -6,6 +6,7 @@ Known are `annotations/instances_train2017.json` beside `train2017/`, one json i
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import posixpath
@@ -25,14 +26,17 @@ from dualtoken.data.scene_labels import (
     ScenePlan,
     check_frame,
     refuse_doubles,
+    side_given,
     size_words,
     some,
 )
 from dualtoken.data.scenes import Objects
 from dualtoken.data.tree import Tree, split_named, split_of
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError, unknown_name
 
 _MANY = 50
+_SHOWN = 3
 _LINES_LOOKED_UP = 50  # each reads the file again
 _PARTS = ("images", "annotations", "categories")
 _OUTLINE = re.compile(rb'"segmentation"\s*:\s*(\[\s*\[|\{)')
@@ -41,13 +45,48 @@ _KEYS = [re.compile(rb'"' + part.encode() + rb'"\s*:\s*\[') for part in _PARTS]
 
 def coco_files(tree: Tree) -> list[str]:
     """The json files in `tree` that have COCO's three lists; where some are called instances, those alone."""
+    return _sorted_files(tree)[0]
+
+
+def not_coco(tree: Tree) -> list[str]:
+    """Of the json files in `tree` that are not COCO's, why not, a sentence each; the first few where they are many."""
+    others = [name for name in _json_files(tree) if not _looks_like_coco(tree.read(name))]
+    return [*_refusals(tree, others[:_SHOWN]), *([f"and {len(others) - _SHOWN} more"] if others[_SHOWN:] else [])]
+
+
+def _json_files(tree: Tree) -> list[str]:
     names = tree.with_suffix(".json")
     if len(names) > _MANY:  # some tools write one beside each image: those are not read
         stems = {posixpath.splitext(name)[0] for name in tree.images}
         names = [name for name in names if posixpath.splitext(name)[0] not in stems]
-    found = [name for name in names if _looks_like_coco(tree.read(name))]
-    instances = [name for name in found if "instances" in posixpath.basename(name).lower()]
-    return instances or found
+    return names
+
+
+def _sorted_files(tree: Tree) -> tuple[list[str], list[str]]:
+    """The json files that have COCO's three lists, and those that end too early to tell."""
+    found, cut = list[str](), list[str]()
+    for name in _json_files(tree):
+        content = tree.read(name)
+        if _looks_like_coco(content):
+            found.append(name)
+        elif _without_mark(content).lstrip()[:1] == b"{" and content.rstrip()[-1:] != b"}":
+            cut.append(name)
+    instances = [name for name in found if _is_instances(name)]
+    return (instances, list(filter(_is_instances, cut))) if instances else (found, cut)
+
+
+def _is_instances(name: str) -> bool:
+    return "instances" in posixpath.basename(name).lower()
+
+
+def _refusals(tree: Tree, names: Sequence[str]) -> list[str]:
+    reasons = []
+    for name in names:
+        try:
+            _parsed(tree, name)
+        except DataError as error:
+            reasons.append(error.message)
+    return reasons
 
 
 def coco_has_outlines(tree: Tree) -> bool:
@@ -61,12 +100,13 @@ def plan_coco(tree: Tree, files: Sequence[str] | None = None) -> ScenePlan:
     Raises:
         DataError: a file is damaged, or several are meant for one split.
     """
-    names = list(coco_files(tree) if files is None else files)
+    names, cut = _sorted_files(tree) if files is None else (list(files), [])
     split_by_file = _splits(tree, names)
     files_read = [_File(tree, name, split_by_file[name]) for name in names]
     classes = _classes(files_read)
     plan = ScenePlan(tree, f"COCO json {', '.join(names)}", classes, [], {}, lambda i, found: entries[i].add_to(found))
     entries: list[_Entry] = []
+    plan.problems += [(tree.path(name), reason) for name in cut for reason in _refusals(tree, [name])]
     for file in files_read:
         own = file.entries(plan.problems)
         splits = [file.split or split_of(entry.image) for entry in own]
@@ -79,12 +119,16 @@ def plan_coco(tree: Tree, files: Sequence[str] | None = None) -> ScenePlan:
         plan.notes += file.notes
     folders = {posixpath.dirname(name) for name in plan.images}
     unused = len({name for name in tree.images if posixpath.dirname(name) in folders} - set(plan.images))
-    plan.notes += [f"{unused:,} images stand in no json: not used"] if unused else []
+    plan.notes += [f"{counted(unused, 'image stands', 'images stand')} in no json: not used"] if unused else []
     return plan
 
 
 def _looks_like_coco(content: bytes) -> bool:
-    return content.lstrip()[:1] == b"{" and all(key.search(content) for key in _KEYS)
+    return _without_mark(content).lstrip()[:1] == b"{" and all(key.search(content) for key in _KEYS)
+
+
+def _without_mark(content: bytes) -> bytes:
+    return content.removeprefix(codecs.BOM_UTF8)  # some editors write it
 
 
 def _splits(tree: Tree, names: Sequence[str]) -> dict[str, str]:
@@ -112,7 +156,8 @@ def _classes(files: Sequence[_File]) -> tuple[str, ...]:
         strangers = [name for name in file.categories.values() if name not in classes]
         if strangers:
             raise DataError(
-                f"{file.where!r} has {len(strangers)} categories that {reference.where!r} has not: {some(strangers)}.",
+                f"{file.where!r} has {counted(len(strangers), 'category', 'categories')} that {reference.where!r}"
+                f" has not: {some(strangers)}.",
                 unknown_name("class", strangers[0], classes),
             )
     return classes
@@ -223,9 +268,13 @@ def _parsed(tree: Tree, name: str) -> dict[str, list[Any]]:
         raise DataError(f"{path!r} is no JSON in line {error.lineno}: {error.msg}.", "Save it again.") from None
     except RecursionError:
         raise DataError(f"{path!r} is nested too deeply for COCO's format.") from None
-    for part in _PARTS:
-        if not isinstance(content, dict) or not isinstance(content.get(part), list):
-            raise DataError(f"{path!r} has no list {part!r}.", f"COCO's format has {', '.join(_PARTS)}.")
+    hint = f"COCO's format has {', '.join(_PARTS)}."
+    if not isinstance(content, dict):
+        raise DataError(f"{path!r} is no COCO json: it holds {type(content).__name__}, expected three lists.", hint)
+    missing = [part for part in _PARTS if not isinstance(content.get(part), list)]
+    if missing:
+        has = f"its keys are {some(list(content))}" if content else "it is empty"
+        raise DataError(f"{path!r} is no COCO json: it has no list {' and no list '.join(missing)}; {has}.", hint)
     return {part: content[part] for part in _PARTS}
 
 
@@ -245,8 +294,10 @@ class _Entry:
     annotations: list[tuple[int, Any]]
 
     def add_to(self, found: ObjectList) -> None:
-        if _is_id(self.height) and _is_id(self.width):
-            check_frame((self.height, self.width), found.frame, f"{self.where} ({self.image!r})")
+        where = f"{self.where} ({self.image!r})"
+        height, width = side_given(self.height, "height", where), side_given(self.width, "width", where)
+        if height is not None and width is not None:
+            check_frame((height, width), found.frame, where)
         for place, annotation in self.annotations:
             try:
                 self._add(found, annotation, found.size)
@@ -289,7 +340,7 @@ def _numbers(given: Any) -> NDArray[np.float64]:
 def _corners(given: Any) -> list[float]:
     numbers = _numbers(given).tolist()
     if len(numbers) != 4:
-        raise DataError(f": a bbox of {len(numbers)} numbers, expected left, top, width, height.")
+        raise DataError(f": a bbox of {counted(len(numbers), 'number')}, expected left, top, width, height.")
     left, top, width, height = numbers
     return [left, top, left + width, top + height]
 
@@ -297,7 +348,7 @@ def _corners(given: Any) -> list[float]:
 def _ring(given: Any) -> NDArray[np.float64]:
     numbers = _numbers(given)
     if len(numbers) % 2:
-        raise DataError(f": a polygon of {len(numbers)} numbers, expected x and y in turn.")
+        raise DataError(f": a polygon of {counted(len(numbers), 'number')}, expected x and y in turn.")
     return numbers.reshape(-1, 2)
 
 

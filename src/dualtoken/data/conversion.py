@@ -24,6 +24,7 @@ from dualtoken.data.scene_sources import LABEL_KINDS, Labels, find_scenes
 from dualtoken.data.scenes import IGNORE, MaskSamples, Objects, ObjectSamples
 from dualtoken.data.sources import OnBadImage
 from dualtoken.data.voc import annotation_text
+from dualtoken.data.words import counted
 from dualtoken.data.yolo import label_text
 from dualtoken.errors import ConfigError, DataError, OutputError, cannot_write, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
@@ -38,6 +39,7 @@ class Conversion:
     Attributes:
         output: the new folder.
         images, objects: how many, over all splits; objects is 0 for masks.
+        masks: how many images came with a mask in place of objects.
         notes: what a person should know, first of all what the new format cannot hold.
     """
 
@@ -45,6 +47,12 @@ class Conversion:
     images: int
     objects: int
     notes: tuple[str, ...]
+    masks: int = 0
+
+    def summary(self) -> str:
+        """How much was written, in a few words."""
+        content = counted(self.masks, "mask") if self.masks else counted(self.objects, "object")
+        return f"{counted(self.images, 'image')}, {content}"
 
 
 def convert(
@@ -84,7 +92,7 @@ def convert(
     writer = _Writer(data, boxes_only=task == "detection", limits=limits)
     with _whole_folder(output) as folder:
         writer.write(folder, to)
-    return Conversion(output, writer.images, writer.objects, (*writer.losses(to), *data.notes))
+    return Conversion(output, writer.images, writer.objects, (*writer.losses(to), *data.notes), writer.masks)
 
 
 def _refuse_full(output: Path) -> None:
@@ -113,7 +121,7 @@ class _Writer:
 
     def __init__(self, data: ImageData, *, boxes_only: bool, limits: ImageLimits) -> None:
         self.data, self.boxes_only, self.limits = data, boxes_only, limits
-        self.images = self.objects = self.crowds = self.outlines = self.runs = 0
+        self.images = self.objects = self.crowds = self.outlines = self.runs = self.boxes = self.masks = 0
         self.names = _new_names(data)
 
     def write(self, folder: Path, to: str) -> None:
@@ -141,11 +149,16 @@ class _Writer:
         """What the new format could not hold."""
         lost = []
         if to == "yolo" and self.crowds:
-            lost.append(f"{self.crowds:,} crowds left out: YOLO has no word for them")
+            lost.append(f"{counted(self.crowds, 'crowd')} left out: YOLO has no word for them")
+        if self.crowds and to == "masks":
+            lost.append(f"{counted(self.crowds, 'crowd')} became {IGNORE}, the value to ignore")
         if self.runs and to in ("yolo", "voc"):
-            lost.append(f"{self.runs:,} masks given as run lengths became boxes")
+            lost.append(f"{counted(self.runs, 'mask')} given as run lengths became {_boxes(self.runs)}")
         if self.outlines and (to == "voc" or (to == "yolo" and self.boxes_only)):
-            lost.append(f"{self.outlines:,} outlines became boxes")
+            lost.append(f"{counted(self.outlines, 'outline')} became {_boxes(self.outlines)}")
+        if self.boxes and to == "masks":
+            number = counted(self.boxes, "box without an outline", "boxes without outlines")
+            lost.append(f"{number} became {'a rectangle' if self.boxes == 1 else 'rectangles'}: no shapes to learn")
         return lost
 
     def _each(self, samples: ObjectSamples, folder: Path) -> Iterator[tuple[str, Objects]]:
@@ -157,6 +170,10 @@ class _Writer:
             self.crowds += int(objects.crowd.sum())
             self.outlines += sum(map(bool, objects.outlines))
             self.runs += sum(bool(runs) and not crowd for runs, crowd in zip(objects.runs, objects.crowd, strict=True))
+            self.boxes += sum(
+                not (rings or runs or crowd)
+                for rings, runs, crowd in zip(objects.outlines, objects.runs, objects.crowd, strict=True)
+            )
             yield name, objects
 
     def _copy(self, samples: ObjectSamples | MaskSamples, index: int, folder: Path) -> str:
@@ -212,6 +229,7 @@ class _Writer:
     def _painted(self, samples: ObjectSamples | MaskSamples, folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         if isinstance(samples, MaskSamples):
             for index in range(len(samples)):
+                self.masks += 1
                 yield self._copy(samples, index, folder), samples.open_mask(index, self.limits)
         else:
             for name, objects in self._each(samples, folder):
@@ -226,6 +244,10 @@ class _Writer:
                 f"{len(classes) - 1} classes cannot become masks: one is called background, or they are too many."
             )
         return classes
+
+
+def _boxes(number: int) -> str:
+    return "a box" if number == 1 else "boxes"
 
 
 def _without_outlines(objects: Objects) -> Objects:

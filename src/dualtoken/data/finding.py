@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dualtoken.data.coco import coco_files, not_coco
 from dualtoken.data.index import ImageData
+from dualtoken.data.layouts import NoClassesError
 from dualtoken.data.scene_sources import find_scenes, scene_kinds
 from dualtoken.data.sources import find_data
+from dualtoken.data.tree import open_tree
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError
 
 CLASSIFICATION, DETECTION, INSTANCES, MASKS = (
@@ -62,11 +67,35 @@ def find_task_data(
         DataError, ConfigError: as those.
     """
     if task == CLASSIFICATION:
-        found = find_data(source, seed=seed, **options)
+        try:
+            found = find_data(source, seed=seed, **options)
+        except NoClassesError as error:
+            raise _with_other_labels(error, source) from None
     else:
         chosen: Any = "auto" if labels == "folders" else labels
         found = find_scenes(source, task=task, labels=chosen, seed=seed, **options)
     return found if most is None else _fewer(found, most, seed)
+
+
+def _with_other_labels(error: DataError, source: str | Path) -> DataError:
+    """That there are no classes, with what is there instead: other labels, or a json file that holds none."""
+    with suppress(DataError):  # what hinders looking is not what was asked for
+        kinds = scene_kinds(source)
+        if kinds:
+            task = MASKS if kinds == ("masks",) else DETECTION
+            return DataError(
+                f"{str(source)!r} has labels of the kind {', '.join(kinds)}, and no images in class folders, which"
+                " classification learns from.",
+                f"These labels are for {task.replace('_', ' ')}: dualtoken train {source} --task {task} --output RUN",
+            )
+        tree = open_tree(Path(source))
+        reasons = not_coco(tree)
+        if not tree.images and coco_files(tree):
+            reasons.append(f"{tree.path(coco_files(tree)[0])!r} is a COCO json, but its images are not there.")
+        if reasons:
+            found = "\n".join(reasons)
+            return DataError(f"{found}\nSo there are no boxes, and no classes: {error.message}", error.hint)
+    return error
 
 
 def _fewer(data: ImageData, most: int, seed: int) -> ImageData:
@@ -75,5 +104,5 @@ def _fewer(data: ImageData, most: int, seed: int) -> ImageData:
     for name, samples in data.splits.items():
         order = np.random.default_rng(seed).permutation(len(samples))
         splits[name] = samples.subset(np.sort(order[:most]))
-    note = f"{most} images of each split are used, drawn with seed {seed}"
+    note = f"{counted(most, 'image')} of each split {'is' if most == 1 else 'are'} used, drawn with seed {seed}"
     return replace(data, splits=splits, notes=(*data.notes, note))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dualtoken.data.archives import Members, read_member
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_image
 
@@ -84,7 +85,7 @@ class Samples(ImageFiles):
     def describe(self, classes: Sequence[str]) -> str:
         """One line: images, and how many of them the smallest and the largest class have."""
         counts = self.counts(len(classes))
-        text = f"{len(self):,} images"
+        text = counted(len(self), "image")
         if counts.min() == counts.max():
             return f"{text}, {counts.min():,} in each class"
         small, large = int(counts.argmin()), int(counts.argmax())
@@ -123,8 +124,10 @@ class ImageData:
         rows = [("Data", f"{self.source} ({self.layout})"), ("Classes", self._class_list())]
         rows += [(name, samples.describe(self.classes)) for name, samples in self.splits.items()]
         rows += [("Note", note) for note in self.notes]
-        rows += [("Bad images", f"{len(self.bad_images)} left out")] if self.bad_images else []
-        rows += [("", f"{path}: {reason}") for path, reason in self.bad_images[:_SHOWN_BAD_IMAGES]]
+        wrong = counted(len(self.bad_images), "image or label", "images or labels")
+        rows += [("Left out", f"{wrong} that cannot be used")] if self.bad_images else []
+        shown = self.bad_images[:_SHOWN_BAD_IMAGES]
+        rows += [("", reason if path in reason else f"{path}: {reason}") for path, reason in shown]
         if len(self.bad_images) > _SHOWN_BAD_IMAGES:
             rows.append(("", f"and {len(self.bad_images) - _SHOWN_BAD_IMAGES} more"))
         return "\n".join(f"{head:<12}{text}".rstrip() for head, text in rows)

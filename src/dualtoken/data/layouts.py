@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dualtoken.data.archives import read_member
 from dualtoken.data.listing import Listing
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError, ImageError, unknown_name
 from dualtoken.images import ImageLimits
 
@@ -30,6 +31,10 @@ SPLIT_NAMES = {
 _ANNOTATIONS = frozenset({"labels", "masks", "annotations"})
 _COLUMNS = ("path", "label", "split")
 _CSV_EXAMPLE = "Its first line should be path,label or path,label,split; then one line an image: images/1.jpg,cat"
+
+
+class NoClassesError(DataError):
+    """Images, if any, are not in class folders: the data may be of another kind."""
 
 
 @dataclass
@@ -86,7 +91,7 @@ def assign(listing: Listing) -> Assignment:
         if tables:
             return _by_table(listing, tables[0])
     if not listing.names:
-        raise DataError(f"{listing.root!r} holds no images.", _layout_hint())
+        raise NoClassesError(f"{listing.root!r} holds no images.", _layout_hint())
     return _by_classes(listing, tree, base)
 
 
@@ -150,6 +155,11 @@ def _split_of(folder: str) -> str | None:
     return SPLIT_NAMES.get(posixpath.basename(folder).lower())
 
 
+def _split_like(folder: str) -> bool:
+    """Whether a folder is called as a split, perhaps with a year, such as COCO's train2017."""
+    return posixpath.basename(folder).lower().rstrip("0123456789_- ") in SPLIT_NAMES
+
+
 def _is_above(folder: str, other: str) -> bool:
     return not folder or other == folder or other.startswith(f"{folder}/")
 
@@ -167,15 +177,16 @@ def _by_splits(listing: Listing, tree: _Tree, base: str, splits: dict[str, str])
 def _by_classes(listing: Listing, tree: _Tree, base: str) -> Assignment:
     children = tree.children[base]
     if not children:
-        raise DataError(f"{listing.root!r} holds {len(listing.names):,} images but no class folders.", _layout_hint())
-    if children and all(map(_split_of, children)):
-        raise DataError(
+        images = counted(len(listing.names), "image")
+        raise NoClassesError(f"{listing.root!r} holds {images} but no class folders.", _layout_hint())
+    if all(map(_split_like, children)):
+        raise NoClassesError(
             f"In {listing.root!r} the images lie in {', '.join(sorted(children))} without class folders.",
             _layout_hint(),
         )
     parts = {posixpath.basename(child).lower() for child in children}
     if "images" in parts and parts & _ANNOTATIONS:
-        raise DataError(
+        raise NoClassesError(
             f"{listing.root!r} has folders {', '.join(sorted(parts))}: boxes or masks, but no classes of images.",
             _layout_hint(),
         )
@@ -198,7 +209,10 @@ def _add_classes(found: Assignment, tree: _Tree, bases: dict[str, str]) -> None:
                     found.add(row, label, split)
                 else:
                     stray[prefix or "."] += 1
-    found.notes += [f"{n:,} images directly in {folder!r} are in no class: not used" for folder, n in stray.items()]
+    found.notes += [
+        f"{counted(n, f'image directly in {folder!r} is', f'images directly in {folder!r} are')} in no class: not used"
+        for folder, n in stray.items()
+    ]
 
 
 def _by_table(listing: Listing, table: str) -> Assignment:
@@ -251,7 +265,7 @@ def _records(text: str, table: str) -> Iterator[tuple[int, str, str, str]]:
             continue
         if len(fields) != len(columns):
             raise DataError(
-                f"{table!r}, line {reader.line_num}: {len(fields)} fields, expected {len(columns)}.",
+                f"{table!r}, line {reader.line_num}: {counted(len(fields), 'field')}, expected {len(columns)}.",
                 "A field that contains the separator must stand in quotes.",
             )
         row = dict(zip(columns, map(str.strip, fields), strict=True))

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dualtoken.data.index import BadImage, Samples
+from dualtoken.data.words import counted
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 
@@ -136,8 +137,8 @@ class EpochSampler(Sampler[list[Draw]]):
         self.per_rank = length // world_size
         if self.per_rank == 0:
             raise ConfigError(
-                f"{length} images cannot be shared by {world_size} devices.",
-                "Use fewer devices: --devices N.",
+                f"{counted(length, 'image')} cannot be shared by {counted(world_size, 'device')}.",
+                f"Use fewer devices: --set devices={max(1, length)}",
             )
         self.batch_size = min(batch_size, self.per_rank)
         self.batches = self.per_rank // self.batch_size if drop_last else -(-self.per_rank // self.batch_size)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dualtoken.data.scene_labels import Frame, Problem, refuse_doubles, size_words, some
 from dualtoken.data.scenes import IGNORE
 from dualtoken.data.tree import Tree, split_of
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import ImageLimits, open_mask_image
 
@@ -101,7 +102,7 @@ def plan_masks(tree: Tree) -> MaskPlan:
     plan = MaskPlan(tree, f"masks in {_words(folders)}", names, [mask for _, mask in pairs], splits, _class_key(tree))
     partly = any("segmentationclass" in folder.lower() for folder in folders)
     if images_alone and partly:
-        plan.notes.append(f"{len(images_alone):,} images without a mask: not used")
+        plan.notes.append(f"{counted(len(images_alone), 'image')} without a mask: not used")
     else:
         plan.problems += [(tree.path(name), f"{tree.path(name)!r} has no mask.") for name in images_alone]
     plan.problems += [(tree.path(name), f"{tree.path(name)!r} is a mask without its image.") for name in masks_alone]
@@ -210,7 +211,7 @@ def parse_class_file(text: str, where: str) -> ClassKey:
     kept = [name for name in names if name.lower() not in _IGNORED_NAMES]
     refuse_doubles(kept, repr(where))
     if not 2 <= len(kept) <= _MAX_CLASSES:
-        raise DataError(f"{where!r} names {len(kept)} classes, expected 2 to {_MAX_CLASSES}.")
+        raise DataError(f"{where!r} names {counted(len(kept), 'class', 'classes')}, expected 2 to {_MAX_CLASSES}.")
     index = np.array([kept.index(name) if name in kept else IGNORE for name in names], np.uint8)
     return ClassKey(tuple(kept), values, index, where)
 
@@ -328,7 +329,7 @@ def _invented_key(plan: MaskPlan, values: NDArray[np.int64]) -> MaskKey:
     kept = values if binary else values[values != IGNORE]
     if len(kept) < 2:
         raise DataError(
-            f"The masks in {plan.tree.root!r} hold {len(kept)} value(s) besides {IGNORE}, expected 2 or more.",
+            f"The masks in {plan.tree.root!r} hold {counted(len(kept), 'value')} besides {IGNORE}, expected 2 or more.",
             "A class file, classes.txt with a name a line, says which values are classes.",
         )
     if len(kept) > _MAX_CLASSES:
@@ -344,7 +345,9 @@ def _invented_key(plan: MaskPlan, values: NDArray[np.int64]) -> MaskKey:
 
 def _ignored_note(key: ClassKey) -> list[str]:
     ignored = int((key.indices == IGNORE).sum())
-    return [f"{ignored} class(es) called void or ignore: their pixels neither train nor count"] if ignored else []
+    if not ignored:
+        return []
+    return [f"{counted(ignored, 'class is', 'classes are')} called void or ignore: such pixels neither train nor count"]
 
 
 def _table(values: NDArray[np.int64], index: NDArray[np.integer]) -> NDArray[np.uint8]:

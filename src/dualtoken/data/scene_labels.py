@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dualtoken.data.scenes import Objects
 from dualtoken.data.tree import Tree
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError
 
 TOLERANCE = 1.0  # pixels by which a box or outline may leave the image: rounding, or counting from one
@@ -49,6 +50,7 @@ class ScenePlan:
         problems: (path, reason) of what is wrong and belongs to no image that can be read.
         notes: what a person should know.
         named: whether the source names its classes; else they are class_0, class_1 ...
+        notes_of_reading: further notes, once all objects are read.
     """
 
     tree: Tree
@@ -60,6 +62,7 @@ class ScenePlan:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     named: bool = True
+    notes_of_reading: Callable[[], list[str]] = list
 
 
 @dataclass(eq=False)
@@ -103,7 +106,7 @@ class ObjectList:
         """
         if self.outlines_needed and not (rings or runs or crowd):
             raise DataError(
-                f"{where}: a box without an outline, which instance segmentation needs; --task detection does not."
+                f"{where}: a box without an outline, which instance segmentation needs and detection does not."
             )
         outline = tuple(ring_within(ring, self.size, where) for ring in rings)
         if box is None:
@@ -156,7 +159,7 @@ def box_within(box: Sequence[float], size: tuple[int, int], where: str) -> tuple
 def ring_within(ring: NDArray[np.float64], size: tuple[int, int], where: str) -> NDArray[np.float32]:
     """`ring` (points, 2) of x and y, cut at the edges of the image; errors as for `box_within`."""
     if len(ring) < 3:
-        raise DataError(f"{where}: a polygon with {len(ring)} points, at least 3 make an outline.")
+        raise DataError(f"{where}: a polygon with {counted(len(ring), 'point')}, at least 3 make an outline.")
     low, high = ring.min(0).tolist(), ring.max(0).tolist()
     if not all(map(math.isfinite, (*low, *high))):
         raise DataError(f"{where}: a polygon with coordinates that are no numbers.")
@@ -196,6 +199,23 @@ def check_frame(given: tuple[int, int], frame: Frame, where: str) -> None:
     raise DataError(f"{where}: labels for {size_words(given)}, but the image is {size_words(frame.size)}.")
 
 
+def side_given(given: object, side: str, where: str) -> int | None:
+    """The width or height that a label file gives, as a number or as text; None where it gives none.
+
+    Raises:
+        DataError: it is no number of pixels.
+    """
+    if given is None or given == "":
+        return None
+    try:
+        number = float(given) if isinstance(given, str | int | float) and not isinstance(given, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not number.is_integer():  # neither are inf and nan
+        raise DataError(f"{where}: {side} is {given!r}, expected a number of pixels.")
+    return int(number)
+
+
 def size_words(size: tuple[int, int]) -> str:
     """`640 x 480`, width first, of a (height, width)."""
     return f"{size[1]} x {size[0]}"
@@ -219,9 +239,10 @@ def some(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(map(repr, names[:shown])) + rest
 
 
-def refuse(problems: Sequence[Problem], what: str, hint: str, shown: int = 5) -> None:
+def refuse(problems: Sequence[Problem], hint: str, shown: int = 5) -> None:
     """Raise `DataError` with the first few problems."""
     if problems:
         lines = [f"  {reason}" for _, reason in problems[:shown]]
         lines += [f"  and {len(problems) - shown} more"] if len(problems) > shown else []
-        raise DataError("\n".join([f"{len(problems)} {what}:", *lines]), hint)
+        what = counted(len(problems), "image or label", "images or labels")
+        raise DataError("\n".join([f"{what} cannot be used:", *lines]), hint)

@@ -16,10 +16,10 @@ from dualtoken.data.scene_checks import Files, Frames, frame_of, in_threads
 from dualtoken.data.scene_labels import ObjectList, ScenePlan, refuse, some
 from dualtoken.data.scenes import IGNORE, MaskSamples, Objects, ObjectSamples
 from dualtoken.data.sources import OnBadImage
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError, ImageError, unknown_name
 from dualtoken.images import ImageLimits
 
-WRONG = "images or labels cannot be used"
 HINT = (
     "Correct or remove them, or leave these images out: --on-bad-image skip. The formats are described in docs/data.md."
 )
@@ -68,10 +68,13 @@ def read_objects(
     counts = sum((np.bincount(o.labels[~o.crowd], minlength=len(plan.classes)) for o in objects.values()), start=0)
     counts = np.zeros(len(plan.classes), np.int64) + counts
     if not counts.any():
-        refuse(plan.problems, WRONG, HINT)
-        raise DataError(f"{plan.tree.root!r} has no object in any of {len(files):,} images ({plan.layout}).", HINT)
+        refuse(plan.problems, HINT)
+        raise DataError(
+            f"{plan.tree.root!r} has no object in any of {counted(len(files), 'image')} ({plan.layout}).", HINT
+        )
     empty = sum(len(found.labels) == 0 for found in objects.values())
-    plan.notes += [f"{empty:,} images have no objects"] if empty else []
+    plan.notes += [f"{counted(empty, 'image has', 'images have')} no objects"] if empty else []
+    plan.notes += plan.notes_of_reading()
     classes, index_of = map_classes(plan.classes, counts > 0, known, plan.named, plan.notes, plan.tree.root)
     good = np.zeros(len(files), bool)
     good[list(objects)] = True
@@ -108,7 +111,8 @@ def map_classes(
     """
     if known is None:
         missing = [name for name, is_used in zip(found, used, strict=True) if not is_used]
-        notes += [f"nothing is of {len(missing)} of the {len(found)} classes: {some(missing)}"] if missing else []
+        of = f"{len(missing)} of the {counted(len(found), 'class', 'classes')}"
+        notes += [f"nothing is of {of}: {some(missing)}"] if missing else []
         return tuple(found), np.arange(len(found))
     used_names = [name for name, is_used in zip(found, used, strict=True) if is_used]
     strangers = [name for name in used_names if name not in known]
@@ -117,7 +121,8 @@ def map_classes(
         return tuple(known), np.arange(len(found))
     if strangers:
         raise DataError(
-            f"{len(strangers)} class(es) of {root!r} are not among the classes of the model.",
+            f"{counted(len(strangers), 'class', 'classes')} of {root!r}"
+            f" {'is' if len(strangers) == 1 else 'are'} not among the classes of the model.",
             "\n".join(unknown_name("class", name, known) for name in strangers[:5]),
         )
     missing = [name for name in known if name not in used_names]
@@ -140,7 +145,7 @@ def read_masks(
     masks = Files(plan.tree.root, names, members)
     facts, contents = _mask_facts(plan, masks, full, limits, progress)
     if on_bad_image == "fail":  # what values mean is open as long as some cannot be read
-        refuse(plan.problems, WRONG, HINT)
+        refuse(plan.problems, HINT)
     key = decide_key(plan, [fact.values for fact in facts.values() if fact.values is not None])
     plan.notes += key.notes
     good = np.zeros(len(files), bool)
@@ -195,7 +200,7 @@ def _mask_counts(
         empty += len(present) == 0 and len(facts[int(index)].values) > 0
     if good.any() and not counts.any():
         raise DataError(f"In no mask of {plan.tree.root!r} is a pixel of any class ({plan.layout}).", HINT)
-    plan.notes += [f"{empty:,} masks are to be ignored altogether"] if empty else []
+    plan.notes += [f"{counted(empty, 'mask is', 'masks are')} to be ignored altogether"] if empty else []
     return counts
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.data.coco import coco_files, coco_has_outlines, plan_coco
+from dualtoken.data.coco import coco_files, coco_has_outlines, not_coco, plan_coco
 from dualtoken.data.index import ImageData
 from dualtoken.data.masks import (
     MaskPlan,
@@ -19,10 +19,11 @@ from dualtoken.data.masks import (
 )
 from dualtoken.data.scene_checks import Files, Frames, check_frames
 from dualtoken.data.scene_labels import SPLIT_ORDER, ScenePlan, refuse
-from dualtoken.data.scene_reading import HINT, WRONG, Reading, read_masks, read_objects
+from dualtoken.data.scene_reading import HINT, Reading, read_masks, read_objects
 from dualtoken.data.sources import FULL_CHECK_UP_TO, CheckImages, OnBadImage
 from dualtoken.data.tree import Tree, open_tree
 from dualtoken.data.voc import plan_voc, voc_labels
+from dualtoken.data.words import counted
 from dualtoken.data.yolo import data_root, plan_yolo, yolo_config, yolo_has_outlines, yolo_labels
 from dualtoken.errors import ConfigError, DataError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
@@ -37,6 +38,13 @@ _WANTED = {
     "instance_segmentation": ("coco", "yolo"),
     "semantic_segmentation": ("masks",),
     None: LABEL_KINDS,
+}
+_HAS_OUTLINES = {"coco": coco_has_outlines, "yolo": yolo_has_outlines}
+_LOOKED_FOR = {
+    "coco": "COCO's json with the lists images, annotations and categories",
+    "yolo": "YOLO's labels/NAME.txt for images/NAME.jpg, or NAME.txt beside it, or a data.yaml",
+    "voc": "VOC's xml in Annotations/ or beside its image",
+    "masks": "PNGs in masks/ of the names of those in images/",
 }
 
 
@@ -103,7 +111,7 @@ def find_scenes(
         raise ConfigError(f"val_fraction is {val_fraction}, expected a number from 0 to below 1.")
     plan = _plan(Path(source), task, labels)
     if not plan.images:
-        refuse(plan.problems, WRONG, HINT)
+        refuse(plan.problems, HINT)
         raise DataError(f"{str(source)!r} holds no images with labels ({plan.layout}).", HINT)
     plan.notes[:0] = plan.tree.notes
     full = check_images == "all" or (check_images == "auto" and len(plan.images) <= FULL_CHECK_UP_TO)
@@ -117,7 +125,7 @@ def find_scenes(
     else:
         read = read_objects(plan, files, frames, task, classes)
     if on_bad_image == "fail":
-        refuse(plan.problems, WRONG, HINT)
+        refuse(plan.problems, HINT)
     splits = draw_splits(plan.splits, len(plan.images), seed, val_fraction, plan.notes)
     plan.notes += _overlap_notes(plan.images, splits)
     return ImageData(
@@ -154,12 +162,15 @@ def _plan(path: Path, task: str | None, labels: str) -> ScenePlan | MaskPlan:
     suffix = path.suffix.lower() if path.is_file() else ""
     if suffix == ".json":
         tree = _tree_around(path)
-        return _allowed(plan_coco(tree, [path.relative_to(tree.root).as_posix()]), task, path)
+        _require_learnable(tree, "coco", task)
+        return plan_coco(tree, [path.relative_to(tree.root).as_posix()])
     if suffix in (".yaml", ".yml"):
-        root = data_root(path)
-        return _allowed(plan_yolo(open_tree(root), path), task, path)
+        tree = open_tree(data_root(path))
+        _require_learnable(tree, "yolo", task)
+        return plan_yolo(tree, path)
     tree = open_tree(path)
     kind, note = _choose(tree, task, labels)
+    _require_learnable(tree, kind, task)
     planners: dict[str, Callable[[Tree], ScenePlan | MaskPlan]] = {
         "coco": plan_coco, "yolo": plan_yolo, "voc": plan_voc, "masks": plan_masks
     }  # fmt: skip
@@ -177,12 +188,19 @@ def _tree_around(path: Path) -> Tree:
     return open_tree(path.parent.parent)
 
 
-def _allowed(plan: ScenePlan, task: str | None, path: Path) -> ScenePlan:
-    if task == "semantic_segmentation":
+def _require_learnable(tree: Tree, kind: str, task: str | None) -> None:
+    """Refuse a format that a task does not take, and boxes alone where it takes outlines."""
+    if kind not in _WANTED[task]:
+        raise DataError(f"{task} cannot learn from {kind!r}.", f"It takes {', '.join(_WANTED[task])}.")
+    if task == "instance_segmentation" and not _HAS_OUTLINES[kind](tree):
         raise DataError(
-            f"{str(path)!r} has objects; {task} learns from masks.", "Give the folder that holds the masks."
+            f"The labels in {tree.root!r} ({kind}) have no outline anywhere, which {task} needs.",
+            "They are for detection.",
         )
-    return plan
+
+
+def _refused_json(tree: Tree) -> str:
+    return "".join(f"\n  {reason}" for reason in not_coco(tree))
 
 
 def _choose(tree: Tree, task: str | None, labels: str) -> tuple[str, list[str]]:
@@ -190,21 +208,23 @@ def _choose(tree: Tree, task: str | None, labels: str) -> tuple[str, list[str]]:
     kinds = _kinds(tree)
     if labels != "auto":
         if labels not in kinds:
-            raise DataError(f"{tree.root!r} has no labels of the kind {labels!r}; found: {', '.join(kinds) or 'none'}.")
-        if labels not in _WANTED[task]:
-            raise DataError(f"{task} cannot learn from {labels!r}.", f"It takes {', '.join(_WANTED[task])}.")
+            raise DataError(
+                f"{tree.root!r} has no labels of the kind {labels!r}; found: {', '.join(kinds) or 'none'}."
+                + (_refused_json(tree) if labels == "coco" else ""),
+                f"Looked for {_LOOKED_FOR[labels]}.",
+            )
         return labels, []
     usable = [kind for kind in _WANTED[task] if kind in kinds]
     if not usable:
         found = f"has labels of the kind {', '.join(kinds)}" if kinds else "has no labels of a known kind"
         wanted = ", ".join(_WANTED[task])
         raise DataError(
-            f"{tree.root!r} {found}; {task or 'a task with objects'} takes {wanted}.",
-            "COCO json, YOLO txt in labels/, VOC xml in Annotations/ or PNGs in masks/ beside images/.",
+            f"{tree.root!r} {found}; {task or 'a task with objects'} takes {wanted}."
+            + (_refused_json(tree) if "coco" in _WANTED[task] else ""),
+            f"Looked for {'; '.join(_LOOKED_FOR[kind] for kind in _WANTED[task])}.",
         )
     if task == "instance_segmentation" and len(usable) > 1:
-        has_outlines = {"coco": coco_has_outlines, "yolo": yolo_has_outlines}
-        usable.sort(key=lambda kind: not has_outlines[kind](tree))
+        usable.sort(key=lambda kind: not _HAS_OUTLINES[kind](tree))
     note = [f"labels of several kinds: {usable[0]} is taken, another with --labels {usable[1]}"] if usable[1:] else []
     return usable[0], note
 
@@ -228,8 +248,8 @@ def draw_splits(
         return splits or {"all": train}
     if len(train) < 2:
         raise DataError(
-            "No validation images can be drawn from one image.",
-            "Add images, or give a split of your own; --val-fraction 0 makes none.",
+            "There is one image only, but training needs two: one to learn from, another one to validate with.",
+            "Add images.",
         )
     number = min(max(round(len(train) * fraction), 1), len(train) - 1)
     chosen = np.sort(np.random.default_rng(seed).permutation(train)[:number])
@@ -244,7 +264,8 @@ def _overlap_notes(images: Sequence[str], splits: dict[str, NDArray[np.int64]]) 
     for split in ("val", "test"):
         common = len(names.get("train", set()) & names.get(split, set()))
         if common:
-            notes.append(f"{common:,} images of {split} are in train too: its figures say little about new images")
+            what = counted(common, f"image of {split} is", f"images of {split} are")
+            notes.append(f"{what} in train too: its figures say little about new images")
     return notes
 
 
@@ -254,14 +275,13 @@ def _overlap_notes(images: Sequence[str], splits: dict[str, NDArray[np.int64]]) 
 def _frame_notes(files: Files, frames: Frames) -> list[str]:
     turned = [index for index, frame in frames.good.items() if frame.turned]
     notes = [
-        f"{len(turned):,} images are turned by EXIF, and labels are taken to be for the upright image: "
-        f"{files.path(turned[0])!r} ..."
+        f"{counted(len(turned), 'image is', 'images are')} turned by EXIF, and labels are taken to be for the upright"
+        f" image: {files.path(turned[0])!r}{' ...' if turned[1:] else ''}"
     ] if turned else []  # fmt: skip
     if frames.animated:
-        number = len(frames.animated)
-        notes.append(
-            f"{number} images have several frames, the first is used: {files.path(min(frames.animated))!r} ..."
-        )
+        number = counted(len(frames.animated), "image has", "images have")
+        first = files.path(min(frames.animated))
+        notes.append(f"{number} several frames, the first is used: {first!r}{' ...' if frames.animated[1:] else ''}")
     return notes
 
 

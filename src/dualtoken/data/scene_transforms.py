@@ -30,7 +30,8 @@ Picture = dict[str, Any]
 _LEAST_SHARE = 0.2  # of an object's area that must be left for it to stay a target
 _LEAST_SIDE = 2.0  # pixels of the input
 _CUT = 0.5  # pixels that a box must lose before it counts as cut
-_TILE_SHARE = 0.5  # a mosaic's tile is on average half as high and half as wide as the input
+_TILE_SHARE = 0.5  # a mosaic's tile is on average half as high and half as wide as the input: least scale of its image
+_LARGEST_FILLING = 2.0  # times the usual scale, to which a tile's image is enlarged for its part to be full
 _MOSAIC_CENTRE = (0.25, 0.75)
 _PASTED_SHARE = 0.5  # of the other scene's objects
 
@@ -78,7 +79,8 @@ def scene_training_transform(
             input is cropped, what is smaller lies somewhere in the mean colour.
         hflip: probability of a mirror image, 0 to 1.
         color_jitter: strength of random brightness, contrast and saturation, 0 for none, at most 1.
-        mosaic: probability that three other scenes are drawn and the four share the input, each at half its scale.
+        mosaic: probability that three other scenes are drawn and the four share the input: each at half its scale, or
+            as much larger as it takes to fill its part.
         copy_paste: probability that objects of another scene are pasted into this one, along their outlines.
 
     Raises:
@@ -135,9 +137,18 @@ class SceneTransform:
         keys = ("boxes", "labels", "masks") if scene.wants_masks else ("boxes", "labels")
         return image, {key: _plain(picture[key]) for key in keys}
 
-    def _placed(self, scene: Scene, size: Size, with_masks: bool, share: float = 1.0) -> Picture:
-        """The scene somewhere in a picture of `size`, `share` times as large as it would be in the input."""
-        placement = self._draw_placement(scene.size, size, share)
+    def _placed(self, scene: Scene, size: Size, with_masks: bool) -> Picture:
+        """The scene somewhere in a picture of `size`."""
+        resized = self._resized(scene, random.uniform(*self.scale))
+        return self._pictured(scene, _somewhere(scene.size, resized, size), size, with_masks)
+
+    def _resized(self, scene: Scene, factor: float) -> Size:
+        """The size of the scene at `factor` times the scale of evaluation."""
+        rows, columns = self.preprocessing.placement(scene.size).size
+        return max(1, round(rows * factor)), max(1, round(columns * factor))
+
+    def _pictured(self, scene: Scene, placement: Placement, size: Size, with_masks: bool) -> Picture:
+        """What of the scene lies in a picture of `size`, perhaps mirrored."""
         picture: Picture = {"image": self._drawn(scene.image, placement, size)}
         if scene.mask is not None:
             picture["mask"] = tv_tensors.Mask(torch.from_numpy(place_mask(scene.mask, placement, size)))
@@ -149,12 +160,6 @@ class SceneTransform:
                 picture["masks"] = tv_tensors.Mask(torch.from_numpy(masks))
         return self.flip(picture)
 
-    def _draw_placement(self, image_size: Size, size: Size, share: float) -> Placement:
-        factor = share * random.uniform(*self.scale)
-        rows, columns = (max(1, round(side * factor)) for side in self.preprocessing.placement(image_size).size)
-        left, top = _offset(size[1] - columns), _offset(size[0] - rows)
-        return Placement((rows, columns), (rows / image_size[0], columns / image_size[1]), left, top)
-
     def _drawn(self, image: Image.Image, placement: Placement, size: Size) -> Image.Image:
         part, corner = _visible_part(image, placement, size, Image.Resampling[self.preprocessing.interpolation.upper()])
         part = part if self.jitter is None else self.jitter(part)  # before the mean colour comes in, which stays
@@ -165,14 +170,27 @@ class SceneTransform:
         return canvas
 
     def _mosaic(self, scenes: list[Scene], with_masks: bool) -> Picture:
-        """Four scenes around a random point near the middle of the input, in random order."""
+        """Four scenes that meet at a random point near the middle of the input, in random order."""
         height, width = self.preprocessing.image_size
         y, x = round(height * random.uniform(*_MOSAIC_CENTRE)), round(width * random.uniform(*_MOSAIC_CENTRE))
-        corners = [(0, 0), (0, x), (y, 0), (y, x)]
-        sizes = [(y, x), (y, width - x), (height - y, x), (height - y, width - x)]
         random.shuffle(scenes)
-        tiles = [self._placed(scene, size, with_masks, _TILE_SHARE) for scene, size in zip(scenes, sizes, strict=True)]
-        return _joined(tiles, corners, (height, width))
+        tiles, corners = [], []
+        for place, scene in enumerate(scenes):
+            low, right = divmod(place, 2)
+            tile = self._tile(scene, (height - y if low else y, width - x if right else x), with_masks)
+            columns, rows = tile["image"].size
+            tiles.append(tile)
+            corners.append((y if low else y - rows, x if right else x - columns))
+        return _joined(tiles, corners, (height, width), self.preprocessing.fill)
+
+    def _tile(self, scene: Scene, cell: Size, with_masks: bool) -> Picture:
+        """The scene, large enough to fill `cell` and cut to it; a very long one gives a smaller picture."""
+        whole = self.preprocessing.placement(scene.size).size
+        filling = max(cell[0] / whole[0], cell[1] / whole[1])
+        factor = max(_TILE_SHARE * random.uniform(*self.scale), min(filling, _LARGEST_FILLING))
+        rows, columns = self._resized(scene, factor)
+        size = min(cell[0], rows), min(cell[1], columns)
+        return self._pictured(scene, _somewhere(scene.size, (rows, columns), size), size, with_masks)
 
     def _pasted(self, picture: Picture, other: Scene) -> Picture:
         """`picture` with some of the outlined objects of `other` in front of it."""
@@ -296,13 +314,18 @@ def _visible_part(
     return image.resize((right - x, bottom - y), resampling, box=box, reducing_gap=2.0), (x, y)
 
 
-def _joined(tiles: Sequence[Picture], corners: Sequence[tuple[int, int]], size: Size) -> Picture:
-    """Pictures that together fill `size`; each tile's corner is (top, left)."""
-    whole: Picture = {"image": Image.new("RGB", (size[1], size[0]))}
+def _joined(
+    tiles: Sequence[Picture], corners: Sequence[tuple[int, int]], size: Size, fill: tuple[int, int, int]
+) -> Picture:
+    """Pictures side by side in one of `size`, which is `fill` where none lies; each tile's corner is (top, left)."""
+    whole: Picture = {"image": Image.new("RGB", (size[1], size[0]), fill)}
     for tile, (top, left) in zip(tiles, corners, strict=True):
         whole["image"].paste(tile["image"], (left, top))
     if "mask" in tiles[0]:
-        whole["mask"] = torch.cat([torch.cat([tile["mask"] for tile in tiles[i : i + 2]], 1) for i in (0, 2)])
+        whole["mask"] = torch.full(size, IGNORE, dtype=torch.uint8)
+        for tile, (top, left) in zip(tiles, corners, strict=True):
+            rows, columns = tile["mask"].shape
+            whole["mask"][top : top + rows, left : left + columns] = tile["mask"]
         return whole
     moved = [
         tile["boxes"] + torch.tensor([left, top, left, top]) for tile, (top, left) in zip(tiles, corners, strict=True)
@@ -365,6 +388,12 @@ def _box_of(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
     if len(rows) == 0:
         return np.zeros(4, np.float32)
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def _somewhere(image_size: Size, resized: Size, size: Size) -> Placement:
+    """An image of `image_size`, resized, at a random place of a picture of `size`."""
+    scale = (resized[0] / image_size[0], resized[1] / image_size[1])
+    return Placement(resized, scale, left=_offset(size[1] - resized[1]), top=_offset(size[0] - resized[0]))
 
 
 def _offset(free: int) -> int:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from dualtoken.data.archives import Members, read_member
 from dualtoken.data.index import ImageFiles
+from dualtoken.data.words import counted
 from dualtoken.errors import ImageError, require
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_mask_image
 
@@ -149,9 +150,9 @@ class ObjectSamples(ImageFiles):
         counts = self.counts(len(classes))
         empty = int((np.diff(self.offsets) == 0).sum())
         small, large = int(counts.argmin()), int(counts.argmax())
-        parts = [f"{len(self):,} images, {int(counts.sum()):,} objects"]
-        parts += [f"{empty:,} images without any"] if empty else []
-        parts += [f"{int(self.crowd.sum()):,} crowds"] if self.crowd.any() else []
+        parts = [counted(len(self), "image"), counted(int(counts.sum()), "object")]
+        parts += [f"{counted(empty, 'image')} without any"] if empty else []
+        parts += [counted(int(self.crowd.sum()), "crowd")] if self.crowd.any() else []
         parts += [f"fewest {classes[small]!r} {counts[small]:,}, most {classes[large]!r} {counts[large]:,}"]
         return ", ".join(parts)
 
@@ -222,7 +223,8 @@ class MaskSamples(ImageFiles):
     def describe(self, classes: Sequence[str]) -> str:
         """One line: images and the sizes they have."""
         height, width = np.median(self.sizes, axis=0).astype(int).tolist()
-        return f"{len(self):,} images with masks of {len(classes)} classes, median size {width} x {height}"
+        images = counted(len(self), "image with a mask", "images with masks")
+        return f"{images} of {counted(len(classes), 'class', 'classes')}, median size {width} x {height}"
 
 
 def _starts(lengths: Sequence[int]) -> NDArray[np.int64]:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from dualtoken.data.checks import Findings, check
 from dualtoken.data.index import ImageData, Samples
-from dualtoken.data.layouts import Assignment, assign, assign_csv
+from dualtoken.data.layouts import Assignment, NoClassesError, assign, assign_csv
 from dualtoken.data.listing import list_archive, list_folder
+from dualtoken.data.words import counted
 from dualtoken.errors import ConfigError, DataError, nearest, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 
@@ -117,7 +118,8 @@ def _class_names(found: Assignment, known: Sequence[str] | None, notes: list[str
     if strangers:
         hints = [unknown_name("class", name, sorted(reference)) for name in strangers[:_SHOWN]]
         raise DataError(
-            f"{len(strangers)} class(es) of {found.listing.root!r} are not among the classes of {whose}.",
+            f"{counted(len(strangers), 'class', 'classes')} of {found.listing.root!r}"
+            f" {'is' if len(strangers) == 1 else 'are'} not among the classes of {whose}.",
             "\n".join(hints),
         )
     if known is not None:
@@ -128,9 +130,10 @@ def _class_names(found: Assignment, known: Sequence[str] | None, notes: list[str
     _refuse_empty(found)
     for split, names in by_split.items():
         missing = sorted(reference - names)
-        notes += [f"{split} has no images of {len(missing)} classes: {_some(missing)}"] if missing else []
+        lacking = counted(len(missing), "class", "classes")
+        notes += [f"{split} has no images of {lacking}: {_some(missing)}"] if missing else []
     if len(reference) < 2:
-        raise DataError(
+        raise NoClassesError(
             f"{found.listing.root!r} has one class only: {_some(sorted(reference))}.",
             "At least two class folders are needed; the other one may simply hold everything else.",
         )
@@ -144,8 +147,9 @@ def _labels_by_split(found: Assignment) -> dict[str, NDArray[np.str_]]:
 
 def _refuse_empty(found: Assignment) -> None:
     if found.empty:
-        raise DataError(
-            f"{len(found.empty)} class folder(s) in {found.listing.root!r} without images: {_some(found.empty)}.",
+        raise NoClassesError(
+            f"{counted(len(found.empty), 'class folder')} in {found.listing.root!r} without images:"
+            f" {_some(found.empty)}.",
             "Fill or remove them: a class without images cannot be learned.",
         )
 
@@ -195,7 +199,7 @@ def _split(
     if not len(chosen):
         raise DataError(
             f"No validation images can be drawn from {samples.root!r}: no class has two images.",
-            "Add images, or give a split of your own; --val-fraction 0 makes none.",
+            "Add images: at least one class needs two, one to learn from and one to validate with.",
         )
     splits |= {"train": np.setdiff1d(train, chosen), "val": chosen}
     return {split: splits[split] for split in _SPLIT_ORDER if split in splits}
@@ -223,7 +227,7 @@ def _bad_images(samples: Samples, findings: Findings, on_bad_image: OnBadImage) 
         lines = [f"  {reason}" for _, reason in bad[:_SHOWN]]
         lines += [f"  and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
         raise DataError(
-            "\n".join([f"{len(bad)} of {len(samples):,} images cannot be read:", *lines]),
+            "\n".join([f"{len(bad):,} of {counted(len(samples), 'image')} cannot be read:", *lines]),
             "Repair or remove them, or leave them out: --on-bad-image skip.",
         )
     return bad
@@ -233,7 +237,9 @@ def _frame_notes(samples: Samples, findings: Findings) -> list[str]:
     several = findings.several_frames
     if not several:
         return []
-    return [f"{len(several)} images have several frames, the first is used: {samples.path(min(several))!r} ..."]
+    number = counted(len(several), "image has", "images have")
+    rest = " ..." if several[1:] else ""
+    return [f"{number} several frames, the first is used: {samples.path(min(several))!r}{rest}"]
 
 
 def _filled(

@@ -23,6 +23,7 @@ from dualtoken.images import ImageLimits, is_image_name
 
 # COCO's own label file has half a gigabyte; archives are checked against bombs before.
 _LABEL_LIMITS = ImageLimits(max_bytes=4 * 2**30)
+_PICTURES_OF_LABELS = frozenset({"masks", "segmentationclass", "segmentationobject"})
 _SPLIT_WITH_YEAR = re.compile(r"([a-z]+?)[ _-]?\d{0,4}", re.IGNORECASE)
 
 
@@ -100,7 +101,7 @@ class Tree:
         """The image that a label file calls `path`, relative to the folder `near` or to anything else.
 
         Label files are moved and paths in them go stale, so the longest end of `path` that is there counts; of
-        several, those of the folder `near`, then those of `split`.
+        several, those of `split`, then those that are no masks, then those nearest to the folder `near`.
 
         Raises:
             DataError: several are equally good.
@@ -115,6 +116,7 @@ class Tree:
         for score in (
             lambda name: _common_end(name, path),
             lambda name: bool(split) and split_of(name) == split,
+            lambda name: not _PICTURES_OF_LABELS & set(posixpath.dirname(name).lower().split("/")),
             lambda name: len(posixpath.commonprefix([name, f"{near}/" if near else ""])),
         ):
             best = max(map(score, candidates))

@@ -15,9 +15,10 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from dualtoken.data.masks import image_sets
-from dualtoken.data.scene_labels import ObjectList, Problem, ScenePlan, check_frame
+from dualtoken.data.scene_labels import ObjectList, Problem, ScenePlan, check_frame, side_given
 from dualtoken.data.scenes import Objects
 from dualtoken.data.tree import Tree, split_of
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError
 
 _BOX = "annotation/object/bndbox/"
@@ -77,7 +78,7 @@ def _report_missing(plan: ScenePlan, tree: Tree, lists: dict[str, set[str]], lab
     plan.problems += [(stem, f"{where!r} lists {stem!r}, which has no xml file.") for stem in missing]
     folders = {posixpath.dirname(name) for name in plan.images}
     unused = sum(posixpath.dirname(name) in folders for name in tree.images) - len(set(plan.images))
-    plan.notes += [f"{unused:,} images without an xml file or in no list: not used"] if unused else []
+    plan.notes += [f"{counted(unused, 'image')} without an xml file or in no list: not used"] if unused else []
 
 
 class _Finder:
@@ -134,9 +135,9 @@ class _Record:
     items: list[_Item] = field(default_factory=list)
 
     def add_to(self, found: ObjectList, numbers: dict[str, int]) -> None:
-        given = [self.size.get(key, "") for key in ("height", "width")]
-        if all(text.isascii() and text.isdecimal() and int(text) for text in given):
-            check_frame((int(given[0]), int(given[1])), found.frame, repr(self.where))
+        height, width = (side_given(self.size.get(key), key, repr(self.where)) for key in ("height", "width"))
+        if height and width:  # some tools write 0 for both
+            check_frame((height, width), found.frame, repr(self.where))
         for item in self.items:
             where = f"{self.where!r}, line {item.line}"
             left, top, right, bottom = (item.number(side, where) for side in _SIDES)

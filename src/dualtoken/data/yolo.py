@@ -2,7 +2,8 @@
 
 A line is `class x y width height` (the box's centre and sides) or `class x1 y1 x2 y2 x3 y3 ...` (an outline). The
 label file of `images/train/1.jpg` is `labels/train/1.txt`, or `1.txt` beside it. `data.yaml` names the classes and says
-where train, val and test lie; without it `classes.txt` names them, and folders tell the splits.
+where train, val and test lie; without it `classes.txt` names them, and folders tell the splits. A box may have a sixth
+number, a score, as predictions have: it is not used.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import yaml
 from dualtoken.data.scene_labels import ObjectList, ScenePlan, refuse_doubles, some
 from dualtoken.data.scenes import Objects
 from dualtoken.data.tree import Tree, split_of
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError
 
 _SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -54,9 +56,9 @@ def yolo_labels(tree: Tree) -> dict[str, str]:
 
 
 def yolo_has_outlines(tree: Tree) -> bool:
-    """Whether a label file of YOLO's begins with an outline."""
+    """Whether a line in a label file of YOLO's is an outline."""
     texts = (tree.text(label) for label in yolo_labels(tree).values())
-    return any(len(text.partition("\n")[0].split()) > 5 for text in texts)
+    return any(len(line.split()) > 6 for text in texts for line in text.splitlines())
 
 
 def plan_yolo(tree: Tree, given: Path | None = None) -> ScenePlan:
@@ -69,6 +71,10 @@ def plan_yolo(tree: Tree, given: Path | None = None) -> ScenePlan:
     labels = yolo_labels(tree)
     splits = settings.splits() if settings else _splits_of_folders(tree, labels)
     images = sorted({name for names in splits.values() for name in names})
+    if images and not any(name in labels for name in images):
+        raise DataError(
+            _nothing_labelled(tree, images), "Put a text file with a line for each object there; see docs/data.md."
+        )
     place = {name: index for index, name in enumerate(images)}
     notes: list[str] = list(settings.notes) if settings else []
     classes, source, named = _classes(tree, settings, labels, notes)
@@ -82,14 +88,26 @@ def plan_yolo(tree: Tree, given: Path | None = None) -> ScenePlan:
         reader.add_to,
         notes=notes,
         named=named,
+        notes_of_reading=reader.notes,
     )
     plan.problems += [
         (tree.path(name), f"{tree.path(name)!r} is a label file without an image of that name.")
         for name in _stray_labels(tree, labels)
     ]
     without = sum(name not in labels for name in images)
-    plan.notes += [f"{without:,} images have no label file: taken as images without objects"] if without else []
+    number = counted(without, "image has", "images have")
+    plan.notes += [f"{number} no label file: taken for images without objects"] if without else []
     return plan
+
+
+def _nothing_labelled(tree: Tree, images: list[str]) -> str:
+    names = [name for name in _label_names(images[0]) if "Labels" not in name.split("/")]  # as well as labels
+    looked_for = [repr(tree.path(name)) for name in names]
+    none = "none has" if len(images) > 1 else "it has not"
+    return (
+        f"{tree.root!r} has {counted(len(images), 'image')} for YOLO, but {none} a label file: for"
+        f" {images[0]!r} there is neither {' nor '.join(looked_for)}."
+    )
 
 
 def _label_names(image: str) -> Iterator[str]:
@@ -117,7 +135,10 @@ def _stray_labels(tree: Tree, labels: dict[str, str]) -> list[str]:
 def _splits_of_folders(tree: Tree, labels: dict[str, str]) -> dict[str, list[str]]:
     """Images in the folders that hold labelled ones, by the split that their path tells; all or none has one."""
     folders = {posixpath.dirname(name) for name in labels}
-    images = [name for name in tree.images if posixpath.dirname(name) in folders]
+    return _by_split([name for name in tree.images if posixpath.dirname(name) in folders])
+
+
+def _by_split(images: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in images:
         found.setdefault(split_of(name), []).append(name)
@@ -159,6 +180,12 @@ class _Reader:
     images: list[str]
     classes: int
     source: str
+    scored: int = 0  # lines with a score
+
+    def notes(self) -> list[str]:
+        """What a person should know once all is read."""
+        lines = counted(self.scored, "line has", "lines have")
+        return [f"{lines} a sixth number, a score, as predictions have: it is not used"] if self.scored else []
 
     def add_to(self, index: int, found: ObjectList) -> None:
         label = self.labels.get(self.images[index])
@@ -176,14 +203,19 @@ class _Reader:
         label = values[0]
         if not (math.isfinite(label) and label == int(label) and 0 <= label < self.classes):
             raise DataError(f"{where}: class {fields[0]}, expected 0 to {self.classes - 1} ({self.source}).")
-        if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
-            what = f"a polygon with {len(fields) // 2} points" if len(fields) % 2 else f"{len(fields)} numbers"
+        if len(fields) == 6:
+            if not 0 <= values[5] <= 1:
+                raise DataError(f"{where}: 6 numbers, of which the last, {fields[5]}, is no score from 0 to 1.")
+        elif len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
+            points = counted(len(fields) // 2, "point")
+            what = f"a polygon with {points}" if len(fields) % 2 else counted(len(fields), "number")
             raise DataError(f"{where}: {what}, expected `class x y width height` or a class and 3 points or more.")
         height, width = found.size
-        if len(fields) == 5:
-            x, y, w, h = (values[1:] * [width, height, width, height]).tolist()
+        if len(fields) <= 6:
+            x, y, w, h = (values[1:5] * [width, height, width, height]).tolist()
             box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
             self._explained(values, where, lambda: found.add(int(label), where, box=box))
+            self.scored += len(fields) == 6
         else:
             ring = values[1:].reshape(-1, 2) * [width, height]
             self._explained(values, where, lambda: found.add(int(label), where, rings=[ring]))
@@ -228,24 +260,26 @@ class _Config:
             names = dict(enumerate(names))
         if not isinstance(names, dict) or not names:
             raise DataError(f"{self.where!r}: `names` is {names!r}, expected a list of class names.")
+        names = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
         missing = sorted(set(range(len(names))) - set(names))
         if missing:
-            raise DataError(f"{self.where!r}: `names` has {len(names)} entries but none for class {missing[0]}.")
+            entries = counted(len(names), "entry", "entries")
+            raise DataError(f"{self.where!r}: `names` has {entries} but none for class {missing[0]}.")
         classes = tuple(str(names[number]) for number in range(len(names)))
         refuse_doubles(classes, repr(self.where))
         count = self.content.get("nc")
-        if count is not None and count != len(classes):
-            raise DataError(f"{self.where!r}: `nc` is {count}, but `names` has {len(classes)} names.")
+        if count is not None and str(count) != str(len(classes)):
+            raise DataError(f"{self.where!r}: `nc` is {count}, but `names` has {counted(len(classes), 'name')}.")
         return classes
 
     def splits(self) -> dict[str, list[str]]:
-        """Images of each split; under "" all there are where the file names no split."""
+        """Images of each split, by their folders where the file names none."""
         found: dict[str, list[str]] = {}
         for key, split in _SPLIT_KEYS.items():
             value = self.content.get(key)
             if value and (images := self._images(key, value)):
                 found[split] = sorted({*found.get(split, []), *images})
-        return found or {"": self.tree.images}
+        return found or _by_split(self.tree.images)
 
     def _images(self, key: str, value: Any) -> list[str]:
         images: list[str] = []

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.data import ImageData, find_split
-from dualtoken.data.loading import OnBadImage
+from dualtoken.data.sources import OnBadImage
+from dualtoken.data.words import counted
 from dualtoken.errors import DataError
 from dualtoken.evaluation.scenes import SCENE_BATCH, compare_scenes
 from dualtoken.evaluation.sources import Draw, draw_of, open_data, open_predictor, split_name
@@ -72,8 +73,8 @@ class Comparison:
             ("Images", f"{self.images:,}, split {self.split!r} of {self.source}"),
             ("A", f"{100 * self.top1_a:.1f} % right   {self.a}"),
             ("B", f"{100 * self.top1_b:.1f} % right   {self.b}"),
-            ("Only A right", f"{self.only_a:,} images"),
-            ("Only B right", f"{self.only_b:,} images"),
+            ("Only A right", counted(self.only_a, "image")),
+            ("Only B right", counted(self.only_b, "image")),
             ("McNemar's test", f"p = {self.p_value:.2g}"),
         ]
         rows += [("Note", self.note)] if self.note else []
@@ -88,7 +89,8 @@ class Comparison:
             return "A and B are not distinguishable: they are right and wrong on the same images."
         if self.better is None:
             return (
-                f"A and B are not distinguishable on these {self.images:,} images: B minus A is {value:+.1f} points "
+                f"A and B are not distinguishable on {'this' if self.images == 1 else 'these'}"
+                f" {counted(self.images, 'image')}: B minus A is {value:+.1f} points "
                 f"(95 % interval {low:+.1f} to {high:+.1f}). More images could tell."
             )
         return f"{self.better.upper()} is better by {value:.1f} points (95 % interval {low:.1f} to {high:.1f})."
@@ -124,7 +126,7 @@ def compare(
         data, first, second, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress
     )
     samples: Any = find_split(found, split)
-    if first.task.heads:
+    if first.config.task != "classification":
         return compare_scenes(
             first, second, found, samples, batch_size=min(batch_size, SCENE_BATCH), workers=workers, limits=limits,
             on_bad_image=on_bad_image, progress=progress, seed=seed, resamples=resamples,

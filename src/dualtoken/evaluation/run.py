@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtoken.data import ImageData, Samples, find_split
-from dualtoken.data.loading import OnBadImage
+from dualtoken.data.sources import OnBadImage
 from dualtoken.evaluation.scenes import SCENE_BATCH, SceneEvaluation, evaluate_scenes, scene_pictures
 from dualtoken.evaluation.sources import open_data, open_predictor, split_name
 from dualtoken.files import refuse_others, writable_folder
@@ -15,8 +15,6 @@ from dualtoken.metrics.bootstrap import RESAMPLES, measure
 from dualtoken.metrics.classes import confusion_matrix, per_image, reliability
 from dualtoken.outputs import Evaluation
 from dualtoken.prediction import Logits, Predictor
-from dualtoken.report import write_evaluation, write_scene_evaluation
-from dualtoken.report.results import EVALUATION_FILES
 
 
 def evaluate(
@@ -63,18 +61,18 @@ def evaluate(
         ImageError: an image cannot be read, and `on_bad_image` is `fail`.
         OutputError: `output` cannot be written; found before the work starts.
     """
-    if output is not None:
-        refuse_others(output, EVALUATION_FILES, "--output")
-    folder = None if output is None else writable_folder(output)
+    folder = None if output is None else _report_folder(output)
     predictor = open_predictor(model, device)
     found, _ = open_data(data, predictor, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress)
     samples: Any = find_split(found, split)
-    if predictor.task.heads:
+    if predictor.config.task != "classification":
         scenes = evaluate_scenes(
             predictor, found, samples, batch_size=min(batch_size, SCENE_BATCH), workers=workers, limits=limits,
             on_bad_image=on_bad_image, seed=seed, resamples=resamples, progress=progress,
         )  # fmt: skip
         if folder is not None:
+            from dualtoken.report import write_scene_evaluation
+
             write_scene_evaluation(
                 folder, scenes, samples, data=found, pictures=scene_pictures(predictor, scenes, samples, limits),
                 provenance=predictor.config.provenance, limits=limits,
@@ -87,8 +85,18 @@ def evaluate(
         logits, predictor, found, samples, seed=seed, resamples=RESAMPLES if resamples is None else resamples
     )
     if folder is not None:
+        from dualtoken.report import write_evaluation
+
         write_evaluation(folder, evaluation, samples, provenance=predictor.config.provenance, limits=limits)
     return evaluation
+
+
+def _report_folder(output: str | Path) -> Path:
+    """A folder that reports may be written to; plots need more packages than figures do."""
+    from dualtoken.report.results import EVALUATION_FILES
+
+    refuse_others(output, EVALUATION_FILES, "--output")
+    return writable_folder(output)
 
 
 def evaluation_of(

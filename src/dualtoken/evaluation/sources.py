@@ -9,7 +9,7 @@ from typing import Any
 from dualtoken.data import ImageData
 from dualtoken.data.finding import find_task_data
 from dualtoken.data.index import ImageFiles
-from dualtoken.data.loading import OnBadImage
+from dualtoken.data.sources import OnBadImage
 from dualtoken.errors import DataError
 from dualtoken.images import ImageLimits
 from dualtoken.prediction import Predictor, load
@@ -26,7 +26,7 @@ class Draw:
 
 
 def open_predictor(model: str | Path | Predictor, device: str) -> Predictor:
-    """A model folder loaded, or the `Predictor` as it is."""
+    """A model folder or exported file loaded, or the `Predictor` as it is."""
     return model if isinstance(model, Predictor) else load(model, device=device)
 
 

@@ -1,11 +1,13 @@
 """Boxes and instance masks: torchvision's detectors on a feature pyramid over a backbone's maps.
 
-torchvision's models resize and normalise images themselves and give boxes in the image's own pixels. Here both ends
-are `Preprocessing` and `postprocess`, the same for every engine, so that `FixedInput` stands in their place.
+torchvision's models resize and normalise images themselves and choose the boxes too. Here both ends are
+`Preprocessing` and `decode`, the same for every engine: `FixedInput` stands in the place of the one, and in evaluation
+the networks are only run part by part, as an exported one is.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -20,14 +22,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.decode import HEAD_ARGS, DetectorSpec, detect
 from dualtoken.heads.body import Body, undecayed
 
 Target = dict[str, Tensor]
-_RATIOS = (0.5, 1.0, 2.0)
 
 
 class Pyramid(nn.Module):
@@ -58,19 +59,148 @@ class FixedInput(nn.Module):
         return result
 
 
+# ---------------------------------------------------------------- parts
+
+
+class Part(nn.Module):
+    """A piece of a detector with a flat list of tensors on both sides, which exporters take.
+
+    Attributes:
+        inputs, outputs: their names, in order. The first axis of `rois`, `labels` and whatever comes out with them
+            counts regions, of all others images.
+    """
+
+    inputs: tuple[str, ...] = ("images",)
+    outputs: tuple[str, ...]
+
+
+class OneStage(Part):
+    """RetinaNet's and FCOS' answers of every position."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.pyramid, self.head = network.backbone, network.head
+        self.outputs = ("scores", "deltas", "centerness") if isinstance(network, FCOS) else ("scores", "deltas")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) to logits (B, N, K), deltas (B, N, 4) and, for FCOS, logits (B, N, 1)"""
+        return tuple(self.head(list(self.pyramid(images).values())).values())
+
+
+class FirstStage(Part):
+    """Where a closer look may pay, and the `maps` finest maps of the pyramid for it."""
+
+    def __init__(self, network: Any, maps: int) -> None:
+        super().__init__()
+        self.pyramid, self.head = network.backbone, network.rpn.head
+        self.outputs = ("objectness", "deltas", *_map_names(maps))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) to logits (B, N), deltas (B, N, 4) and maps (B, channels, h, w)"""
+        maps = list(self.pyramid(images).values())
+        objectness, deltas = self.head(maps)
+        likely = torch.cat([_by_position(level, 1) for level in objectness], dim=1)[:, :, 0]
+        return likely, torch.cat([_by_position(level, 4) for level in deltas], dim=1), *maps[: len(self.outputs) - 2]
+
+
+class BoxStage(Part):
+    """The closer look at regions: class and box."""
+
+    outputs = ("scores", "deltas")
+
+    def __init__(self, network: Any, strides: Sequence[int]) -> None:
+        super().__init__()
+        self.look, self.predictor = network.roi_heads.box_head, network.roi_heads.box_predictor
+        self.strides, self.side = tuple(strides), network.roi_heads.box_roi_pool.output_size[0]
+        self.inputs = (*_map_names(len(strides)), "rois")
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Maps and regions (R, 5) to logits (R, K + 1) and deltas (R, 4 (K + 1))"""
+        *maps, rois = inputs
+        scores, deltas = self.predictor(self.look(pooled(maps, rois, self.strides, self.side)))
+        return scores, deltas
+
+
+class MaskStage(Part):
+    """The closer look at the boxes that were chosen: their masks."""
+
+    outputs = ("masks",)
+
+    def __init__(self, network: Any, strides: Sequence[int]) -> None:
+        super().__init__()
+        self.look, self.predictor = network.roi_heads.mask_head, network.roi_heads.mask_predictor
+        self.strides, self.side = tuple(strides), network.roi_heads.mask_roi_pool.output_size[0]
+        self.inputs = (*_map_names(len(strides)), "rois", "labels")
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Maps, regions (R, 5) and labels (R,), the background 0, to probabilities (R, 28, 28)"""
+        *maps, rois, labels = inputs
+        logits = self.predictor(self.look(pooled(maps, rois, self.strides, self.side)))
+        index = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
+        return (logits.gather(1, index)[:, 0].sigmoid(),)
+
+
+def pooled(maps: Sequence[Tensor], rois: Tensor, strides: Sequence[int], side: int) -> Tensor:
+    """What torchvision's `MultiScaleRoIAlign` gives, in a form that can be exported too.
+
+    Args:
+        maps: of the pyramid, (B, channels, H / stride, W / stride).
+        rois: (R, 5), number of the image, then left, top, right, bottom in its pixels.
+        strides: of the maps.
+        side: positions of the result's side.
+
+    Returns:
+        (R, channels, side, side): each region from the one map that suits its size.
+    """
+    level = _levels(rois, strides)
+    exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    result = rois.new_zeros(rois.shape[0], maps[0].shape[1], side, side)  # len() would fix it in an export
+    for number, (values, stride) in enumerate(zip(maps, strides, strict=True)):
+        own = level == number
+        if exported:  # no shape may depend on the data
+            part = roi_align(values.float(), rois, side, 1 / stride, sampling_ratio=2)
+            result = torch.where(own[:, None, None, None], part, result)
+        else:
+            result[own] = roi_align(values.float(), rois[own], side, 1 / stride, sampling_ratio=2)
+    return result.to(maps[0].dtype)
+
+
+def _levels(rois: Tensor, strides: Sequence[int]) -> Tensor:
+    """(R,) the map of each region: floor(4 + log2(side / 224)) is 4 for stride 16, of a region of 224 pixels."""
+    finest, coarsest = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
+    area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
+    limits = [(224 * 2 ** (level - 4 - 1e-6)) ** 2 for level in range(finest + 1, coarsest + 1)]
+    return (area[:, None] >= area.new_tensor(limits)).sum(dim=1)
+
+
+def _map_names(maps: int) -> tuple[str, ...]:
+    return tuple(f"map{number}" for number in range(maps))
+
+
+def _by_position(level: Tensor, numbers: int) -> Tensor:
+    """(B, anchors x numbers, h, w) to (B, h x w x anchors, numbers)"""
+    batch, _, height, width = level.shape
+    return level.view(batch, -1, numbers, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, numbers)
+
+
+# ---------------------------------------------------------------- the whole
+
+
 class Detector(nn.Module):
     """One of torchvision's detectors, with classes counted from 0 and no class for the background.
 
+    It is an `Engine` of its own: its answers are `decode.detect`'s, as those of every exported engine are.
+
     Args:
         network: RetinaNet, FCOS, Faster or Mask R-CNN on a `Pyramid`.
-        first: label of the first class inside `network`: 1 where 0 is the background.
+        spec: what it was made by.
     """
 
-    def __init__(self, network: nn.Module, first: int) -> None:
+    def __init__(self, network: nn.Module, spec: DetectorSpec) -> None:
         super().__init__()
         network.transform = FixedInput()
         self.network: Any = network
-        self.first = first
+        self.spec = spec
 
     @property
     def body(self) -> Body:
@@ -86,25 +216,50 @@ class Detector(nn.Module):
                 (n, H, W) of 0 and 1.
 
         Returns:
-            While training a dict of scalars; else for each image a dict of `boxes` (n, 4) in the input's pixels,
-            `scores` (n,), `labels` (n,) and, for Mask R-CNN, `masks` (n, 28, 28) from 0 to 1, within the boxes.
+            While training a dict of scalars; else what `decode.detect` gives, as tensors on the CPU.
+
+        Raises:
+            ModelError: not while training: the network gives something that is no number.
         """
+        if not self.training:
+            return self._answers(images)
         if targets is not None:
-            targets = [target | {"labels": target["labels"] + self.first} for target in targets]
-        if self.training:
-            return self.network(images, targets)
-        answers = self.network(images)
-        for answer in answers:
-            answer["labels"] = answer["labels"] - self.first
-            if "masks" in answer:
-                answer["masks"] = answer["masks"][:, 0]
-        return answers
+            first = 0 if self.spec.dense else 1  # where 0 is the background
+            targets = [target | {"labels": target["labels"] + first} for target in targets]
+        return self.network(images, targets)
+
+    @torch.compiler.disable  # it would take numpy's functions for its own
+    def _answers(self, images: Tensor) -> list[Target]:
+        found = detect(self.spec, self, cast(Any, images))
+        return [{name: torch.from_numpy(array) for name, array in one.items()} for one in found]
+
+    @torch.no_grad()
+    def run(self, part: str, inputs: Sequence[Any]) -> list[Any]:
+        """One part, as `Engine` says, on the detector's device; maps stay there."""
+        network, device = self.parts()[part], next(self.parameters()).device
+        outputs = network(*(torch.as_tensor(array, device=device) for array in inputs))
+        return [
+            output if name.startswith("map") else output.float().cpu().numpy()
+            for name, output in zip(network.outputs, outputs, strict=True)
+        ]
+
+    def parts(self) -> dict[str, Part]:
+        """Everything but the choice of boxes, in pieces that an exporter takes: see `Engine`. Weights are shared."""
+        network, strides = self.network, self.spec.strides
+        parts: dict[str, Part] = (
+            {"network": OneStage(network)}
+            if self.spec.dense
+            else {"network": FirstStage(network, len(strides)), "boxes": BoxStage(network, strides)}
+        )
+        if self.spec.masks:
+            parts["masks"] = MaskStage(network, strides)
+        for part in parts.values():
+            part.training = self.training  # of the part alone: what it holds is the detector's
+        return parts
 
     def dense(self, images: Tensor) -> Any:
         """What is computed for every position, without the choice of boxes: for counting operations."""
-        maps = list(self.network.backbone(images).values())
-        head = self.network.rpn.head if hasattr(self.network, "rpn") else self.network.head
-        return head(maps)
+        return self.parts()["network"](images)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -112,106 +267,85 @@ class Detector(nn.Module):
         return undecayed(self)
 
 
-def make_detector(
-    head: str,
-    architecture: str,
-    classes: int,
-    *,
-    strides: Sequence[int] = (8, 16, 32),
-    channels: int = 128,
-    anchor_scale: float = 4.0,
-    score_threshold: float = 0.02,
-    iou_threshold: float = 0.5,
-    max_detections: int = 100,
-    **backbone: Any,
-) -> Detector:
+def make_detector(head: str, architecture: str, classes: int, **arguments: Any) -> Detector:
     """A detector with fresh weights.
 
     Args:
         head: a key of `DETECTORS`.
         architecture: a name of timm's registry.
         classes: number of classes, the background not counted.
-        strides: of the backbone's maps that the pyramid stands on.
-        channels: of the pyramid's maps and the head, a multiple of 32 from 64 up; the paper's detectors have 256.
-        anchor_scale: side of the smallest anchor on each map, in strides; 4 is COCO's 32 pixels at stride 8. Smaller
-            for smaller objects; FCOS has none.
-        score_threshold: answers below it are not given.
-        iou_threshold: of two boxes of one class that overlap more, the surer stays.
-        max_detections: answers for one image.
-        **backbone: arguments of the backbone.
+        **arguments: those of the head, which `DetectorSpec` lists with their defaults; the others are the backbone's.
 
     Raises:
         ModelError, ConfigError: an unknown name or impossible value.
     """
-    if head not in DETECTORS:
-        raise ConfigError(unknown_name("head", head, DETECTORS))
-    if not isinstance(channels, int) or channels < 64 or channels % 32:
-        raise ConfigError(f"channels is {channels}, expected a multiple of 32 from 64 up.")
-    if anchor_scale <= 0:
-        raise ConfigError(f"anchor_scale is {anchor_scale}, expected a number above 0.")
-    pyramid = Pyramid(Body(architecture, strides, **backbone), channels, dense=head in ("retinanet", "fcos"))
-    return DETECTORS[head](pyramid, classes, anchor_scale, score_threshold, iou_threshold, max_detections)
+    spec = DetectorSpec.of(head, classes, {key: arguments.pop(key) for key in HEAD_ARGS if key in arguments})
+    pyramid = Pyramid(Body(architecture, spec.strides, **arguments), spec.channels, dense=spec.dense)
+    return Detector(DETECTORS[head](pyramid, spec), spec)
 
 
-def _retinanet(pyramid: Pyramid, classes: int, scale: float, score: float, iou: float, most: int) -> Detector:
+def _retinanet(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     """RetinaNet: nine anchors a position, focal loss (Lin et al. 2017)."""
-    sizes = tuple(tuple(scale * stride * 2 ** (i / 3) for i in range(3)) for stride in pyramid.strides)
-    anchors = AnchorGenerator(sizes, (_RATIOS,) * len(sizes))
+    anchors = _anchors(spec)
     each = anchors.num_anchors_per_location()[0]
-    network = RetinaNet(
-        pyramid, classes, anchor_generator=anchors, score_thresh=score, nms_thresh=iou, detections_per_img=most,
-        head=RetinaNetHead(pyramid.out_channels, each, classes, norm_layer=_norm),
-    )  # fmt: skip
-    return Detector(network, first=0)
+    head = RetinaNetHead(spec.channels, each, spec.classes, norm_layer=_norm)
+    return RetinaNet(pyramid, spec.classes, anchor_generator=anchors, head=head, **_choice(spec))
 
 
-def _fcos(pyramid: Pyramid, classes: int, _scale: float, score: float, iou: float, most: int) -> Detector:
+def _fcos(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     """FCOS: one point a position, no anchors (Tian et al. 2019)."""
-    points = AnchorGenerator(tuple((stride,) for stride in pyramid.strides), ((1.0,),) * len(pyramid.strides))
-    network = FCOS(
-        pyramid, classes, anchor_generator=points, score_thresh=score, nms_thresh=iou, detections_per_img=most,
-        head=FCOSHead(pyramid.out_channels, 1, classes),
-    )  # fmt: skip
-    return Detector(network, first=0)
+    head = FCOSHead(spec.channels, 1, spec.classes)
+    return FCOS(pyramid, spec.classes, anchor_generator=_anchors(spec), head=head, **_choice(spec))
 
 
-def _faster_rcnn(pyramid: Pyramid, classes: int, *numbers: Any) -> Detector:
+def _faster_rcnn(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     """Faster R-CNN: proposals first, then a closer look at each (Ren et al. 2015)."""
-    return Detector(FasterRCNN(**_two_stages(pyramid, classes, *numbers)), first=1)
+    return FasterRCNN(**_two_stages(pyramid, spec))
 
 
-def _mask_rcnn(pyramid: Pyramid, classes: int, *numbers: Any) -> Detector:
+def _mask_rcnn(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     """Mask R-CNN: Faster R-CNN and a mask for each box (He et al. 2017)."""
-    channels = pyramid.out_channels
-    network = MaskRCNN(
-        **_two_stages(pyramid, classes, *numbers),
-        mask_roi_pool=MultiScaleRoIAlign(_levels(pyramid), output_size=14, sampling_ratio=2),
+    channels = spec.channels
+    return MaskRCNN(
+        **_two_stages(pyramid, spec),
+        mask_roi_pool=_pool(spec, side=14),
         mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1, norm_layer=_norm),
-        mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1),
+        mask_predictor=MaskRCNNPredictor(channels, channels, spec.classes + 1),
     )
-    return Detector(network, first=1)
 
 
-def _two_stages(pyramid: Pyramid, classes: int, scale: float, score: float, iou: float, most: int) -> dict[str, Any]:
+def _two_stages(pyramid: Pyramid, spec: DetectorSpec) -> dict[str, Any]:
     """What both R-CNNs are made of; class 0 is the background."""
-    channels = pyramid.out_channels
-    sizes = tuple((scale * stride,) for stride in pyramid.strides)
-    hidden = 4 * channels
+    channels, hidden = spec.channels, 4 * spec.channels
     return {
         "backbone": pyramid,
-        "rpn_anchor_generator": AnchorGenerator(sizes, (_RATIOS,) * len(sizes)),
-        "rpn_head": RPNHead(channels, len(_RATIOS)),
-        "box_roi_pool": MultiScaleRoIAlign(_levels(pyramid), output_size=7, sampling_ratio=2),
+        "rpn_anchor_generator": _anchors(spec),
+        "rpn_head": RPNHead(channels, len(spec.anchor_ratios)),
+        "box_roi_pool": _pool(spec, side=7),
         "box_head": TwoMLPHead(channels * 7 * 7, hidden),
-        "box_predictor": FastRCNNPredictor(hidden, classes + 1),
-        "box_score_thresh": score,
-        "box_nms_thresh": iou,
-        "box_detections_per_img": most,
+        "box_predictor": FastRCNNPredictor(hidden, spec.classes + 1),
+        "box_score_thresh": spec.score_threshold,
+        "box_nms_thresh": spec.iou_threshold,
+        "box_detections_per_img": spec.max_detections,
     }
 
 
-def _levels(pyramid: Pyramid) -> list[str]:
-    return [str(i) for i in range(len(pyramid.body.strides))]
+def _anchors(spec: DetectorSpec) -> AnchorGenerator:
+    return AnchorGenerator(spec.anchor_sizes, (spec.anchor_ratios,) * len(spec.anchor_sizes))
+
+
+def _choice(spec: DetectorSpec) -> dict[str, Any]:
+    """How torchvision's own evaluation of one-stage detectors would choose; ours is `decode`."""
+    return {
+        "score_thresh": spec.score_threshold,
+        "nms_thresh": spec.iou_threshold,
+        "detections_per_img": spec.max_detections,
+    }
+
+
+def _pool(spec: DetectorSpec, side: int) -> MultiScaleRoIAlign:
+    names = [str(number) for number in range(len(spec.strides))]
+    return MultiScaleRoIAlign(names, output_size=side, sampling_ratio=2)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -219,7 +353,7 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(channels // 16, channels)
 
 
-DETECTORS: dict[str, Callable[..., Detector]] = {
+DETECTORS: dict[str, Callable[[Pyramid, DetectorSpec], nn.Module]] = {
     "retinanet": _retinanet,
     "fcos": _fcos,
     "faster_rcnn": _faster_rcnn,

@@ -173,6 +173,6 @@ class SegmentationEvaluation:
         ]
         rows += listed("Weakest IoU", weakest)
         rows += listed("Most confused", confused or ["nothing: every pixel is right"])
-        rows += [("Left out", f"{len(self.bad_images)} that cannot be read")] if self.bad_images else []
+        rows += [("Left out", f"{len(self.bad_images)} that cannot be used")] if self.bad_images else []
         lines = [f"{head:<19}{text}" for head, text in rows]
         return "\n".join([*lines, "In brackets: 95 % intervals, bootstrap over the images."])

@@ -221,7 +221,7 @@ class DetectionEvaluation:
         rows += listed("Weakest AP", weakest)
         rows += [("At score", f"{self.threshold:.2f} and above: {found:,} objects found, {false:,} false answers")]
         rows += listed("Most confused", [_in_words(pair) for pair in self.confused()[:3]] or ["nothing"])
-        rows += [("Left out", f"{len(self.bad_images)} that cannot be read")] if self.bad_images else []
+        rows += [("Left out", f"{len(self.bad_images)} that cannot be used")] if self.bad_images else []
         lines = [f"{head:<19}{text}" for head, text in rows]
         return "\n".join([*lines, "In brackets: 95 % intervals, bootstrap over the images."])
 

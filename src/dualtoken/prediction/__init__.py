@@ -1,4 +1,4 @@
-"""From a model folder and images, of whatever form, to answers.
+"""From a model and images, of whatever form, to answers.
 
 model = dualtoken.load("runs/photos")
 model.predict("photo.jpg").label
@@ -6,8 +6,26 @@ model.predict("photo.jpg").label
 
 from __future__ import annotations
 
-from dualtoken.prediction.inputs import NamedInput, collect_inputs, open_input
-from dualtoken.prediction.predictor import Logits, Predictor, choose_device, load, predict, predict_stream
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dualtoken.prediction.inputs import NamedInput, collect_inputs, open_input
+    from dualtoken.prediction.loading import load, predict, predict_stream
+    from dualtoken.prediction.predictor import Logits, Predictor
+    from dualtoken.prediction.torch_engine import choose_device
+
+_HOMES = {
+    "Logits": "predictor",
+    "NamedInput": "inputs",
+    "Predictor": "predictor",
+    "choose_device": "torch_engine",
+    "collect_inputs": "inputs",
+    "load": "loading",
+    "open_input": "inputs",
+    "predict": "loading",
+    "predict_stream": "loading",
+}
 
 __all__ = [
     "Logits",
@@ -20,3 +38,10 @@ __all__ = [
     "predict",
     "predict_stream",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is used: choosing a device needs torch, exported models do not."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"dualtoken.prediction.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'dualtoken.prediction' has no attribute {name!r}")

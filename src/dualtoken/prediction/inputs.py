@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,6 +24,9 @@ from dualtoken.data.listing import list_archive
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
 from dualtoken.prediction.video import is_video
+
+if TYPE_CHECKING:
+    import torch
 
 Pixels: TypeAlias = "NDArray[Any] | torch.Tensor"
 # The image, how to get its bytes, or why there is none: told when its turn comes, so that the rest goes on.
@@ -76,14 +78,20 @@ def open_input(
     """
     if isinstance(source, ImageError):
         raise source
-    if isinstance(source, torch.Tensor | np.ndarray):
-        source = _from_pixels(source, name or "the array")
+    if isinstance(source, np.ndarray) or is_tensor(source):
+        source = _from_pixels(cast("Pixels", source), name or "the array")
     elif callable(source):
         source = source(limits)
     elif isinstance(source, str | Path) and Path(source).is_dir():
         hint = "For folders, patterns and archives: dualtoken.prediction.predict_stream(model, [FOLDER])."
         raise ImageError(f"{str(source)!r} is a folder, not an image.", hint)
-    return open_image(source, name=name, limits=limits, warn=warn)
+    return open_image(cast("Source", source), name=name, limits=limits, warn=warn)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a tensor of torch's; where torch is not imported there can be none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _collect(name: str, wanted: Wanted) -> Iterator[NamedInput]:
@@ -156,11 +164,12 @@ def _standard_input(stdin: BinaryIO, wanted: Wanted) -> Iterator[NamedInput]:
 
 
 def _from_pixels(pixels: Pixels, name: str) -> Image.Image:
-    if isinstance(pixels, torch.Tensor):
-        array: NDArray[Any] = (pixels.permute(1, 2, 0) if pixels.ndim == 3 else pixels).detach().cpu().numpy()
+    if is_tensor(pixels):
+        tensor = cast("torch.Tensor", pixels)
+        array: NDArray[Any] = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).detach().cpu().numpy()
         layout = "(channels, height, width)"
     else:
-        array, layout = pixels, "(height, width, channels)"
+        array, layout = cast("NDArray[Any]", pixels), "(height, width, channels)"
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise ImageError(

@@ -1,32 +1,40 @@
-"""A trained model that answers: single images, streams of them, and whole splits."""
+"""A trained model that answers: single images, streams of them, and whole splits.
+
+What computes the raw outputs is its engine: torch for a model folder, another one for an exported model. All the rest,
+from the file to the answer, is here and the same for all of them. Nothing here needs torch.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from dualtoken import reading
 from dualtoken.data.index import BadImage, ImageFiles, Samples
-from dualtoken.data.loading import OnBadImage, evaluation_loader, usable_workers
-from dualtoken.errors import ConfigError, DataError, ImageError, ModelError
+from dualtoken.data.scenes import MaskSamples
+from dualtoken.data.sources import OnBadImage
+from dualtoken.errors import ConfigError, DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
-from dualtoken.model_folder import ModelConfig, load_model
+from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Answer, Detections
-from dualtoken.prediction.inputs import NamedInput, collect_inputs, open_input
-from dualtoken.tasks import TASKS
+from dualtoken.prediction.ahead import work_ahead
+from dualtoken.prediction.inputs import NamedInput, is_tensor, open_input
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from dualtoken.decode import Engine
+    from dualtoken.tasks import Task
 
 
 class Loaded(NamedTuple):
@@ -56,16 +64,19 @@ class Predictor:
     """A network with everything needed to answer: its task, classes, pre-processing, temperature and threshold.
 
     Args:
-        model: images (B, 3, H, W) to the task's raw outputs; put into evaluation mode and left on its device.
+        model: an engine, or a torch module from images (B, 3, H, W) to the task's raw outputs, which is put into
+            evaluation mode and left on its device.
         config: of the model; `classes` are in the order of the outputs.
         name: what reports call the model; the architecture's name if not given.
     """
 
-    def __init__(self, model: nn.Module, config: ModelConfig, name: str | None = None) -> None:
-        self.model = model.eval()
+    largest_batch: int | None = None  # images that the engine takes at once; None for any number
+
+    def __init__(self, model: Engine | nn.Module, config: ModelConfig, name: str | None = None) -> None:
+        self.model = model
+        self.engine = _engine(model)
         self.config = config
         self.name = name or config.architecture
-        self.task = TASKS[config.task](config.classes)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,9 +84,16 @@ class Predictor:
         return self.config.classes
 
     @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.model.parameters()).device
+    def scenes(self) -> bool:
+        """Whether it answers with boxes or masks, and not with one class for the image."""
+        return self.config.task != "classification"
+
+    @property
+    def task(self) -> Task:
+        """The task with its classes; needs torch."""
+        from dualtoken.tasks import TASKS
+
+        return TASKS[self.config.task](self.config.classes)
 
     def predict(
         self,
@@ -127,25 +145,24 @@ class Predictor:
         Args:
             inputs: names and sources.
             batch_size: images that go through the network at once.
-            workers: reading threads; 0 reads in this one, None takes one a CPU core.
+            workers: reading threads; 0 reads in this one, None takes one a CPU core, 8 at most.
             threshold: objects with a lower score are left out, 0 to 1; None takes the model's own.
             limits: what an image may cost.
 
         Yields:
             For each input, in order, an answer with the name as its path, or (name, ImageError).
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}, expected 1 or more.")
+        batch_size = self._batch_size(batch_size)
         threshold = self.config.threshold if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ConfigError(f"threshold is {threshold}, expected a number from 0 to 1.")
-        chunk: list[tuple[str | None, Loaded | ImageError]] = []
-        for item in self._loaded(inputs, usable_workers(workers), 2 * batch_size, limits):
-            chunk.append(item)
-            if len(chunk) == batch_size:
-                yield from self._answers(chunk, threshold)
-                chunk = []
-        yield from self._answers(chunk, threshold)
+
+        def load(item: NamedInput) -> Loaded | ImageError:
+            return self._load(lambda: open_input(*item, limits))
+
+        loaded = work_ahead(load, inputs, workers, 2 * batch_size)
+        while chunk := [(name, image) for (name, _), image in islice(loaded, batch_size)]:
+            yield from self._answers(chunk, threshold)
 
     def answers(
         self,
@@ -169,21 +186,11 @@ class Predictor:
             ImageError: an image cannot be read and `on_bad_image` is `fail`.
             DataError: no image can be read.
         """
-        loader = self.task.evaluation_loader(
-            samples, self.config.preprocessing, batch_size=batch_size, workers=workers, limits=limits,
-            on_bad_image=on_bad_image,
-        )  # fmt: skip
-        done = 0
-        with _progress_bar(shown=progress) as bar:
-            for images, _, indices in bar.track(loader, len(loader), description="Evaluating"):
-                rows = indices.tolist()
-                sizes = [tuple(samples.sizes[row].tolist()) for row in rows]  # type: ignore[attr-defined]
-                yield from zip(rows, self._answer(images, sizes), strict=True)
-                done += len(rows)
-        if done == 0:
-            raise DataError(f"No image of {samples.root!r} can be evaluated: none can be read.")
-        if bad_images is not None:
-            bad_images.extend(loader.bad_images)
+        bad = [] if bad_images is None else bad_images
+        options: dict[str, Any] = {"limits": limits, "on_bad_image": on_bad_image, "progress": progress}
+        for rows, images in self._batches(samples, batch_size, workers, bad, **options):
+            pixels = np.stack([image.pixels for image in images])
+            yield from zip(rows, self.answer(pixels, [image.size for image in images]), strict=True)
 
     def logits(
         self,
@@ -202,64 +209,40 @@ class Predictor:
             DataError: no image can be read.
             ModelError: the network gives something that is no number.
         """
-        loader = evaluation_loader(
-            samples, self.config.preprocessing, batch_size=batch_size, workers=workers, limits=limits,
-            on_bad_image=on_bad_image,
-        )  # fmt: skip
-        result = np.empty((len(samples), len(self.classes)), np.float32)
-        labels, indices = np.empty(len(samples), np.int64), np.empty(len(samples), np.int64)
-        done = 0
-        with _progress_bar(shown=progress) as bar:
-            for images, batch_labels, batch_indices in bar.track(loader, len(loader), description="Evaluating"):
-                place = slice(done, done + len(batch_labels))
-                result[place] = self.forward(images)
-                labels[place], indices[place] = batch_labels.numpy(), batch_indices.numpy()
-                done = place.stop
-        if done == 0:
-            raise DataError(f"No image of {samples.root!r} can be evaluated: none can be read.")
-        return Logits(result[:done], labels[:done], indices[:done], tuple(loader.bad_images))
+        logits = np.empty((len(samples), len(self.classes)), np.float32)
+        indices: list[int] = []
+        bad: list[BadImage] = []
+        options: dict[str, Any] = {"limits": limits, "on_bad_image": on_bad_image, "progress": progress}
+        for rows, images in self._batches(samples, batch_size, workers, bad, **options):
+            logits[rows] = self.forward(np.stack([image.pixels for image in images]))
+            indices += rows
+        return Logits(logits[indices], samples.labels[indices], np.array(indices, np.int64), tuple(bad))
 
-    def forward(self, images: torch.Tensor) -> NDArray[np.float32]:
+    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pre-processed images float32 (B, 3, H, W) to logits (B, K), without the temperature.
 
         Raises:
             ModelError: they are not finite numbers, or not one for each class.
         """
-        with torch.inference_mode():
-            logits: NDArray[np.float32] = self.model(images.to(self.device)).float().cpu().numpy()
-        if logits.shape != (len(images), len(self.classes)):
-            raise ModelError(f"The network gives {logits.shape}, expected ({len(images)}, {len(self.classes)}).")
-        if not np.isfinite(logits).all():
-            raise ModelError(
-                f"The network of {self.name!r} gives outputs that are not numbers.",
-                "Its training has probably diverged: train again with a lower learning rate (--lr).",
-            )
+        logits: NDArray[np.float32] = reading.outputs(self.config, self.engine, np.asarray(images))
         return logits
 
-    def _loaded(
-        self, inputs: Iterable[NamedInput], workers: int, ahead: int, limits: ImageLimits
-    ) -> Iterator[tuple[str | None, Loaded | ImageError]]:
-        """Inputs ready for the network, in order, at most `ahead` of them waiting."""
-        if workers == 0:
-            yield from ((name, self._load(name, source, limits)) for name, source in inputs)
-            return
-        waiting: deque[tuple[str | None, Future[Loaded | ImageError]]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                for name, source in inputs:
-                    waiting.append((name, pool.submit(self._load, name, source, limits)))
-                    if len(waiting) > ahead:
-                        first, future = waiting.popleft()
-                        yield first, future.result()
-                while waiting:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            finally:  # Ctrl-C, or a reader who has seen enough
-                pool.shutdown(wait=True, cancel_futures=True)
+    def answer(self, images: NDArray[np.float32], sizes: Sequence[tuple[int, int]]) -> list[Any]:
+        """Pre-processed images (B, 3, H, W) and their own (height, width) to answers, without the threshold.
 
-    def _load(self, name: str | None, source: Any, limits: ImageLimits) -> Loaded | ImageError:
+        Raises:
+            ModelError: the network gives something that is no number.
+        """
+        return reading.answer(self.config, self.engine, images, sizes)
+
+    def _batch_size(self, wanted: int) -> int:
+        if wanted < 1:
+            raise ConfigError(f"batch_size is {wanted}, expected 1 or more.")
+        return min(wanted, self.largest_batch or wanted)
+
+    def _load(self, open_it: Any) -> Loaded | ImageError:
         try:
-            image = open_input(name, source, limits)
+            image = open_it()
             return Loaded(self.config.preprocessing(image), (image.height, image.width))
         except ImageError as error:
             return error
@@ -268,8 +251,7 @@ class Predictor:
         good = [loaded for _, loaded in chunk if isinstance(loaded, Loaded)]
         found: Iterator[Any] = iter(())
         if good:
-            pixels = torch.from_numpy(np.stack([loaded.pixels for loaded in good]))
-            found = iter(self._answer(pixels, [loaded.size for loaded in good]))
+            found = iter(self.answer(np.stack([loaded.pixels for loaded in good]), [loaded.size for loaded in good]))
         for name, loaded in chunk:
             if isinstance(loaded, ImageError):
                 yield _printable(name or "pixels"), loaded
@@ -277,79 +259,84 @@ class Predictor:
             answer = replace(next(found), path=None if name is None else _printable(name))
             yield answer.above(threshold) if isinstance(answer, Detections) else answer
 
-    def _answer(self, images: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[Any]:
-        """Pre-processed images (B, 3, H, W) and their own (height, width) to answers."""
-        if not self.task.heads:
-            raw: Any = torch.from_numpy(self.forward(images))
+    def _batches(
+        self,
+        samples: ImageFiles,
+        batch_size: int,
+        workers: int | None,
+        bad_images: list[BadImage],
+        *,
+        limits: ImageLimits,
+        on_bad_image: OnBadImage,
+        progress: bool,
+    ) -> Iterator[tuple[list[int], list[Loaded]]]:
+        """Rows and images of a split, batch by batch; images that cannot be read go to `bad_images`."""
+        batch_size = self._batch_size(batch_size)
+
+        def load(row: int) -> Loaded | ImageError:
+            return self._load(lambda: _open_row(samples, row, limits))
+
+        done = 0
+        with _progress_bar(shown=progress) as bar:
+            loaded = work_ahead(load, range(len(samples)), workers, 2 * batch_size)
+            rows = bar.track(loaded, len(samples), description="Evaluating")
+            good = _good(rows, samples, on_bad_image, bad_images)
+            while batch := list(islice(good, batch_size)):
+                yield [row for row, _ in batch], [image for _, image in batch]
+                done += len(batch)
+        if done == 0:
+            raise DataError(f"No image of {samples.root!r} can be evaluated: none can be read.")
+
+
+def _engine(model: Any) -> Engine:
+    torch = sys.modules.get("torch")  # a module of torch's cannot be there without it
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from dualtoken.prediction.torch_engine import torch_engine
+
+        return torch_engine(model)
+    return cast("Engine", model)
+
+
+def _open_row(samples: ImageFiles, row: int, limits: ImageLimits) -> Image.Image:
+    """An image of a split, with its labels still fitting it.
+
+    Raises:
+        ImageError: it or its mask cannot be read, or it has no longer the size that it was found with.
+    """
+    image = samples.open(row, limits)
+    if isinstance(samples, Samples):
+        return image
+    height, width = samples.sizes[row].tolist()  # type: ignore[attr-defined]
+    if image.size != (width, height):
+        raise ImageError(
+            f"{samples.path(row)!r} is {image.width} x {image.height} (width x height),"
+            f" but its labels are for {width} x {height}.",
+            "It was changed since the data set was read: start again.",
+        )
+    if isinstance(samples, MaskSamples):
+        samples.open_mask(row, limits)  # found now, and not after the network has run
+    return image
+
+
+def _good(
+    loaded: Iterable[tuple[int, Loaded | ImageError]],
+    samples: ImageFiles,
+    on_bad_image: OnBadImage,
+    bad_images: list[BadImage],
+) -> Iterator[tuple[int, Loaded]]:
+    for row, image in loaded:
+        if isinstance(image, Loaded):
+            yield row, image
+        elif on_bad_image == "skip":
+            bad_images.append((samples.path(row), image.message))
         else:
-            with torch.inference_mode():
-                raw = self.model(images.to(self.device))
-        return self.task.answers(raw, sizes, self.config.preprocessing, self.config.temperature)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """`auto` is the GPU if there is one (CUDA, then Apple's), else the CPU; other names are torch's.
-
-    Raises:
-        ConfigError: no such device, or not in this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"The device {name!r} cannot be used: {reason}.", "Type: --device auto, or cpu.") from error
-    return device
-
-
-def load(path: str | Path, *, device: str = "auto") -> Predictor:
-    """Load a model folder, ready to predict.
-
-    Raises:
-        ModelError: it is not a model folder, or damaged.
-        ConfigError: no such device.
-    """
-    model, config = load_model(path)
-    return Predictor(model.to(choose_device(device)), config, name=str(path))
-
-
-def predict(
-    model: str | Path | Predictor,
-    inputs: Any,
-    *,
-    batch_size: int = 32,
-    device: str = "auto",
-    threshold: float | None = None,
-    limits: ImageLimits = DEFAULT_LIMITS,
-) -> Any:
-    """The answer for one image, or for several: see `Predictor.predict`. A `Predictor` spares loading it each time."""
-    predictor = model if isinstance(model, Predictor) else load(model, device=device)
-    return predictor.predict(inputs, batch_size=batch_size, threshold=threshold, limits=limits)
-
-
-def predict_stream(
-    model: str | Path | Predictor,
-    inputs: Iterable[str | Path],
-    *,
-    batch_size: int = 32,
-    workers: int | None = None,
-    device: str = "auto",
-    limits: ImageLimits = DEFAULT_LIMITS,
-) -> Iterator[Answer]:
-    """Answer for files, folders, patterns, zip archives and `-` (standard input), one answer after the other.
-
-    See `collect_inputs` for `inputs` and `Predictor.stream` for what comes out. A file that cannot be read does
-    not stop the rest.
-    """
-    predictor = model if isinstance(model, Predictor) else load(model, device=device)
-    yield from predictor.stream(collect_inputs(inputs), batch_size=batch_size, workers=workers, limits=limits)
+            hint = f"{image.hint} To go on without such images: --on-bad-image skip.".strip()
+            raise ImageError(image.message, hint)
 
 
 def _is_single(inputs: Any) -> bool:
-    if isinstance(inputs, np.ndarray | torch.Tensor):
-        return inputs.ndim < 4
+    if isinstance(inputs, np.ndarray) or is_tensor(inputs):
+        return bool(inputs.ndim < 4)
     return isinstance(inputs, str | Path | bytes | Image.Image) or hasattr(inputs, "read")
 
 

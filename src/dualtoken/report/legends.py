@@ -33,7 +33,7 @@ def fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
 
 def font_for(texts: Iterable[str], size: int) -> ImageFont.FreeTypeFont:
     """The font that draws most of the characters of `texts`, in letters of `size` pixels."""
-    return ImageFont.truetype(fonts.font_file(texts), size)
+    return fonts.font_for(texts, size)
 
 
 def with_legend(picture: Image.Image, entries: Sequence[Entry], text: int, *, inside: bool) -> Image.Image:

@@ -84,4 +84,4 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 def _font(items: Sequence[SheetItem]) -> ImageFont.FreeTypeFont:
     texts = [part for _, answer, truth in items for part in (answer.label, truth or "")]
-    return ImageFont.truetype(fonts.font_file(texts), _FONT_SIZE)
+    return fonts.font_for(texts, _FONT_SIZE)

@@ -11,6 +11,7 @@ from torch import Tensor, device, nn
 
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.preprocess import Preprocessing
+from dualtoken.reading import read_answers
 
 
 @dataclass(frozen=True)
@@ -141,24 +142,28 @@ class Task(ABC):
         """What decides which epoch is best: the larger list."""
         return [figures[self.best_by]]
 
-    @abstractmethod
     def answers(
         self, raw: Any, sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing, temperature: float = 1.0
     ) -> list[Any]:
-        """Raw outputs of a batch to one answer an image.
+        """Raw outputs of a batch to one answer an image: `reading.read_answers`.
 
         Args:
             raw: what the network gave.
             sizes: (height, width) of each image, in pixels.
             preprocessing: how the images became the network's input.
             temperature: logits are divided by it.
+
+        Raises:
+            ModelError: the network gave something that is no number.
         """
+        return read_answers(self.name, self.classes, as_arrays(raw), sizes, preprocessing, temperature)
 
 
 def as_arrays(targets: Any) -> Any:
-    """Tensors, and lists and dicts of them, as numpy arrays."""
+    """Tensors, and lists and dicts of them, as numpy arrays; short floats become float32, as numpy has no bfloat16."""
     if isinstance(targets, Tensor):
-        return targets.cpu().numpy()
+        short = targets.is_floating_point() and targets.element_size() < 4
+        return (targets.float() if short else targets).cpu().numpy()
     if isinstance(targets, Mapping):
         return {name: as_arrays(value) for name, value in targets.items()}
     return [as_arrays(value) for value in targets] if isinstance(targets, list | tuple) else targets

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 
 from dualtoken.backbone import create_model
 from dualtoken.data import Samples, evaluation_loader, training_loader, training_transform
-from dualtoken.outputs import Classification
-from dualtoken.postprocess import softmax
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task, TaskSettings
 
@@ -96,13 +93,6 @@ class ClassificationTask(Task):
     def meter(self, samples: Samples, preprocessing: Preprocessing) -> LogitMeter:
         """Collects logits and labels."""
         return LogitMeter()
-
-    def answers(
-        self, raw: Tensor, sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing, temperature: float = 1.0
-    ) -> list[Classification]:
-        """Logits (B, classes) to probabilities."""
-        rows = softmax(np.asarray(raw.float().cpu()), temperature)
-        return [Classification(self.classes, row) for row in rows]
 
 
 class LogitMeter:

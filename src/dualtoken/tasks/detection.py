@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from inspect import signature
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
 from dualtoken.data.scene_transforms import scene_training_transform
 from dualtoken.data.scenes import ObjectSamples
-from dualtoken.errors import ConfigError, ModelError, unknown_name
+from dualtoken.decode import HEAD_ARGS
+from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.heads import Detector, make_detector
 from dualtoken.metrics.objects import ObjectMeter
-from dualtoken.outputs import Detections
-from dualtoken.postprocess import place_masks
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task
-
-_HEAD_ARGS = [name for name, part in signature(make_detector).parameters.items() if part.kind is part.KEYWORD_ONLY]
-NumpyAnswer = dict[str, NDArray[Any]]
 
 
 class DetectionTask(Task):
@@ -46,8 +38,8 @@ class DetectionTask(Task):
         args = dict(network.args) | ({"in_chans": network.in_chans} if network.in_chans != 3 else {})
         head = cls.choose_head(network.head or None)
         for key in network.head_args:
-            if key not in _HEAD_ARGS:
-                raise ConfigError(unknown_name("head argument", key, _HEAD_ARGS), "They are set by head_args.")
+            if key not in HEAD_ARGS:
+                raise ConfigError(unknown_name("head argument", key, HEAD_ARGS), "They are set by head_args.")
         return make_detector(head, network.architecture, network.classes, **network.head_args, **args)
 
     @classmethod
@@ -80,30 +72,6 @@ class DetectionTask(Task):
     def meter(self, samples: ObjectSamples, preprocessing: Preprocessing) -> AnswerMeter:
         """Average precision, as COCO counts it."""
         return AnswerMeter(self, samples, preprocessing)
-
-    def answers(
-        self, raw: list[dict[str, Tensor]], sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing,
-        temperature: float = 1.0,
-    ) -> list[Detections]:  # fmt: skip
-        """Boxes of the network's input to boxes, and masks, of the images."""
-        arrays = [{name: np.asarray(tensor.float().cpu()) for name, tensor in answer.items()} for answer in raw]
-        return [self._answer(answer, size, preprocessing) for answer, size in zip(arrays, sizes, strict=True)]
-
-    def _answer(self, answer: NumpyAnswer, size: tuple[int, int], preprocessing: Preprocessing) -> Detections:
-        if not np.isfinite(answer["boxes"]).all() or not np.isfinite(answer["scores"]).all():
-            raise ModelError(
-                "The network gives outputs that are not numbers.",
-                "Its training has probably diverged: train again with a lower learning rate (--lr).",
-            )
-        height, width = size
-        boxes = preprocessing.placement(size).to_image(answer["boxes"])
-        inside = boxes.clip(0, np.array([width, height, width, height], np.float32))
-        good = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])  # not all in the border
-        masks, corners = (
-            place_masks(answer["masks"][good], boxes[good], size) if self.masks else (None, None)
-        )  # of the whole boxes: a mask lies where its box did, before the image cuts it
-        scores, labels = answer["scores"][good].clip(0, 1), answer["labels"][good].astype(np.int64)
-        return Detections(self.classes, size, inside[good], scores, labels, masks, corners)
 
 
 class InstanceSegmentationTask(DetectionTask):

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
 from dualtoken.data.scene_transforms import scene_training_transform
 from dualtoken.data.scenes import IGNORE, MaskSamples
-from dualtoken.errors import ModelError
 from dualtoken.heads import DECODERS, Segmenter, make_segmenter
 from dualtoken.metrics.regions import RegionMeter
-from dualtoken.outputs import Segmentation
-from dualtoken.postprocess import regions
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task
 
@@ -70,21 +65,6 @@ class SemanticSegmentationTask(Task):
     def meter(self, samples: MaskSamples, preprocessing: Preprocessing) -> MaskMeter:
         """Intersection over union."""
         return MaskMeter(self, samples, preprocessing)
-
-    def answers(
-        self, raw: Tensor, sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing, temperature: float = 1.0
-    ) -> list[Segmentation]:
-        """Logits (B, classes, H, W) to a mask of each image's own size."""
-        logits = np.asarray(raw.float().cpu())
-        if not np.isfinite(logits).all():
-            raise ModelError(
-                "The network gives outputs that are not numbers.",
-                "Its training has probably diverged: train again with a lower learning rate (--lr).",
-            )
-        return [
-            Segmentation(self.classes, *regions(maps, preprocessing.placement(size), size, temperature))
-            for maps, size in zip(logits, sizes, strict=True)
-        ]
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:

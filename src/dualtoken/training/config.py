@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
-from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.errors import ConfigError, nearest, unknown_name
+
+_NUMBERS = {int: "whole number", float: "number"}
+_OTHERS = {bool: "true or false", str: "a name"}
+_BOUNDS = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 class TrainConfig(BaseModel):
     """Settings of `dualtoken train`. Times are minutes, rates a step, sizes pixels."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     # What is trained
     task: Literal["auto", "classification", "detection", "instance_segmentation", "semantic_segmentation"] = "auto"
@@ -167,12 +176,42 @@ class TrainConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = str(first["loc"][0])
-            about = cls.model_fields[key].description
-            reason = first["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"{key} is {settings.get(key)!r}: {reason}.", f"{key}: {about}") from None
+            field, given = cls.model_fields[key], settings.get(key)
+            own = first["type"] == "value_error"  # one of the validators above speaks
+            reason = f": {first['ctx']['error']}" if own else f", expected {expected_words(field)}"
+            raise ConfigError(f"{key} is {given!r}{reason}.", _hint(key, field, given)) from None
 
     @property
     def peak_lr(self) -> float:
         """The peak learning rate that `lr`, or `base_lr` and the batch, give."""
         batch = self.batch_size * self.accumulate * self.devices
         return self.lr if self.lr is not None else self.base_lr * batch / self.base_batch
+
+
+def expected_words(field: FieldInfo) -> str:
+    """What a setting takes, in words: `a number above 0 and at most 1`."""
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    optional = NoneType in get_args(field.annotation)
+    kind: Any = kinds[0] if optional else field.annotation
+    if get_origin(kind) is Literal:
+        words = f"one of {', '.join(get_args(kind))}"
+    elif get_origin(kind) is tuple:
+        words = f"two {_NUMBERS[get_args(kind)[0]]}s, such as {list(field.default)}"
+    elif kind in _NUMBERS:
+        bounds = [f"{word} {getattr(part, name)}" for part in field.metadata for name, word in _BOUNDS.items()
+                  if hasattr(part, name)]  # fmt: skip
+        words = f"a {_NUMBERS[kind]} {' and '.join(bounds)}".rstrip()
+    else:
+        words = _OTHERS.get(kind, "names with their values, such as {name: 1}")
+    return words + (", or null" if optional else "")
+
+
+def _hint(key: str, field: FieldInfo, given: Any) -> str:
+    """What to type, and what the setting is for."""
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    near = nearest(str(given), choices)
+    if near:
+        return f"Did you mean {near}? {key}: {field.description}"
+    if choices or field.default is None or isinstance(field.default, str | dict):
+        return f"{key}: {field.description}"
+    return f"Example: --set {key}={json.dumps(field.default, separators=(',', ':'))} ({field.description})"

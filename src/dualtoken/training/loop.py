@@ -24,6 +24,7 @@ from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
 from dualtoken.data.loading import EpochSampler, ImageLoader
+from dualtoken.data.words import counted
 from dualtoken.errors import UserError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks import Meter, Task, moved
@@ -270,9 +271,9 @@ class Loop:
         if self.interrupted:
             return INTERRUPTED
         if limit is not None and counters.seconds > limit * 60 and counters.step < counters.total_steps:
-            return f"the limit of {limit:g} minutes"
+            return f"the limit of {limit:g} minute{'' if limit == 1 else 's'}"
         if patience is not None and counters.batch == 0 and counters.epoch - counters.best_epoch >= patience:
-            return f"no better result in {patience} epochs"
+            return f"no better result in {counted(patience, 'epoch')}"
         return ""
 
     def _affordable_steps(self) -> int:

@@ -32,7 +32,7 @@ def make_scheduler(
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total_steps // 10)
     return CosineLRScheduler(
         optimizer,
-        t_initial=max(1, total_steps - warmup),
+        t_initial=max(2, total_steps - warmup),  # of a single step timm warns that its cosine has no effect
         lr_min=min(config.min_lr, config.peak_lr),
         warmup_t=warmup,
         warmup_lr_init=config.peak_lr / max(1, warmup),

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from dualtoken.data.words import counted
+
 QUIET_SECONDS = 60.0  # between lines where there is no terminal to draw a bar on
 
 
@@ -61,7 +63,7 @@ class Progress:
         """The run will end after `total` updates, earlier or later than planned; said where it is a tenth or more."""
         if abs(total - self.told) >= 0.1 * self.told:
             self.told = total
-            self.say(f"The pace is not the forecast one: the schedule now ends in time after {total:,} steps.")
+            self.say(f"The pace is not the forecast one: the schedule now ends in time after {counted(total, 'step')}.")
         self.total = total
         self.bar.update(self.task, total=total)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +19,16 @@ from dualtoken.data import ImageData
 from dualtoken.data.finding import find_task_data, task_of
 from dualtoken.data.loading import EpochSampler
 from dualtoken.data.scene_loading import PackedTargets
+from dualtoken.data.scenes import IGNORE, MaskSamples, ObjectSamples
+from dualtoken.data.words import counted
 from dualtoken.errors import ConfigError, DataError, OutputError
-from dualtoken.files import atomic_path, refuse_existing, writable_folder, write_json, write_text
+from dualtoken.files import atomic_path, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
 from dualtoken.prediction import Predictor, choose_device
 from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
 from dualtoken.training.config import TrainConfig
+from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, run_folder
 from dualtoken.training.forecast import Forecast, measure
 from dualtoken.training.logs import Logs
 from dualtoken.training.loop import INTERRUPTED, Loop, seed_all
@@ -31,11 +36,8 @@ from dualtoken.training.network import make_network
 from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe
-from dualtoken.training.state import STATE
 
-SETTINGS = "train.yaml"
-FIRST_BATCH = "first_batch.jpg"
-SHOWN = 9  # images of it
+SHOWN = 9  # images of the first batch
 FILES_AS_WEIGHTS = 10  # the best model; model, averages and two moments in a state that is there twice while replaced
 CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # on resuming: not what a step does
 
@@ -75,14 +77,11 @@ def train(
         UserError: data, settings, model or output cannot be used; the message says why and what to do.
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
-    config = _resumed_config(Path(resume), settings) if resume else _new_config(data, recipe, settings)
-    folder = _run_folder(output, resume)
-    try:
+    folder = run_folder(output, resume)
+    with _nothing_trained_yet(folder, resuming=resume is not None):
+        config = _resumed_config(Path(resume), settings) if resume else _new_config(data, recipe, settings)
+        writable_folder(folder)
         loop, images, description = _prepare(data, config, folder, resuming=resume is not None)
-    except BaseException:
-        with suppress(OSError):  # holds something already: not ours to remove
-            folder.rmdir()
-        raise
     fabric = loop.fabric
 
     def on_best(best: nn.Module) -> None:
@@ -94,7 +93,16 @@ def train(
         Logs(folder, loop.counters.history, enabled=first) as logs,
         Progress(loop.counters.total_steps, loop.counters.step, shown=first) as bar,
     ):
-        loop.run(bar, on_best, logs.add)
+        try:
+            loop.run(bar, on_best, logs.add)
+        except KeyboardInterrupt:  # the second one
+            saved = (folder / STATE).is_file()
+            fabric.print(
+                f"Ended at once. Continue from the last save: dualtoken train {data} --resume {folder}"
+                if saved
+                else f"Ended at once: nothing was saved. {folder} can be removed."
+            )
+            raise
 
     if loop.stopped == INTERRUPTED:
         if not is_model_folder(folder):
@@ -111,6 +119,21 @@ def train(
 # ---------------------------------------------------------------- before the first step
 
 
+@contextmanager
+def _nothing_trained_yet(folder: Path, *, resuming: bool) -> Iterator[None]:
+    """What fails or is stopped in this block leaves no empty folder; after Ctrl-C it says that nothing is lost."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # holds something: not ours to remove
+            folder.rmdir()
+        if isinstance(error, KeyboardInterrupt):
+            left = f" {folder} holds {FIRST_BATCH} alone." if (folder / FIRST_BATCH).is_file() else ""
+            what = f"{folder} is as it was." if resuming else f"nothing was trained or saved.{left}"
+            print(f"\nStopped before the first step: {what}")
+        raise
+
+
 def _prepare(
     data: str | Path, config: TrainConfig, folder: Path, *, resuming: bool
 ) -> tuple[Loop, ImageData, ModelConfig]:
@@ -123,9 +146,11 @@ def _prepare(
         on_bad_image=config.on_bad_image, limits=limits, most=config.images_per_split,
     )  # fmt: skip
     _require_splits(images)
+    _require_work(config, images)
     fabric = _fabric(config)
     fabric.launch()
     fabric.print(images.describe())
+    _require_truth(images)
     seed_all(config.seed)  # the fresh weights
     task = make_task(config, images)
     model, description = make_network(config, task, images)
@@ -166,31 +191,13 @@ def make_task(config: TrainConfig, images: ImageData) -> Task:
     return TASKS[config.task](images.classes, settings)
 
 
-def _run_folder(output: str | Path | None, resume: str | Path | None) -> Path:
-    if resume and output and Path(output) != Path(resume):
-        raise ConfigError(
-            f"--output is {str(output)!r} but --resume is {str(resume)!r}: a run continues in its own folder.",
-            "Leave --output out.",
-        )
-    target = resume or output
-    if target is None:
-        raise ConfigError("There is no output folder.", "Type: dualtoken train DATA --output RUN")
-    if not resume and (Path(target) / SETTINGS).exists():
-        raise OutputError(
-            f"{str(target)!r} already holds a run.",
-            f"Continue it with --resume {target}, or choose another --output.",
-        )
-    if not resume:
-        refuse_existing(target, "--output")
-    return writable_folder(target)
-
-
 def _resumed_config(run: Path, settings: dict[str, Any]) -> TrainConfig:
     path = run / SETTINGS
     if not path.is_file() or not (run / STATE).is_file():
         missing = SETTINGS if not path.is_file() else STATE
         raise ConfigError(
-            f"{str(run)!r} is no run to continue: it has no {missing}.", "Start it anew without --resume."
+            f"{str(run)!r} is no run to continue: it has no {missing}.",
+            "Start one in a new folder: dualtoken train DATA --output NEW",
         )
     before = load_recipe(path)
     after = load_recipe(path, settings)
@@ -217,11 +224,47 @@ def _require_space(folder: Path, model: nn.Module) -> None:
 
 
 def _require_splits(images: ImageData) -> None:
-    if "train" not in images.splits or "val" not in images.splits:
+    if "train" not in images.splits and "all" not in images.splits:
         raise DataError(
-            f"{images.source!r} has the splits {', '.join(images.splits)}; training needs train and val.",
-            "Add a val folder, or let one be split off: --val-fraction 0.1",
+            f"{images.source!r} has no images to learn from: its splits are {', '.join(images.splits)}, none is train.",
+            "Add a train split, or give images without splits.",
         )
+    if "val" not in images.splits:
+        raise DataError(
+            "There are no images to validate with, since --val-fraction is 0: training needs a val split to find its"
+            " best epoch.",
+            f"Leave --val-fraction out, or add a val split to {images.source!r}.",
+        )
+
+
+def _require_work(config: TrainConfig, images: ImageData) -> None:
+    """Refuse more processes than there is work or room for: they would all be started before one of them says so."""
+    cores, length = os.cpu_count() or 1, len(images.splits["train"])
+    if config.devices > length:
+        raise ConfigError(
+            f"devices is {config.devices}, but train has {counted(length, 'image')}.", f"Type: --set devices={length}"
+        )
+    if config.devices > cores and choose_device(config.device).type == "cpu":
+        raise ConfigError(
+            f"devices is {config.devices}, but this machine has {counted(cores, 'CPU core')} and trains on them.",
+            "Type: --set devices=1",
+        )
+
+
+def _require_truth(images: ImageData) -> None:
+    """Refuse a split in which nothing is labelled: nothing is learned there, and no epoch is better than another."""
+    for name in ("train", "val"):
+        samples = images.splits[name]
+        if isinstance(samples, ObjectSamples) and not samples.counts(len(images.classes)).any():
+            what = "has an object"
+        elif isinstance(samples, MaskSamples) and not any(
+            (samples.open_mask(index) != IGNORE).any() for index in range(len(samples))
+        ):
+            what = "has a pixel of any class"
+        else:
+            continue
+        hint = "Draw others: --seed N, or more with --val-fraction." if images.val_drawn else "Are its labels there?"
+        raise DataError(f"Of {counted(len(samples), 'image')} in the split {name!r} none {what}.", hint)
 
 
 def _fabric(config: TrainConfig) -> Fabric:
@@ -268,7 +311,8 @@ def _describe_model(config: TrainConfig, task: Task, model: nn.Module, descripti
                   f" {macs:.3f} G MACs at {height} x {width}"),
         ("Optimiser", f"AdamW, peak rate {config.peak_lr:.2e}, batch {config.batch_size}"
                       + (f" x {config.accumulate} accumulated" if config.accumulate > 1 else "")),
-        ("Machine", f"{fabric.device.type}, {fabric.world_size} process(es), {fabric._precision.precision}"),
+        ("Machine", f"{fabric.device.type}, {counted(fabric.world_size, 'process', 'processes')},"
+                    f" {fabric._precision.precision}"),
     ]  # fmt: skip
     return "\n".join(f"{head:<12}{text}" for head, text in rows)
 
@@ -302,7 +346,7 @@ def _plan(loop: Loop, forecast: Forecast) -> None:
     seconds = counters.total_steps * accumulate * forecast.batch_seconds + validations * forecast.validation_seconds
     rate = config.batch_size * loop.fabric.world_size / forecast.batch_seconds
     loop.fabric.print(
-        f"{'Forecast':<12}{epochs:.1f} epochs, {counters.total_steps:,} steps in {duration(seconds)}"
+        f"{'Forecast':<12}{epochs:.1f} epochs, {counted(counters.total_steps, 'step')} in {duration(seconds)}"
         f" ({rate:.0f} images/s measured), {forecast.peak_bytes / 2**30:.1f} GiB at the peak\n"
     )
 

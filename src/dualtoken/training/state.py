@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from dualtoken.errors import ModelError
 from dualtoken.model_folder import write_tensors
-
-STATE = Path("last") / "state.safetensors"
+from dualtoken.training.folder import STATE
 
 
 def save_state(

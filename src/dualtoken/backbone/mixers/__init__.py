@@ -1,7 +1,7 @@
 """Token mixers. A new one is a file beside these and a line in `MIXERS`.
 
 The contract: `Mixer(config, stage, drop_path, device, dtype)`, and `forward(x, g) -> (x, g)` where x are the
-image tokens (B, C, H, W) and g the global tokens (B, C, h, w), or None where none travel. Residual
+image tokens (B, H, W, C) and g the global tokens (B, h, w, C), or None where none travel. Residual
 connections are the mixer's own; shapes are kept.
 """
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.config import BackboneConfig
 from dualtoken.backbone.layers import (
-    ChannelLinear,
     ChannelNorm,
     Mlp,
     TokenLinear,
     WindowAttention,
     area_resize,
     attend,
-    chunk_channels,
+    channels_first,
+    channels_last,
     halve,
     pad_to_multiple,
 )
@@ -48,7 +48,7 @@ class DualTokenMixer(nn.Module):
         self.tokens = PositionAwareTokens(config, stage, drop_path, **dd)
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Image tokens x (B, C, H, W) and global tokens g (B, C, h, w), or None, to the same shapes."""
+        """Image tokens x (B, H, W, C) and global tokens g (B, h, w, C), or None, to the same shapes."""
         x_local = self.local(x)
         x_global, g = self.tokens(x_local, g)
         return x_local + x_global, g  # fusion of the two tokens
@@ -69,7 +69,7 @@ class ConvEncoder(nn.Module):
         self.depthwise.dilation, self.depthwise.padding = (dilation, dilation), (3 * dilation, 3 * dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.pointwise(self.norm(self.depthwise(x))))
+        return x + self.drop_path(self.pointwise(self.norm(channels_last(self.depthwise(channels_first(x))))))
 
 
 class WindowEncoder(nn.Module):
@@ -78,15 +78,15 @@ class WindowEncoder(nn.Module):
     def __init__(self, channels: int, heads: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels, **dd)
-        self.qkv = ChannelLinear(channels, 3 * channels, **dd)
+        self.qkv = nn.Linear(channels, 3 * channels, **dd)
         self.attention = WindowAttention(heads, **dd)
-        self.proj = ChannelLinear(channels, channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         padded = pad_to_multiple(self.norm(x), self.attention.window)
-        q, k, v = chunk_channels(self.qkv(padded), 3)
-        mixed = self.attention(q, k, v)[:, :, : x.shape[2], : x.shape[3]]
+        q, k, v = self.qkv(padded).chunk(3, dim=-1)
+        mixed = self.attention(q, k, v)[:, : x.shape[1], : x.shape[2]]
         return x + self.drop_path(self.proj(mixed))
 
 
@@ -119,8 +119,8 @@ class PositionAwareTokens(nn.Module):
         self.broadcast = Broadcast(channels, heads, drop_path, **dd)
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x (B, C, H, W) and g (B, C, h, w) to Xglobal (B, C, H, W) and the new g (B, C, h, w)."""
-        aggregated = self.aggregate(self.downsample(x))  # (B, C, grid, grid)
+        """x (B, H, W, C) and g (B, h, w, C) to Xglobal (B, H, W, C) and the new g (B, h, w, C)."""
+        aggregated = self.aggregate(self.downsample(x))  # (B, grid, grid, C)
         tokens = self.enrich(self.fuse(g, aggregated))
         return self.broadcast(x, tokens), None if g is None else tokens
 
@@ -138,7 +138,7 @@ class Downsample(nn.Module):
         self.steps = nn.ModuleList(DownsampleStep(channels, grid, **dd) for _ in range(steps))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, grid, grid)"""
+        """(B, H, W, C) to (B, grid, grid, C)"""
         for step in self.steps:
             x = step(x)
         return area_resize(x, self.grid, self.grid)
@@ -152,11 +152,11 @@ class DownsampleStep(nn.Module):
         self.grid = grid
         self.pool_first = False  # see `dualtoken.backbone.fuse`
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **dd)
-        self.pointwise = ChannelLinear(channels, channels, **dd)
+        self.pointwise = nn.Linear(channels, channels, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H // 2, W // 2), but no side below the grid (or below its own size)."""
-        x = self.depthwise(x)
+        """(B, H, W, C) to (B, H // 2, W // 2, C), but no side below the grid (or below its own size)."""
+        x = channels_last(self.depthwise(channels_first(x)))
         if self.pool_first:
             return self.pointwise(halve(x, self.grid))
         return halve(self.pointwise(x), self.grid)
@@ -169,12 +169,12 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = ChannelNorm(channels, **dd)
-        self.qkv = ChannelLinear(channels, 3 * channels, **dd)
-        self.proj = ChannelLinear(channels, channels, **dd)
+        self.qkv = nn.Linear(channels, 3 * channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = chunk_channels(self.qkv(self.norm(x)), 3)
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
         return x + self.drop_path(self.proj(attend(q, k, v, self.heads)))
 
 
@@ -198,13 +198,13 @@ class CrossAttention(nn.Module):
         self.heads = heads
         self.norm_g = ChannelNorm(channels, **dd)
         self.norm_x = ChannelNorm(channels, **dd)
-        self.q = ChannelLinear(channels, channels, **dd)
-        self.kv = ChannelLinear(channels, 2 * channels, **dd)
+        self.q = nn.Linear(channels, channels, **dd)
+        self.kv = nn.Linear(channels, 2 * channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, g: Tensor | None, aggregated: Tensor) -> Tensor:
         assert g is not None
-        k, v = chunk_channels(self.kv(self.norm_x(aggregated)), 2)
+        k, v = self.kv(self.norm_x(aggregated)).chunk(2, dim=-1)
         return g + self.drop_path(attend(self.q(self.norm_g(g)), k, v, self.heads))
 
 
@@ -228,10 +228,9 @@ class MixMlp(nn.Module):
         self.channel_mlp = TokenMlp(channels, channels // 2, drop_path, **dd)
 
     def forward(self, g: Tensor) -> Tensor:
-        tokens = self.norm(g).permute(0, 2, 3, 1).flatten(1, 2)  # (B, h * w, C)
+        tokens = self.norm(g).flatten(1, 2)  # (B, h * w, C)
         mixed = self.fc2(self.act(self.fc1(tokens)))
-        mixed = mixed.unflatten(1, g.shape[2:]).permute(0, 3, 1, 2)  # (B, C, h, w)
-        return self.channel_mlp(g + self.drop_path(mixed))
+        return self.channel_mlp(g + self.drop_path(mixed.unflatten(1, g.shape[1:3])))
 
 
 class TokenMlp(nn.Module):
@@ -255,11 +254,11 @@ class Broadcast(nn.Module):
         self.heads = heads
         self.norm_x = ChannelNorm(channels, **dd)
         self.norm_g = ChannelNorm(channels, **dd)
-        self.q = ChannelLinear(channels, channels, **dd)
-        self.kv = ChannelLinear(channels, 2 * channels, **dd)
+        self.q = nn.Linear(channels, channels, **dd)
+        self.kv = nn.Linear(channels, 2 * channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, g: Tensor) -> Tensor:
-        """x (B, C, H, W) and g (B, C, h, w) to Xglobal (B, C, H, W)."""
-        k, v = chunk_channels(self.kv(self.norm_g(g)), 2)
+        """x (B, H, W, C) and g (B, h, w, C) to Xglobal (B, H, W, C)."""
+        k, v = self.kv(self.norm_g(g)).chunk(2, dim=-1)
         return self.drop_path(attend(self.q(self.norm_x(x)), k, v, self.heads))

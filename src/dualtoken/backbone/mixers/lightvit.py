@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.config import BackboneConfig
 from dualtoken.backbone.layers import (
-    ChannelLinear,
     ChannelNorm,
     WindowAttention,
     attend,
-    chunk_channels,
     pad_to_multiple,
 )
 
@@ -28,25 +26,25 @@ class LightViTMixer(nn.Module):
         super().__init__()
         channels, self.heads = config.channels[stage], config.heads[stage]
         self.norm = ChannelNorm(channels, **dd)
-        self.qkv = ChannelLinear(channels, 3 * channels, **dd)
+        self.qkv = nn.Linear(channels, 3 * channels, **dd)
         self.local = WindowAttention(self.heads, **dd)
-        self.kv_global = ChannelLinear(channels, 2 * channels, **dd)
-        self.proj = ChannelLinear(channels, channels, **dd)
+        self.kv_global = nn.Linear(channels, 2 * channels, **dd)
+        self.proj = nn.Linear(channels, channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x (B, C, H, W) and g (B, C, 1, tokens) to the same shapes."""
+        """x (B, H, W, C) and g (B, 1, tokens, C) to the same shapes."""
         assert g is not None
-        height, width = x.shape[2], x.shape[3]
+        height, width = x.shape[1], x.shape[2]
         qkv = self.qkv(pad_to_multiple(self.norm(x), self.local.window))
-        q, k, v = chunk_channels(qkv, 3)
-        x_local = self.local(q, k, v)[:, :, :height, :width]
+        q, k, v = qkv.chunk(3, dim=-1)
+        x_local = self.local(q, k, v)[:, :height, :width]
 
-        q, k, v = chunk_channels(qkv[:, :, :height, :width], 3)
-        q_global = chunk_channels(self.qkv(self.norm(g)), 3)[0]
-        tokens = attend(q_global, k, v, self.heads)  # aggregation: (B, C, 1, tokens)
-        k_global, v_global = chunk_channels(self.kv_global(tokens), 2)
-        x_global = attend(q, k_global, v_global, self.heads)  # broadcast: (B, C, H, W)
+        q, k, v = qkv[:, :height, :width].chunk(3, dim=-1)
+        q_global = self.qkv(self.norm(g)).chunk(3, dim=-1)[0]
+        tokens = attend(q_global, k, v, self.heads)  # aggregation: (B, 1, tokens, C)
+        k_global, v_global = self.kv_global(tokens).chunk(2, dim=-1)
+        x_global = attend(q, k_global, v_global, self.heads)  # broadcast: (B, H, W, C)
 
         mixed, update = self.proj(x_local + x_global), self.proj(tokens)
         return x + self.drop_path(mixed), g + self.drop_path(update)

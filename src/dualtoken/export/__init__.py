@@ -1,0 +1,34 @@
+"""Trained models for other engines, with proof that they answer the same.
+
+dualtoken.export("runs/photos", "photos.onnx").parity.line()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dualtoken.export.check import Parity, verify
+    from dualtoken.export.formats import FORMATS, Format
+    from dualtoken.export.onnx import export_network
+    from dualtoken.export.run import ExportResult, export
+
+_HOMES = {
+    "FORMATS": "formats",
+    "ExportResult": "run",
+    "Format": "formats",
+    "Parity": "check",
+    "export": "run",
+    "export_network": "onnx",
+    "verify": "check",
+}
+
+__all__ = ["FORMATS", "ExportResult", "Format", "Parity", "export", "export_network", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is used: engines of exported files live in this room too, and need no torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"dualtoken.export.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'dualtoken.export' has no attribute {name!r}")

@@ -1,0 +1,477 @@
+"""The certificate: an export answers as its model does, on real pictures, from the file to the final answer.
+
+Both go the whole way that users go (open, resize, normalise, network, choice of boxes, masks of the image's size), each
+with the settings that it carries itself. On the way raw outputs are compared too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtoken.decode import HEADS, DetectorSpec, Engine
+from dualtoken.errors import ConfigError, ImageError, ModelError
+from dualtoken.export.agreement import Agreement, ClassAgreement, ObjectAgreement, PixelAgreement
+from dualtoken.export.pictures import Pictures, pictures_for
+from dualtoken.files import write_json
+from dualtoken.machine import machine_name
+from dualtoken.model_folder import WEIGHTS, ModelConfig, is_model_folder
+from dualtoken.prediction.inputs import NamedInput
+from dualtoken.prediction.predictor import Predictor
+from dualtoken.runtime.loading import ExportedModel
+from dualtoken.runtime.loading import load as load_export
+from dualtoken.runtime.metadata import digest
+
+LIMITS: dict[str, float | None] = {"fp32": 1e-4, "fp16": 2e-2, "int8": None}
+_TOGETHER = 3  # pictures in a batch
+_FEW = 4  # pictures of each further case
+_CANDIDATES = 10_000  # more than a detector has
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How near an export's answers are to its model's.
+
+    Attributes:
+        export, model: file and folder.
+        task, format, engine, precision: of the export.
+        checked: whether it could be run on this machine at all.
+        passed: whether everything is within the limit; False where it was not checked.
+        limit: of raw outputs, relative to the largest; None where only figures are wanted.
+        images: pictures compared.
+        pictures: where they come from.
+        input_error: largest difference of the network's input.
+        max_error: largest difference of a raw output.
+        relative_error: the same, relative to the largest value of that output.
+        part_errors: relative, by part and output.
+        answers: figures of the final answers, see `agreement`.
+        cases: what was changed for the further comparisons: image size, numbers of objects.
+        failure: the first thing that is wrong, in words.
+        notes: what readers should know.
+        machine, versions: where and with what it was found.
+    """
+
+    export: str
+    model: str
+    task: str
+    format: str
+    engine: str
+    precision: str
+    checked: bool = True
+    passed: bool = False
+    limit: float | None = None
+    images: int = 0
+    pictures: str = ""
+    input_error: float = 0.0
+    max_error: float = 0.0
+    relative_error: float = 0.0
+    part_errors: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=dict)
+    summary: str = ""
+    cases: tuple[str, ...] = ()
+    failure: str = ""
+    notes: tuple[str, ...] = ()
+    machine: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """One line for the screen."""
+        if not self.checked:
+            return f"Parity not checked: {self.failure}"
+        limit = "no limit" if self.limit is None else f"limit {self.limit:.0e}"
+        found = f"{self.images} images, raw outputs differ by {self.relative_error:.1e} ({limit}), {self.summary}"
+        return f"Parity passed: {found}." if self.passed else f"Parity FAILED: {self.failure} ({found})."
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-friendly values; numbers that are none become None."""
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+    def write(self, path: Path) -> None:
+        """As a JSON file.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        write_json(path, self.to_dict())
+
+
+def certificate(export: str | Path) -> Path:
+    """The file beside an export that says how near it is to its model."""
+    path = Path(export)
+    return path.with_name(f"{path.name}.parity.json")
+
+
+def verify(
+    export: str | Path,
+    model: str | Path | Predictor,
+    *,
+    images: str | Path | Sequence[str | Path] | None = None,
+    engine: str = "auto",
+    limit: float | None = None,
+) -> Parity:
+    """Compare an exported file with the model that it came from, at any time. Nothing is written.
+
+    Args:
+        export: the file.
+        model: a model folder, or a loaded model.
+        images: pictures to compare on: files, folders, patterns, archives. None takes the model folder's samples, the
+            data that it was trained on if that is still there, or invented pictures.
+        engine: runs the export, a key of `dualtoken.runtime.ENGINES`.
+        limit: of raw outputs, relative to the largest; None takes that of the export's precision.
+
+    Raises:
+        ModelError: one of the two cannot be loaded.
+        ConfigError: an impossible limit.
+        ImageError, DataError: a picture cannot be read, or there is none.
+    """
+    reference = load_reference(model)
+    exported = load_export(export, engine=engine)
+    return compare(reference, exported, images=images, limit=limit)
+
+
+def load_reference(model: str | Path | Predictor) -> Predictor:
+    """The model in torch on the CPU, to evaluate; a loaded one stays as it is, and where that differs gets a copy."""
+    from dualtoken.model_folder import load_model
+
+    if isinstance(model, str | Path):
+        return Predictor(*load_model(model), name=str(model))
+    module: Any = model.model
+    if isinstance(model, ExportedModel) or not hasattr(module, "parameters"):
+        raise ModelError(
+            f"{model.name!r} is no model in torch.", "Give the model folder, or what `dualtoken.load` gives."
+        )
+    parts = list(module.modules())
+    if all(parameter.device.type == "cpu" for parameter in module.parameters()) and not any(p.training for p in parts):
+        return model
+    return Predictor(copy.deepcopy(module).cpu(), model.config, name=model.name)  # `Predictor` sets evaluation mode
+
+
+def model_folder_of(reference: Predictor) -> Path | None:
+    """Where a loaded model came from, if that is still there."""
+    path = Path(reference.name)
+    return path if is_model_folder(path) else None
+
+
+def compare(
+    reference: Predictor,
+    exported: ExportedModel,
+    *,
+    images: str | Path | Sequence[str | Path] | None = None,
+    limit: float | None = None,
+) -> Parity:
+    """As `verify`, for two loaded models."""
+    if limit is not None and not 0 < limit < 1:
+        raise ConfigError(f"limit is {limit}, expected a number between 0 and 1.")
+    limit = LIMITS.get(exported.info.precision) if limit is None else limit
+    folder = model_folder_of(reference)
+    scenes = exported.config.head in HEADS
+    data = reference.config.provenance.get("data", {}).get("source")
+    with pictures_for(images, folder, data, grey=scenes) as pictures:
+        return _Check(reference, exported, limit, pictures).run()
+
+
+# ---------------------------------------------------------------- one comparison
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A comparison under changed settings, the same for both."""
+
+    name: str
+    change: Callable[[ModelConfig], ModelConfig]
+
+
+class _Recorder:
+    """An engine that remembers what went in and what came out."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.calls: list[tuple[str, Sequence[Any], list[Any]]] = []
+
+    def run(self, part: str, inputs: Sequence[Any]) -> list[Any]:
+        outputs = self.engine.run(part, inputs)
+        self.calls.append((part, inputs, outputs))
+        return outputs
+
+
+class _Replay:
+    """An engine that gives a remembered first part, and computes the others."""
+
+    def __init__(self, engine: Engine, first: list[Any]) -> None:
+        self.engine, self.first = engine, first
+
+    def run(self, part: str, inputs: Sequence[Any]) -> list[Any]:
+        return self.first if part == "network" else self.engine.run(part, inputs)
+
+
+class _Check:
+    def __init__(self, reference: Predictor, exported: ExportedModel, limit: float | None, pictures: Pictures) -> None:
+        self.reference, self.exported, self.limit, self.pictures = reference, exported, limit, pictures
+        self.judged = limit is not None
+        self.together = _TOGETHER if exported.info.dynamic_batch else 1
+        self.detector = exported.config.head in HEADS
+        self.input_error = self.max_error = 0.0
+        self.part_errors: dict[str, float] = {}
+        self.failure = ""
+        self.notes: list[str] = []
+        self.cases: list[str] = []
+
+    def run(self) -> Parity:
+        self._check_settings()
+        inputs = self.pictures.inputs
+        main = self._agreement(self.reference.config)
+        self._case(None, inputs, main)
+        for case in self._further(main):
+            self.cases.append(case.name)
+            self._case(case, [*inputs, *inputs, *inputs][:_FEW], self._agreement(case.change(self.reference.config)))
+        info = self.exported.info
+        worst = max(self.part_errors.values(), default=0.0, key=_or_infinite)
+        return Parity(
+            export=str(self.exported.path),
+            model=self.reference.name,
+            task=self.reference.config.task,
+            format=info.format,
+            engine=self.exported.engine_name,
+            precision=info.precision,
+            passed=not self.failure,
+            limit=self.limit,
+            images=len(inputs),
+            pictures=self.pictures.origin,
+            input_error=self.input_error,
+            max_error=self.max_error,
+            relative_error=worst,
+            part_errors=self.part_errors,
+            answers=main.figures(),
+            summary=main.line(),
+            cases=tuple(self.cases),
+            failure=self.failure,
+            notes=tuple(self.notes),
+            machine=machine_name(),
+            versions=dict(info.versions),
+        )
+
+    # ---------------------------------------------------------------- settings
+
+    def _check_settings(self) -> None:
+        """What the export carries must be what the model has, or answers differ on some picture of some day."""
+        mine, its = self.reference.config, self.exported.config
+        size = its.preprocessing.image_size
+        if size != mine.preprocessing.image_size:  # asked for at the export
+            mine = replace(mine, preprocessing=replace(mine.preprocessing, image_size=size))
+            self.reference = _with(self.reference, mine)
+            self.notes.append(f"the export takes images of {size[0]} x {size[1]} pixels (height x width)")
+        for name in ("task", "classes", "preprocessing", "head", "head_args", "temperature", "threshold"):
+            if getattr(mine, name) != getattr(its, name):
+                self._fail(f"its {name} is {getattr(its, name)}, the model's is {getattr(mine, name)}")
+        folder, known = model_folder_of(self.reference), self.exported.info.weights_sha256
+        if folder is not None and known and digest(folder / WEIGHTS) != known:
+            self.notes.append("the model folder's weights are others than those that were exported")
+
+    def _further(self, main: Agreement) -> list[_Case]:
+        cases = []
+        if self.together > 1 and len(self.pictures.inputs) <= self.together:
+            cases.append(_Case(f"{_TOGETHER} images at once", lambda config: config))
+        if self.exported.info.dynamic_size:
+            cases += [_resized(size) for size in _other_sizes(self.exported.config.preprocessing.image_size)]
+        if isinstance(main, ObjectAgreement):
+            missing = [word for word, number in main.counts.items() if number == 0]
+            ways: dict[str, dict[str, Any]] = {
+                "none": {"score_threshold": 1.0},
+                "one": {"score_threshold": 0.0, "max_detections": 1},
+                "many": {"score_threshold": 0.0, "max_detections": 20},
+            }
+            cases += [_rechosen(word, ways[word]) for word in missing]
+            if missing:
+                self.notes.append(
+                    f"no picture has {' or '.join(missing)} objects by itself: thresholds were changed to get there"
+                )
+        return cases
+
+    def _agreement(self, config: ModelConfig) -> Agreement:
+        limit = self.limit or 1.0
+        if config.task == "classification":
+            return ClassAgreement(limit)
+        if config.task == "semantic_segmentation":
+            return PixelAgreement(limit)
+        spec = DetectorSpec.of(config.head, len(config.classes), config.head_args)
+        return ObjectAgreement(limit, spec, config.threshold)
+
+    # ---------------------------------------------------------------- answers
+
+    def _case(self, case: _Case | None, inputs: Sequence[NamedInput], agreement: Agreement) -> None:
+        """Compare all `inputs`: the first alone, then the others a few at once."""
+        reference, exported = (
+            (self.reference, self.exported)
+            if case is None
+            else (_with(model, case.change(model.config)) for model in (self.reference, self.exported))
+        )
+        where = f" with {case.name}" if case else ""
+        first = self.together if case and "at once" in case.name else 1
+        for chunk in (inputs[:first], *_chunks(inputs[first:], self.together)):
+            self._chunk(reference, exported, chunk, agreement, where)
+
+    def _chunk(
+        self, reference: Predictor, exported: Predictor, chunk: Sequence[NamedInput], agreement: Agreement, where: str
+    ) -> None:
+        if not chunk:
+            return
+        mine, its = _Recorder(reference.engine), _Recorder(exported.engine)
+        ours, theirs = _answers(reference, mine, chunk), _answers(exported, its, chunk)
+        names = [str(name) for name, _ in chunk]
+        self._raw(names, mine, its, where)
+        for number, (name, our, their) in enumerate(zip(names, ours, theirs, strict=True)):
+            again = partial(self._again, number, our)
+            reason = agreement.add(our, their, partial(_candidates, again, (reference, mine), (exported, its)))
+            if reason and self._by_choice_of_regions(again, (exported, mine), our, reference.config):
+                agreement.ties += 1
+                reason = ""
+            if reason:
+                self._fail(f"for {Path(name).name!r}{where} {reason}")
+
+    def _again(self, number: int, answer: Any, model: Predictor, recorder: _Recorder, config: ModelConfig) -> Any:
+        """The answer to one image of a batch under another config, from the first part's remembered outputs."""
+        _, images, outputs = recorder.calls[0]
+        other = _with(model, config)
+        other.engine = _Replay(model.engine, [_array(output)[number : number + 1] for output in outputs])
+        return other.answer(_array(images[0])[number : number + 1], [answer.size])[0]
+
+    def _by_choice_of_regions(
+        self, again: Callable[..., Any], other: tuple[Predictor, _Recorder], answer: Any, config: ModelConfig
+    ) -> bool:
+        """Whether two answers differ only because rounding chose other regions for the second stage."""
+        if self.failure or not any(part == "boxes" for part, _, _ in other[1].calls):
+            return False
+        return not self._agreement(config).add(answer, again(*other, other[0].config))
+
+    # ---------------------------------------------------------------- raw outputs
+
+    def _raw(self, names: list[str], mine: _Recorder, its: _Recorder, where: str) -> None:
+        """The first part from each one's own images; every later one from what the model's got."""
+        for place, (part, inputs, outputs) in enumerate(mine.calls):
+            if place < len(its.calls) and part == "network":
+                _, its_inputs, found = its.calls[place]
+                self._input(names, inputs[0], its_inputs[0], where)
+            else:
+                found = self.exported.engine.run(part, [_array(given) for given in inputs])
+            self._outputs(part, outputs, found, names, where)
+
+    def _input(self, names: list[str], mine: Any, its: Any, where: str) -> None:
+        mine, its = _array(mine), _array(its)
+        if mine.shape != its.shape:
+            self._fail(f"{where.strip()} its images are {its.shape}, the model's are {mine.shape}".strip())
+            return
+        errors = np.abs(mine - its).reshape(len(mine), -1).max(axis=1)
+        self.input_error = max(self.input_error, float(errors.max()), key=_or_infinite)
+        if errors.max() != 0:  # NaN too
+            self._fail(
+                f"for {Path(names[int(errors.argmax())]).name!r}{where} the network's input differs by"
+                f" {errors.max():.2g}: the two pre-process differently"
+            )
+
+    def _outputs(self, part: str, mine: list[Any], its: list[Any], names: list[str], where: str) -> None:
+        if len(mine) != len(its):
+            self._fail(f"its part {part!r} gives {len(its)} outputs, the model's {len(mine)}")
+            return
+        for number, (ours, theirs) in enumerate(zip(map(_array, mine), map(_array, its), strict=True)):
+            name = f"{part} {number}"
+            if ours.shape != theirs.shape:
+                self._fail(f"output {name!r} is {theirs.shape}, the model's is {ours.shape}{where}")
+                continue
+            errors = np.abs(ours - theirs).reshape(len(ours), -1).max(axis=1, initial=0)
+            relative = errors / max(float(np.abs(ours).max(initial=0)), 1e-12)
+            worst = int(np.nanargmax(np.where(np.isnan(errors), np.inf, errors)))
+            self.max_error = max(self.max_error, float(errors[worst]), key=_or_infinite)
+            before = self.part_errors.get(name, 0.0)
+            self.part_errors[name] = max(before, float(relative[worst]), key=_or_infinite)
+            if self.limit is not None and not relative[worst] <= self.limit:
+                whose = Path(names[worst]).name if part == "network" else "a region"
+                self._fail(
+                    f"for {whose!r}{where} output {name!r} differs by {relative[worst]:.2g} of its largest value"
+                    f" (limit {self.limit:.0e})"
+                )
+
+    def _fail(self, reason: str) -> None:
+        """Keep the first reason; without a limit there is none."""
+        if self.judged and not self.failure:
+            self.failure = reason
+
+
+# ---------------------------------------------------------------- small parts
+
+
+def _with(model: Any, config: ModelConfig) -> Any:
+    """The same model under another config; the model itself stays."""
+    other = copy.copy(model)
+    other.config = config
+    return other
+
+
+def _answers(model: Predictor, engine: _Recorder, chunk: Sequence[NamedInput]) -> list[Any]:
+    """Final answers of the public way, with all objects, whatever their score."""
+    recorded = _with(model, model.config)
+    recorded.engine = engine
+    answers = []
+    for answer in recorded.stream(chunk, batch_size=len(chunk), workers=0, threshold=0.0):
+        if isinstance(answer, tuple):
+            error: ImageError = answer[1]
+            raise error
+        answers.append(answer)
+    return answers
+
+
+def _candidates(again: Callable[..., Any], *sides: tuple[Predictor, _Recorder]) -> Any:
+    """What each of two detectors found before it left out repetitions, without masks."""
+    found = []
+    for model, recorder in sides:
+        config = model.config
+        threshold = DetectorSpec.of(config.head, len(config.classes), config.head_args).score_threshold
+        args = {"iou_threshold": 1.0, "max_detections": _CANDIDATES, "score_threshold": max(0.0, threshold - 1e-3)}
+        head = "faster_rcnn" if config.head == "mask_rcnn" else config.head
+        found.append(again(model, recorder, replace(config, head=head, head_args=config.head_args | args)))
+    return tuple(found)
+
+
+def _resized(size: tuple[int, int]) -> _Case:
+    def change(config: ModelConfig) -> ModelConfig:
+        return replace(config, preprocessing=replace(config.preprocessing, image_size=size))
+
+    return _Case(f"images of {size[0]} x {size[1]}", change)
+
+
+def _rechosen(word: str, args: dict[str, Any]) -> _Case:
+    return _Case(
+        f"{word}: {', '.join(f'{name} {value:g}' for name, value in args.items())}",
+        lambda config: replace(config, head_args=config.head_args | args),
+    )
+
+
+def _other_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """One size that is wider than it is high, and one that is higher; multiples of 32, which every task takes."""
+    height, width = (max(2, round(side / 32)) for side in size)
+    return [(32 * height, 32 * (width + 1)), (32 * (height + 2), 32 * max(1, width - 1))]
+
+
+def _chunks(inputs: Sequence[NamedInput], size: int) -> list[Sequence[NamedInput]]:
+    return [inputs[start : start + size] for start in range(0, len(inputs), size)]
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """Also of what an engine hands from part to part in its own form."""
+    if hasattr(values, "detach"):
+        values = values.detach().float().cpu() if values.is_floating_point() else values.cpu()
+    return np.asarray(values)
+
+
+def _or_infinite(value: float) -> float:
+    """So that what is no number counts as the worst."""
+    return value if value == value else float("inf")

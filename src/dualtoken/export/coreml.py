@@ -1,0 +1,38 @@
+"""Core ML's packages (.mlpackage), for Apple's devices. They can be written anywhere, and run on macOS only."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from dualtoken.errors import require
+from dualtoken.export.pieces import Piece, silence
+
+EXPORTER = "coremltools"
+PACKAGES = ("torch", "coremltools")
+DYNAMIC_BATCH = False
+
+
+def write(piece: Piece, path: Path) -> None:
+    """Write one network of a model, for one image at a time, in float32.
+
+    Raises:
+        MissingExtraError: coremltools is not installed.
+    """
+    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of every torch newer than itself
+    with silence():
+        coremltools: Any = require("coremltools", "coreml")
+        program = piece.single().program().run_decompositions({})
+        model = coremltools.convert(
+            program,
+            convert_to="mlprogram",
+            inputs=[
+                coremltools.TensorType(name=name, shape=tuple(example.shape))
+                for name, example in zip(piece.inputs, piece.single().example, strict=True)
+            ],
+            outputs=[coremltools.TensorType(name=name) for name in piece.outputs],
+            minimum_deployment_target=coremltools.target.iOS17,
+            compute_precision=coremltools.precision.FLOAT32,
+        )
+        model.save(str(path))

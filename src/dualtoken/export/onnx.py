@@ -1,0 +1,136 @@
+"""ONNX files, by torch.onnx's exporter that starts from torch.export (`dynamo=True`)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from dualtoken.errors import require
+from dualtoken.export.pieces import Piece, pieces, silence
+from dualtoken.files import atomic_path
+from dualtoken.runtime.metadata import KEY
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+EXPORTER = "torch.onnx dynamo"
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+OPSET = 20
+
+
+def export_network(network: nn.Module, path: str | Path, image_size: tuple[int, int], *, channels: int = 3) -> Path:
+    """Write a bare network as one ONNX file, for any number of images; the network stays as it is.
+
+    Nothing is merged and nothing is checked: `export` does both, for trained models.
+
+    Args:
+        network: in evaluation mode, images (B, channels, H, W) to one tensor or a tuple of them.
+        path: of the file; parents are made as needed.
+        image_size: (height, width) of the images, in pixels.
+        channels: of the images.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+        OutputError: the place cannot be written.
+    """
+    (piece,) = pieces(network, image_size, channels)
+    with atomic_path(path) as temporary:
+        write(piece, temporary)
+    return Path(path)
+
+
+def write(piece: Piece, path: Path) -> None:
+    """Write one network of a model.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    require("onnx", "onnx")
+    require("onnxscript", "onnx")
+    convert(piece.program(), path, piece.inputs, piece.outputs)
+
+
+def convert(program: ExportedProgram, path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    """Write a program as one ONNX file with the weights in it."""
+    onnx = require("onnx", "onnx")
+    with silence(), _quiet_logs():
+        exported: Any = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
+            verbose=False,
+        )
+    model = exported.model_proto
+    _forget_source(model)
+    onnx.save(model, str(path))
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention in ONNX's operators, with any number of axes before the last two; the exporter's own takes two."""
+    if is_causal or enable_gqa:
+        raise NotImplementedError("causal attention, and attention with fewer keys than queries")
+    op = require("onnxscript", "onnx").opset20
+    axes = len(query.shape)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    turned = op.Transpose(key, perm=[*range(axes - 2), axes - 1, axes - 2])
+    weights = op.MatMul(op.Mul(query, op.CastLike(op.Constant(value_float=factor), query)), turned)
+    if mask is not None and mask.dtype.name == "BOOL":
+        weights = op.Where(mask, weights, op.CastLike(op.Constant(value_float=-math.inf), weights))
+    elif mask is not None:
+        weights = op.Add(weights, mask)
+    return op.MatMul(op.Softmax(weights, axis=-1), value)
+
+
+def _forget_source(model: Any) -> None:
+    """The exporter notes for each node which line of which file it came from: paths of this machine, and megabytes."""
+    for graph in (model.graph, *model.functions):
+        del graph.metadata_props[:]
+        for entry in (*graph.node, *graph.value_info):
+            del entry.metadata_props[:]
+            entry.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+
+
+def describe(path: Path, text: str, model_info: Mapping[str, str]) -> None:
+    """Put what the model is into its file: our text, and Model API's keys, whose path is written with a space."""
+    onnx = require("onnx", "onnx")
+    model = onnx.load(str(path))
+    entries = {f"model_info {key}": value for key, value in model_info.items()} | {KEY: text}
+    onnx.helper.set_model_props(model, entries)
+    model.producer_name = "dualtoken"
+    onnx.save(model, str(path))
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """The exporter reports its progress by logging, some of it as warnings."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,255 @@
+"""Smaller and faster exports: INT8 where it pays, or only the weights in fewer bits.
+
+quantize_export("model.onnx", "model.int8.onnx", "photos/")     measured before it is written, see guard.py
+quantize_onnx, quantize_openvino                                the same without a measurement
+compress_weights("model.onnx", "model.fp16.onnx", bits=16)      fewer bytes, computed in float32 as before
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtoken.data import ImageData, find_split
+from dualtoken.data.index import ImageFiles
+from dualtoken.errors import ConfigError, ImageError, require
+from dualtoken.evaluation import Evaluation, evaluate
+from dualtoken.evaluation.scenes import SceneEvaluation
+from dualtoken.evaluation.sources import open_data
+from dualtoken.export.calibration import Feed
+from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, quantize_with_guard
+from dualtoken.export.onnx_int8 import OnnxQuantizer, find_products, finish_graph
+from dualtoken.export.openvino_int8 import OpenVinoQuantizer
+from dualtoken.export.precision import mark_onnx, mark_openvino
+from dualtoken.files import refuse_existing
+from dualtoken.images import DEFAULT_LIMITS
+from dualtoken.prediction import Predictor, load
+from dualtoken.runtime.loading import read_export
+
+QUANTIZERS: dict[str, Any] = {".onnx": OnnxQuantizer, ".xml": OpenVinoQuantizer}
+CALIBRATION_IMAGES = 128
+_BLOCK = 32  # weights that share a scale, where only weights have few bits
+_FIGURES = ("top1", "mask_ap", "ap", "miou")
+_SMALL = 256  # numbers: tensors below stay in float32
+
+
+def quantize_export(
+    source: str | Path,
+    target: str | Path,
+    data: str | Path | ImageData,
+    *,
+    max_drop: float = MAX_DROP,
+    images: int = CALIBRATION_IMAGES,
+    progress: bool = True,
+    **options: Any,
+) -> GuardReport:
+    """Write an export's INT8 form, calibrated and measured on the user's own images.
+
+    It is calibrated on training images and measured on the split that `evaluate` would take, by the task's main
+    figure: top-1 accuracy, average precision, or mean IoU. Both the float32 file and the INT8 one run in the engine of
+    the file. Further parts of a model (`model.boxes.onnx`) stay in float32.
+
+    Args:
+        source: the float32 `.onnx` or `.xml` that `export` wrote.
+        target: of the same kind.
+        data: labelled images, as `evaluate` takes them.
+        max_drop: how much of the figure may be lost: 0.005 is half a point.
+        images: how many calibrate.
+        progress: show bars, on a terminal.
+        **options: of `evaluate`, such as `split`, `labels`, `batch_size`, `on_bad_image`.
+
+    Raises:
+        ExportError: it would lose more, see `quantize_with_guard`. Nothing is written then.
+        ConfigError: a file that INT8 is not made from here.
+        OutputError: the target is there already, or cannot be written.
+        DataError, ImageError, ModelError: as `evaluate`.
+    """
+    source, target = Path(source), Path(target)
+    kind = _quantizer(source, target)
+    refuse_existing(target, "--output")
+    predictor = load(source)
+    found, _ = open_data(
+        data, predictor, labels=options.get("labels", "auto"), on_bad_image=options.get("on_bad_image", "fail"),
+        limits=options.get("limits", DEFAULT_LIMITS), progress=progress,
+    )  # fmt: skip
+    training = found.splits.get("train", find_split(found, options.get("split")))
+    quantizer: Quantizer = kind(source, _inputs(predictor, training, images))
+
+    def measure(path: Path) -> float:
+        return main_figure(evaluate(path, found, resamples=1, progress=progress, **options))
+
+    info = read_export(source)[1]
+    own = source.with_suffix(".bin").name
+    beside = [source.with_name(name) for name in sorted({*info.parts.values(), *info.sha256} - {own})]
+    _, report = quantize_with_guard(
+        quantizer, measure, target, float_score=measure(source), max_drop=max_drop, beside=beside
+    )
+    return report
+
+
+def main_figure(evaluation: Evaluation | SceneEvaluation) -> float:
+    """The figure that a task is judged by, in [0, 1]: top-1 accuracy, average precision (of masks), or mean IoU."""
+    return next(evaluation.metrics[name].value for name in _FIGURES if name in evaluation.metrics)
+
+
+def quantize_onnx(
+    source: str | Path, target: str | Path, calibration: Iterable[Feed], *, exclude: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Write an ONNX file with its large products in integers, for onnxruntime.
+
+    Args:
+        source, target: the float32 file and the new one.
+        calibration: images as the network takes them, arrays (B, 3, H, W) float32.
+        exclude: names of layers that stay in float.
+
+    Returns:
+        Names of the layers in integers.
+
+    Raises:
+        DataError: no calibration images.
+        MissingExtraError: onnx or onnxruntime is not installed.
+    """
+    return _write(OnnxQuantizer(source, calibration), target, exclude)
+
+
+def quantize_openvino(
+    source: str | Path, target: str | Path, calibration: Iterable[Feed], *, exclude: Collection[str] = ()
+) -> tuple[str, ...]:
+    """The same for OpenVINO's `.xml` with its `.bin`."""
+    return _write(OpenVinoQuantizer(source, calibration), target, exclude)
+
+
+def compress_weights(source: str | Path, target: str | Path, bits: int = 16) -> int:
+    """Write an export with its weights in fewer bits; the network computes in float32 as before.
+
+    16 bits halve the file and change answers by rounding alone, in any engine. 8 and 4 bits are for ONNX and are
+    expanded as they are used: for size, not for speed.
+
+    Args:
+        source: a float32 `.onnx` or `.xml`.
+        target: of the same kind.
+        bits: 16, 8 or 4.
+
+    Returns:
+        The size of what was written, in bytes.
+
+    Raises:
+        ConfigError: other bits, or a file that this is not made from.
+        MissingExtraError: the format's package is not installed.
+    """
+    source, target = Path(source), Path(target)
+    _quantizer(source, target)
+    refuse_existing(target, "--output")
+    if source.suffix == ".xml":
+        if bits != 16:
+            raise ConfigError(f"bits is {bits}, expected 16 for OpenVINO's files.")
+        openvino = require("openvino", "openvino")
+        openvino.save_model(openvino.Core().read_model(str(source)), str(target), compress_to_fp16=True)
+        mark_openvino(target, "fp16")
+        return target.stat().st_size + target.with_suffix(".bin").stat().st_size
+    if bits not in (16, 8, 4):
+        raise ConfigError(f"bits is {bits}, expected 16, 8 or 4.")
+    onnx = require("onnx", "onnx")
+    model = onnx.load(str(source))
+    if bits == 16:
+        _halve(onnx, model)
+    else:
+        _blocks(onnx, model, bits)
+    mark_onnx(model, {16: "fp16", 8: "weights-int8", 4: "weights-int4"}[bits])
+    onnx.save(model, str(target))
+    return target.stat().st_size
+
+
+def _quantizer(source: Path, target: Path) -> Any:
+    if source.suffix not in QUANTIZERS or target.suffix != source.suffix:
+        raise ConfigError(
+            f"Smaller files are made of .onnx from .onnx and .xml from .xml, not of {target.name!r} from "
+            f"{source.name!r}.",
+            "Export the model to one of these first: dualtoken export MODEL --output model.onnx",
+        )
+    return QUANTIZERS[source.suffix]
+
+
+def _write(quantizer: Any, target: str | Path, exclude: Collection[str]) -> tuple[str, ...]:
+    quantizer.write(Path(target), exclude)
+    return tuple(name for name in quantizer.layers if name not in exclude)
+
+
+def _inputs(predictor: Predictor, samples: ImageFiles, most: int) -> Iterator[NDArray[np.float32]]:
+    """The network's input for images drawn evenly; those that cannot be read are passed over."""
+    order = np.random.default_rng(0).permutation(len(samples))
+    given = 0
+    for place in order.tolist():
+        if given == most:
+            return
+        try:
+            image = samples.open(place)
+        except ImageError:
+            continue
+        given += 1
+        yield predictor.config.preprocessing(image)[None]
+
+
+def _halve(onnx: Any, model: Any) -> None:
+    """Keep weights in 16 bits and widen them as the file is loaded."""
+    casts = []
+    for entry in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(entry)
+        if values.dtype != np.float32 or values.size < _SMALL or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = entry.name
+        entry.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    finish_graph(onnx, model)
+
+
+def _blocks(onnx: Any, model: Any, bits: int) -> None:
+    """Keep the weights of matrix products in 8 or 4 bits, a scale for each block of inputs."""
+    products = {p.node.output[0]: p for p in find_products(model) if p.node.op_type == "MatMul" and p.pays_in_blocks}
+    nodes, added = [], []
+    for node in model.graph.node:
+        product = products.get(node.output[0])
+        if product is None:
+            nodes.append(node)
+            continue
+        inputs, outputs = product.weight.shape
+        packed, scales = pack_blocks(product.weight, bits)
+        name = node.output[0]
+        added += [
+            onnx.numpy_helper.from_array(packed, f"{name}_weight"),
+            onnx.numpy_helper.from_array(scales, f"{name}_scales"),
+        ]
+        nodes.append(
+            onnx.helper.make_node(
+                "MatMulNBits", [node.input[0], f"{name}_weight", f"{name}_scales"], [name],
+                domain="com.microsoft", K=inputs, N=outputs, bits=bits, block_size=_BLOCK, accuracy_level=1,
+            )
+        )  # fmt: skip
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    finish_graph(onnx, model, added)
+
+
+def pack_blocks(weight: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Weights (inputs, outputs) in 8 or 4 bits.
+
+    Returns:
+        (outputs, blocks, bytes of a block), two numbers a byte with 4 bits, the first in the lower half; and the
+        scales (outputs, blocks).
+    """
+    inputs, outputs = weight.shape
+    blocks = -(-inputs // _BLOCK)
+    padded = np.zeros((outputs, blocks * _BLOCK), np.float32)
+    padded[:, :inputs] = weight.T
+    padded = padded.reshape(outputs, blocks, _BLOCK)
+    middle = 2 ** (bits - 1)
+    scales = np.maximum(np.abs(padded).max(axis=2) / (middle - 1), np.finfo(np.float32).tiny).astype(np.float32)
+    numbers = (np.rint(padded / scales[:, :, None]) + middle).clip(0, 2 * middle - 1).astype(np.uint8)
+    return (numbers if bits == 8 else numbers[:, :, ::2] | (numbers[:, :, 1::2] << 4)), scales

@@ -1,0 +1,281 @@
+"""What `dualtoken export` does: a trained model becomes files of another engine, checked and then put in place."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dualtoken.errors import ConfigError, ExportError, UserError, cannot_write
+from dualtoken.export import check
+from dualtoken.export.check import Parity
+from dualtoken.export.formats import FORMATS, Format, find_format
+from dualtoken.export.model_info import model_info
+from dualtoken.export.pieces import Piece, merged, pieces
+from dualtoken.files import refuse_existing, write_text
+from dualtoken.machine import machine_name
+from dualtoken.model_folder import WEIGHTS, ModelConfig
+from dualtoken.prediction.predictor import Predictor
+from dualtoken.runtime.loading import load as load_export
+from dualtoken.runtime.metadata import ExportInfo, digest, sidecar, to_json_text
+from dualtoken.tasks import TASKS
+
+_COMPANIONS = ("boxes", "masks")  # parts that a model may have beside its first
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written.
+
+    Attributes:
+        path: the main file.
+        files: all files that belong together, the main one first; the certificate is not among them.
+        size_bytes: of `files`.
+        parity: how near the export's answers are to the model's.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    size_bytes: int
+    parity: Parity
+
+    def line(self) -> str:
+        """One line for the screen."""
+        beside = f" and {', '.join(file.name for file in self.files[1:])} beside it" if self.files[1:] else ""
+        return f"Wrote {self.path}{beside} ({self.size_bytes / 1e6:.1f} MB)."
+
+
+def export(
+    model: str | Path | Predictor,
+    output: str | Path,
+    *,
+    format: str | None = None,
+    images: str | Path | Sequence[str | Path] | None = None,
+    dynamic_size: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+    limit: float | None = None,
+    progress: bool = True,
+) -> ExportResult:
+    """Write a trained model for another engine, and prove that it answers the same.
+
+    Classes, pre-processing, temperature and thresholds travel with it, so that `dualtoken.runtime.load(output)`
+    needs nothing else. The model itself stays as it is. If answers differ, nothing is written.
+
+    Args:
+        model: a model folder, or a loaded model.
+        output: path of the main file; without one of the formats' suffixes it gets the format's.
+        format: a key of `FORMATS`; None takes that of the output's suffix, else `onnx`.
+        images: pictures to compare on: files, folders, patterns, archives. None takes the model folder's samples, the
+            data that it was trained on if that is still there, or invented pictures.
+        dynamic_size: leave the size of the images open; the answers are checked at two other sizes too.
+        image_size: (height, width) of the network's input in pixels, or one number for both; None keeps the model's.
+        limit: how far raw outputs may differ, relative to the largest; None for 1e-4.
+        progress: say on the screen what is being done.
+
+    Raises:
+        ExportError: this format cannot hold the model, or the export answers differently.
+        MissingExtraError: a package of the format is not installed.
+        ModelError: the model cannot be loaded.
+        ConfigError: an unknown format or impossible setting.
+        OutputError: something is there already, or the place cannot be written.
+        ImageError, DataError: a picture cannot be read, or there is none.
+    """
+    form, path = find_format(format, Path(output))
+    if dynamic_size and not form.any_size:
+        able = ", ".join(name for name, other in FORMATS.items() if other.any_size)
+        raise ConfigError(f"{form.title} takes images of one size only.", f"Formats with open sizes: {able}.")
+    for place in _all_places(form, path):
+        refuse_existing(place, "--output")
+    writer = form.writer()
+    reference = _resized(check.load_reference(model), image_size)
+    with Console(stderr=True).status("") as status, _together(path) as folder:
+        say = status.update if progress else lambda _: None
+        say(f"Writing {form.title} ...")
+        files = _write(form, writer, reference, folder / path.name, dynamic_size=dynamic_size)
+        say("Comparing answers ...")
+        parity = _certify(form, reference, files[0], path, images, limit)
+        parity.write(check.certificate(files[0]))
+        size = sum(_size(file) for file in files)
+    return ExportResult(path, tuple(path.with_name(file.name) for file in files), size, parity)
+
+
+# ---------------------------------------------------------------- the model
+
+
+def _resized(reference: Predictor, image_size: int | tuple[int, int] | None) -> Predictor:
+    """The model for another size of its input."""
+    if image_size is None:
+        return reference
+    config = reference.config
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    stride = TASKS[config.task].stride
+    if min(size) < 1 or any(side % stride for side in size):
+        multiple = f"multiples of {stride}" if stride > 1 else "1 or more"
+        raise ConfigError(f"image_size is {size[0]} x {size[1]}, but both sides must be {multiple}.")
+    preprocessing = replace(config.preprocessing, image_size=(size[0], size[1]))
+    return Predictor(reference.model, replace(config, preprocessing=preprocessing), name=reference.name)
+
+
+# ---------------------------------------------------------------- the files
+
+
+def _write(form: Format, writer: Any, reference: Predictor, path: Path, *, dynamic_size: bool) -> list[Path]:
+    """All files of the model, the main one first."""
+    config = reference.config
+    try:
+        found = _pieces(reference.model, config, dynamic_size=dynamic_size)
+        if len(found) > 1 and not form.pieces:
+            raise ExportError(
+                f"{form.title} holds one network, a model with {config.head} has {len(found)}.", _others(form)
+            )
+        places = {piece.name: _place(path, piece.name) for piece in found}
+        for piece in found:
+            writer.write(piece, places[piece.name])
+    except UserError:
+        raise
+    except Exception as error:  # exporters raise anything
+        _raise_if_disk(error, path)
+        raise ExportError(
+            f"{form.title} cannot hold this model: {_reason(error)}.", f"{_others(form)} --debug shows all of it."
+        ) from error
+    files = [file for place in places.values() for file in form.files(place)]
+    info = ExportInfo(
+        format=form.name,
+        exporter=writer.EXPORTER,
+        dynamic_batch=getattr(writer, "DYNAMIC_BATCH", True),
+        dynamic_size=dynamic_size,
+        parts={name: place.name for name, place in places.items() if name != "network"},
+        sha256={file.name: digest(file) for file in files if file != path},
+        versions={name: metadata.version(name.replace("_", "-")) for name in ("dualtoken", *writer.PACKAGES)},
+        weights_sha256=_weights(reference),
+    )
+    text = to_json_text(config, info)
+    if form.inside:
+        writer.describe(path, text, model_info(config))
+    else:
+        write_text(sidecar(path), text)
+        files.append(sidecar(path))
+    return files
+
+
+def _pieces(model: Any, config: ModelConfig, *, dynamic_size: bool) -> list[Piece]:
+    preprocessing = config.preprocessing
+    return pieces(
+        merged(model),
+        preprocessing.image_size,
+        len(preprocessing.mean),
+        any_size=dynamic_size,
+        multiple=TASKS[config.task].stride,
+    )
+
+
+def _weights(reference: Predictor) -> str:
+    folder = check.model_folder_of(reference)
+    return digest(folder / WEIGHTS) if folder else ""
+
+
+def _place(path: Path, part: str) -> Path:
+    return path if part == "network" else path.with_name(f"{path.stem}.{part}{path.suffix}")
+
+
+def _all_places(form: Format, path: Path) -> list[Path]:
+    """Everything that an export may write."""
+    parts = [path, *(_place(path, part) for part in _COMPANIONS)]
+    return [*(file for part in parts for file in form.files(part)), sidecar(path), check.certificate(path)]
+
+
+def _size(path: Path) -> int:
+    return (
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    )
+
+
+@contextmanager
+def _together(path: Path) -> Iterator[Path]:
+    """Yield an empty folder; on success all that was put into it goes beside `path`, on any error none of it.
+
+    Raises:
+        OutputError: the place cannot be written, or holds a file of such a name.
+    """
+    parent = path.parent
+    made = not parent.exists()
+    folder = parent / f".{path.name}.{secrets.token_hex(4)}"
+    moved: list[Path] = []
+    try:
+        try:
+            folder.mkdir(parents=True)
+            yield folder
+            # The main file comes last: who waits for it finds the others there.
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+                target = parent / file.name
+                refuse_existing(target, "--output")
+                file.rename(target)
+                moved.append(target)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+    except BaseException:
+        for target in moved:
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # something was written
+                parent.rmdir()
+
+
+# ---------------------------------------------------------------- the proof
+
+
+def _certify(form: Format, reference: Predictor, file: Path, path: Path, images: Any, limit: float | None) -> Parity:
+    """Raises ExportError where answers differ."""
+    if not form.runs:
+        return Parity(
+            export=str(path), model=reference.name, task=reference.config.task, format=form.name, engine="",
+            precision="fp32", checked=False, failure=f"{form.title} runs on macOS only; compare there before use.",
+            machine=machine_name(),
+        )  # fmt: skip
+    try:
+        exported = load_export(file, engine=form.name)
+        parity = check.compare(reference, exported, images=images, limit=limit)
+    except UserError:
+        raise
+    except Exception as error:  # engines raise anything
+        raise ExportError(
+            f"The export was written, but {form.title} fails to run it: {_reason(error)}. It was removed.",
+            _others(form),
+        ) from error
+    if not parity.passed:
+        raise ExportError(
+            f"The export answers differently from the model: {parity.failure}. Nothing was written.", _others(form)
+        )
+    return replace(parity, export=str(path))
+
+
+def _reason(error: BaseException) -> str:
+    """The first line that says something; exporters wrap what went wrong into general words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}".rstrip(".:") if lines else type(error).__name__
+
+
+def _raise_if_disk(error: BaseException, path: Path) -> None:
+    """A full disk is not the exporter's fault, however it is wrapped."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            raise cannot_write(path, cause) from error
+        cause = cause.__cause__ or cause.__context__
+
+
+def _others(form: Format) -> str:
+    others = [name for name, other in FORMATS.items() if name != form.name and other.runs]
+    return f"Other formats: {', '.join(others)}."

@@ -1,0 +1,155 @@
+"""A folder that another machine needs to run an exported model: the model, what to install, and a short example."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from string import Template
+
+from dualtoken.files import atomic_path, refuse_existing
+from dualtoken.model_folder import ModelConfig
+from dualtoken.runtime.loading import ENGINES, read_export
+from dualtoken.runtime.metadata import ExportInfo, sidecar
+
+_PREDICT = Template('''"""Answer for images: python predict.py IMAGE..."""
+
+import sys
+from pathlib import Path
+
+from dualtoken.runtime import load
+
+MODEL = Path(__file__).parent / "$model"
+
+$show
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    model = load(MODEL)
+    for path in sys.argv[1:]:
+        show(path, model.predict(path))
+''')
+_SHOW = {
+    "classification": """
+def show(path, answer):
+    likely = ", ".join(f"{name} {score:.1%}" for name, score in answer.top(3))
+    print(f"{path}: {likely}")
+""",
+    "detection": """
+def show(path, answer):
+    print(f"{path}: {len(answer)} objects")
+    for name, score, box in zip(answer.names(), answer.scores, answer.boxes):
+        left, top, right, bottom = (round(float(side)) for side in box)
+        print(f"  {name} {score:.1%} at left {left}, top {top}, right {right}, bottom {bottom}")
+""",
+    "semantic_segmentation": """
+def show(path, answer):
+    print(f"{path}: {answer.size[1]} x {answer.size[0]} pixels")
+    for label, name in enumerate(answer.classes):
+        share = float((answer.mask == label).mean())
+        if share > 0:
+            print(f"  {name} {share:.1%}")
+""",
+}
+_SHOW["instance_segmentation"] = _SHOW["detection"]
+
+_README = Template("""# $title
+
+$task, $number classes: $classes.
+
+Install and run, in an environment of its own (torch is not needed):
+
+```
+pip install -r requirements.txt
+python predict.py photo.jpg
+dualtoken predict $model photos/ --output answers.csv
+```
+
+From Python: `dualtoken.runtime.load("$model").predict("photo.jpg")`. A path, the bytes of a file, a PIL image or an
+array will do; resizing and normalising are done as the model was trained.
+
+| | |
+| --- | --- |
+| format | $format, $precision, made with $exporter |
+| input | $width x $height pixels |
+| architecture | $architecture |
+| files | $files |
+""")
+
+
+def write_bundle(export: str | Path, folder: str | Path) -> Path:
+    """Write everything that runs an exported model elsewhere into a new folder, whole or not at all.
+
+    The folder gets the model's files, `requirements.txt`, `README.md` and `predict.py`.
+
+    Args:
+        export: an exported model.
+        folder: a new or empty folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: it is no export of ours, or a file that belongs to it is missing or another.
+        OutputError: the folder holds something, or cannot be written.
+    """
+    export, folder = Path(export), Path(folder)
+    config, info = read_export(export)
+    refuse_existing(folder, "--output")
+    files = _files(export, info)
+    texts = _texts(export, files, config, info)
+    with _new_folder(folder) as temporary:
+        for file in files:
+            shutil.copy2(file, temporary / file.name)
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder with a temporary name, that becomes `folder` at the end."""
+    temporary = None
+    try:
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            yield temporary
+            if folder.is_dir():  # an empty one; not every system renames over it
+                folder.rmdir()
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)  # there only after an error
+
+
+def _files(export: Path, info: ExportInfo) -> list[Path]:
+    names = dict.fromkeys([export.name, *info.parts.values(), *info.sha256])
+    beside = [export.with_name(name) for name in names]
+    extra = (sidecar(export), export.with_name(f"{export.stem}.parity.json"))
+    return beside + [file for file in extra if file.is_file() and file not in beside]
+
+
+def _texts(export: Path, files: list[Path], config: ModelConfig, info: ExportInfo) -> dict[str, str]:
+    shown = ", ".join(config.classes[:20])
+    height, width = config.preprocessing.image_size
+    return {
+        "requirements.txt": _requirements(info),
+        "predict.py": _PREDICT.substitute(model=export.name, show=_SHOW[config.task]),
+        "README.md": _README.substitute(
+            title=export.stem, task=config.task.replace("_", " ").capitalize(), number=len(config.classes),
+            classes=shown if len(config.classes) <= 20 else f"{shown}, ...", model=export.name, format=info.format,
+            precision=info.precision, exporter=info.exporter, width=width, height=height,
+            architecture=config.architecture, files=", ".join(file.name for file in files),
+        ),
+    }  # fmt: skip
+
+
+def _requirements(info: ExportInfo) -> str:
+    """This version of dualtoken, and that of the engine: the answers are then the same."""
+    entry = ENGINES[info.format]
+    lines = [f"dualtoken=={metadata.version('dualtoken')}", entry.package]
+    with suppress(metadata.PackageNotFoundError):  # where it is not installed, any version will do
+        lines[1] += f"=={metadata.version(entry.package).partition('+')[0]}"
+    return "\n".join(lines) + "\n"

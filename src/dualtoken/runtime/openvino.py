@@ -1,0 +1,72 @@
+"""OpenVINO's files, .xml with .bin: their engine, and the text that they carry, which is read without any package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualtoken.errors import ModelError, require
+from dualtoken.runtime.metadata import KEY
+
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}  # not bfloat16 where the CPU has it
+
+
+class OpenvinoEngine:
+    """The parts of an export in OpenVINO, on the CPU; it takes ONNX files too.
+
+    Args:
+        files: part to its file.
+        threads: that one run uses; None for what OpenVINO thinks best.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        ModelError: OpenVINO cannot load a file.
+    """
+
+    def __init__(self, files: Mapping[str, Path], *, threads: int | None = None) -> None:
+        openvino = require("openvino", "runtime-openvino")
+        self._core = openvino.Core()
+        options = _EXACT | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        self._models = {part: self._compiled(openvino, path, options) for part, path in files.items()}
+
+    def run(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Arrays in, in the order of the file's inputs, arrays out; floating point comes out as float32."""
+        model = self._models[part]
+        typed = [
+            np.ascontiguousarray(array, port.get_element_type().to_dtype())
+            for port, array in zip(model.inputs, inputs, strict=True)
+        ]
+        found = model(typed)
+        arrays = [np.array(found[port]) for port in model.outputs]  # copied: the next run writes over its own
+        return [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
+
+    def _compiled(self, openvino: Any, path: Path, options: Mapping[str, Any]) -> Any:
+        try:
+            return self._core.compile_model(self._core.read_model(str(path)), "CPU", dict(options))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].rstrip(".")
+            raise ModelError(
+                f"OpenVINO {openvino.__version__.split('-')[0]} cannot load {str(path)!r}: {reason}.",
+                "Export it again, or type: pip install --upgrade openvino",
+            ) from error
+
+
+def read_text(path: Path) -> str | None:
+    """What a .xml of OpenVINO's says under the key `dualtoken`; None where it says nothing.
+
+    Raises:
+        ModelError: it is not such a file, or its end is missing.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ModelError(
+            f"{str(path)!r} is not a whole .xml file of OpenVINO's: {error}.", "Copy or export it again."
+        ) from None
+    entry = root.find(f"./rt_info/{KEY}")
+    return None if entry is None else entry.get("value")

@@ -1,0 +1,301 @@
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from export_models import CLASSES
+
+from dualtoken.errors import ConfigError, DataError, ExportError, OutputError
+from dualtoken.export.calibration import distance, one_by_one
+from dualtoken.export.onnx_int8 import NARROW, OnnxQuantizer, Seen, affine, find_products, weight_scales
+from dualtoken.export.quantization import (
+    compress_weights,
+    main_figure,
+    pack_blocks,
+    quantize_export,
+    quantize_onnx,
+    quantize_openvino,
+)
+from dualtoken.runtime import load
+from dualtoken.runtime.loading import read_export
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """(12, 3, 64, 96), like what pre-processing gives."""
+    return np.random.default_rng(0).standard_normal((12, 3, 64, 96)).astype(np.float32)
+
+
+def run(path, images):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})
+
+
+def kinds(path):
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_pairs_of_weights_never_overflow_16_bits():
+    random = np.random.default_rng(0)
+    for inputs in (1, 2, 7, 64):
+        matrix = random.standard_normal((inputs, 40)).astype(np.float32)
+        matrix[:, :5] = np.abs(matrix[:, :5])
+        matrix[:, 5] = 0
+        scales = weight_scales(matrix)
+        assert np.isfinite(matrix / scales).all()
+        stored = np.rint(matrix / scales)
+        assert np.abs(stored).max() <= 127
+        padded = np.concatenate([stored, np.zeros((inputs % 2, 40))]).reshape(-1, 2, 40)
+        for pixel in (0, 255):
+            for other in (0, 255):
+                sums = pixel * padded[:, 0] + other * padded[:, 1]
+                assert sums.max() < 2**15
+                assert sums.min() >= -(2**15)
+
+
+def test_weights_keep_nearly_all_of_their_bits():
+    matrix = np.random.default_rng(0).standard_normal((192, 100)).astype(np.float32)
+    seven_bits, eight_bits = np.abs(matrix).max(axis=0) / 63, np.abs(matrix).max(axis=0) / 127
+    scales = weight_scales(matrix)
+    assert (scales >= eight_bits * 0.999).all()
+    assert (scales / seven_bits).mean() < 0.75
+
+
+def test_ranges_round_with_the_least_error():
+    random = np.random.default_rng(0)
+    even = random.uniform(-1, 3, 4000).astype(np.float32)
+    scale, zero = affine(Seen(float(even.min()), float(even.max()), 4000, [even]))
+    assert (scale, zero) == (pytest.approx(4 / 255, rel=0.01), 64)
+    outlier = np.append(random.standard_normal(40000), 60).astype(np.float32)
+    wide = (60 + 4) / 255
+    assert affine(Seen(float(outlier.min()), 60.0, 40001, [outlier]))[0] < 0.7 * wide
+    assert affine(Seen(0.0, 0.0, 4, [np.zeros(4, np.float32)]))[1] == 0
+
+
+def test_blocks_of_bits_unpack_to_the_weights():
+    weight = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32)
+    packed, scales = pack_blocks(weight, 8)
+    assert (packed.shape, packed.dtype, scales.shape) == ((6, 2, 32), np.uint8, (6, 2))
+    restored = ((packed.astype(np.float32) - 128) * scales[:, :, None]).reshape(6, 64).T[:50]
+    np.testing.assert_allclose(restored, weight, atol=float(scales.max()) / 2 + 1e-6)
+    assert pack_blocks(weight, 4)[0].shape == (6, 2, 16)
+
+
+def test_calibration_goes_image_by_image():
+    assert [part[0].shape for part in one_by_one([np.zeros((3, 3, 8, 8)), np.zeros((2, 3, 8, 8))])] == [
+        (1, 3, 8, 8)
+    ] * 5
+    pair = (np.zeros((1, 4)), np.zeros((7, 5)))
+    assert [part[1].shape for part in one_by_one([pair])] == [(7, 5)]
+    with pytest.raises(DataError, match="no calibration images"):
+        list(one_by_one([]))
+
+
+def test_distance_sees_the_worst_output_and_what_is_no_number():
+    one, other = [[np.ones(4), np.ones(2)]], [[np.ones(4), 2 * np.ones(2)]]
+    assert distance(one, one) == 0
+    assert distance(other, one) == 1
+    assert distance([[np.ones(4), np.array([np.nan, 1])]], one) == np.inf
+
+
+# ---------------------------------------------------------------- ONNX
+
+
+def test_large_products_go_to_integers_and_answers_stay(exported, tmp_path, images):
+    source, target = exported("classifier"), tmp_path / "int8.onnx"
+    before = source.read_bytes()
+    layers = quantize_onnx(source, target, [images])
+    assert source.read_bytes() == before
+    assert kinds(target).count("MatMulIntegerToFloat") == len(layers) > 0
+    assert {"LayerNormalization", "Softmax", "Gelu", "Conv"} <= set(kinds(target))
+    assert all(name.startswith(("stages.", "neck.", "head")) for name in layers)
+    small = {p.name for p in find_products(onnx.load(source)) if min(p.matrix.shape) < NARROW}
+    assert not small & set(layers)
+    assert distance([run(target, images)], [run(source, images)]) < 0.05
+    assert load(target).predict(np.zeros((64, 96, 3), np.uint8)).classes == CLASSES
+
+
+def test_the_answer_for_an_image_does_not_depend_on_its_batch(exported, tmp_path, images):
+    target = tmp_path / "int8.onnx"
+    quantize_onnx(exported("classifier"), target, [images])
+    images[5] *= 20  # with ranges taken from the batch this one would coarsen all others
+    together = run(target, images)[0]
+    alone = np.concatenate([run(target, image[None])[0] for image in images])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_of_heads_go_to_integers_too(exported, tmp_path, images):
+    source, target = exported("fcos"), tmp_path / "int8.onnx"
+    layers = quantize_onnx(source, target, [images])
+    assert kinds(target).count("QLinearConv") == sum(
+        p.convolution for p in find_products(onnx.load(source)) if p.name in layers
+    )
+    assert "QLinearConv" in kinds(target)
+    assert distance([run(target, images)], [run(source, images)]) < 0.1
+    # A tensor that several layers read is quantised once.
+    quantised = [node.input[0] for node in onnx.load(target).graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantised) == len(set(quantised))
+
+
+def test_excluded_layers_stay_in_float(exported, tmp_path, images):
+    quantizer = OnnxQuantizer(exported("classifier"), [images])
+    quantizer.write(tmp_path / "none.onnx", quantizer.layers)
+    assert "MatMulIntegerToFloat" not in kinds(tmp_path / "none.onnx")
+    np.testing.assert_array_equal(run(tmp_path / "none.onnx", images)[0], run(exported("classifier"), images)[0])
+    quantizer.write(tmp_path / "some.onnx", quantizer.layers[:1])
+    assert kinds(tmp_path / "some.onnx").count("MatMulIntegerToFloat") == len(quantizer.layers) - 1
+
+
+def test_harm_is_that_of_each_layer_alone(exported, tmp_path, images):
+    source = exported("classifier")
+    quantizer = OnnxQuantizer(source, [images])
+    harm = quantizer.harm()
+    assert list(harm) == list(quantizer.layers)
+    name = max(harm, key=lambda layer: harm[layer])
+    quantizer.write(tmp_path / "one.onnx", set(quantizer.layers) - {name})
+    alone = [[run(path, images[i : i + 1]) for i in range(4)] for path in (tmp_path / "one.onnx", source)]
+    assert harm[name] == pytest.approx(distance(*alone), rel=1e-3)
+    assert harm[name] > 0
+
+
+def test_metadata_stay_and_say_int8(exported, tmp_path, images):
+    source, target = exported("classifier"), tmp_path / "int8.onnx"
+    quantize_onnx(source, target, [images])
+    (old, before), (new, after) = read_export(source), read_export(target)
+    assert (before.precision, after.precision) == ("fp32", "int8")
+    assert new == old
+    assert after.weights_sha256 == before.weights_sha256
+    keys = [{entry.key for entry in onnx.load(path).metadata_props} for path in (source, target)]
+    assert keys[0] == keys[1]
+
+
+# ---------------------------------------------------------------- OpenVINO
+
+
+def test_openvino_computes_linear_layers_as_convolutions(exported, tmp_path, images):
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    source, target = exported("classifier", ".xml"), tmp_path / "int8.xml"
+    layers = quantize_openvino(source, target, [images[:4]])
+    assert layers
+    core = openvino.Core()
+    (float_model, model) = (core.read_model(str(path)) for path in (source, target))
+    count = [sum(op.get_type_name() == "Convolution" for op in m.get_ops()) for m in (float_model, model)]
+    assert count[1] > count[0] + len(layers) // 2
+    found, wanted = ([list(core.compile_model(m, "CPU")(images).values())] for m in (model, float_model))
+    assert distance([np.array(a) for a in found], [np.array(a) for a in wanted]) < 0.1
+    (_, before), (_, after) = read_export(source), read_export(target)  # checks the digest of the .bin too
+    assert (before.precision, after.precision) == ("fp32", "int8")
+    assert "int8.bin" in after.sha256
+    assert source.with_suffix(".bin").name not in after.sha256
+
+
+def test_products_become_convolutions_without_a_change(exported, images):
+    openvino = pytest.importorskip("openvino")
+    from dualtoken.export.openvino_int8 import as_convolutions
+
+    core = openvino.Core()
+    model, before = (core.read_model(str(exported("classifier", ".xml"))) for _ in range(2))
+    turned = as_convolutions(openvino, model)
+    assert turned > 10
+    assert sum(op.get_type_name() == "Transpose" for op in model.get_ops()) <= sum(
+        op.get_type_name() == "Transpose" for op in before.get_ops()
+    )
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    found, wanted = (core.compile_model(m, "CPU", exact)(images)[0] for m in (model, before))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------- whole, and only the weights
+
+
+@pytest.fixture
+def labelled(exported, make_image_folder):
+    """Images with the model's own answers as labels, so that the float32 export is always right."""
+    root = make_image_folder(CLASSES, per_class=6, size=(96, 64), splits=("train", "val"))
+    model = load(exported("classifier"))
+    for split in ("train", "val"):
+        for path in sorted((root / split).rglob("*.jpg")):
+            answer = model.predict(path).label
+            path.rename(root / split / answer / f"{path.parent.name}-{path.name}".replace(" ", ""))
+    return root
+
+
+def test_an_export_is_quantised_and_measured_on_the_users_images(exported, labelled, tmp_path):
+    source, target = exported("classifier"), tmp_path / "small" / "int8.onnx"
+    try:
+        report = quantize_export(source, target, labelled, max_drop=0.25, progress=False)
+    except DataError:
+        pytest.skip("the random network gives one class only")
+    assert report.float_score == 1
+    assert report.score >= 0.75
+    assert report.path == target
+    assert report.line().startswith("INT8: ")
+    assert load(target).info.precision == "int8"
+    json.dumps(report.to_dict(), allow_nan=False)
+    with pytest.raises(OutputError):
+        quantize_export(source, target, labelled, progress=False)
+
+
+def test_a_loss_that_is_not_allowed_is_refused(exported, labelled, tmp_path, monkeypatch):
+    from dualtoken.export import quantization
+
+    monkeypatch.setattr(
+        quantization, "main_figure", lambda e: 1.0 if "copy-of" in e.model else 0.5
+    )  # whatever is quantised is half wrong
+    with pytest.raises(ExportError, match="the best that was found is 50.00 %"):
+        quantize_export(exported("classifier"), tmp_path / "int8.onnx", labelled, progress=False)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_only_onnx_and_openvino_are_quantised(tmp_path):
+    for source, target in (("m.pt2", "m.int8.pt2"), ("m.onnx", "m.xml")):
+        with pytest.raises(ConfigError, match="made of"):
+            quantize_export(tmp_path / source, tmp_path / target, "nowhere", progress=False)
+
+
+def test_the_main_figure_is_the_tasks():
+    class Interval:
+        def __init__(self, value):
+            self.value = value
+
+    class Evaluation:
+        def __init__(self, **metrics):
+            self.metrics = {name: Interval(value) for name, value in metrics.items()}
+
+    assert main_figure(Evaluation(top5=0.9, top1=0.5)) == 0.5
+    assert main_figure(Evaluation(ap=0.3, mask_ap=0.2)) == 0.2
+    assert main_figure(Evaluation(pixel_accuracy=0.9, miou=0.4)) == 0.4
+
+
+@pytest.mark.parametrize(("bits", "limit", "share"), [(16, 0.01, 0.75), (8, 0.05, 0.75), (4, 0.6, 0.7)])
+def test_weights_in_fewer_bits(exported, tmp_path, images, bits, limit, share):
+    source, target = exported("classifier"), tmp_path / "small.onnx"
+    size = compress_weights(source, target, bits)
+    assert size == target.stat().st_size < share * source.stat().st_size
+    assert 0 < distance([run(target, images)], [run(source, images)]) < limit
+    assert read_export(target)[1].precision == {16: "fp16", 8: "weights-int8", 4: "weights-int4"}[bits]
+
+
+def test_half_weights_of_openvino(exported, tmp_path):
+    pytest.importorskip("openvino")
+    source, target = exported("classifier", ".xml"), tmp_path / "half.xml"
+    compress_weights(source, target)
+    assert target.with_suffix(".bin").stat().st_size < 0.6 * source.with_suffix(".bin").stat().st_size
+    assert load(target).info.precision == "fp16"
+    with pytest.raises(ConfigError, match="expected 16"):
+        compress_weights(source, tmp_path / "four.xml", 4)
+
+
+def test_large_weights_do_not_overflow_in_half(exported, tmp_path):
+    model = onnx.load(exported("classifier"))
+    head = next(entry for entry in model.graph.initializer if entry.name == "neck.0.bias")
+    values = np.full(list(head.dims), 1e6, np.float32)
+    head.CopyFrom(onnx.numpy_helper.from_array(np.resize(values, 300), "large"))
+    onnx.save(model, tmp_path / "large.onnx")
+    compress_weights(tmp_path / "large.onnx", tmp_path / "half.onnx")
+    assert not any(entry.name == "large_half" for entry in onnx.load(tmp_path / "half.onnx").graph.initializer)
