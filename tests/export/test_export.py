@@ -16,7 +16,7 @@ import torch
 
 import dualtoken
 from dualtoken.errors import ConfigError, ExportError, MissingExtraError, ModelError, OutputError
-from dualtoken.export import FORMATS, export, export_network, formats, run, verify
+from dualtoken.export import FORMATS, check, export, export_network, formats, run, verify
 from dualtoken.export import onnx as onnx_format
 from dualtoken.model_folder import ModelConfig
 from dualtoken.runtime import load
@@ -47,8 +47,10 @@ def near(content):
 def quick(monkeypatch, exported):
     """Exports of the classifier copy a network that was written before."""
 
+    source = exported("classifier")
+
     def write(piece, path):
-        model = onnx.load(str(exported("classifier")))
+        model = onnx.load(str(source))
         del model.metadata_props[:]
         onnx.save(model, str(path))
 
@@ -216,8 +218,10 @@ def test_parts_of_a_two_stage_detector_lie_beside_it(exported):
 
 
 def test_disturbed_weights_are_found_and_nothing_is_written(model_of, exported, tmp_path, monkeypatch):
+    source = exported("classifier")
+
     def disturb(piece, path):
-        model = onnx.load(str(exported("classifier")))
+        model = onnx.load(str(source))
         weights = next(entry for entry in model.graph.initializer if entry.name.endswith("head.weight"))
         values = onnx.numpy_helper.to_array(weights) * 1.001
         weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weights.name))
@@ -239,7 +243,7 @@ def test_other_constants_are_found_and_nothing_is_written(model_of, quick, tmp_p
     real = run.to_json_text
     monkeypatch.setattr(run, "to_json_text", text)
     if settings == "not checked":
-        monkeypatch.setattr("dualtoken.export.check._Check._check_settings", lambda self: None)
+        monkeypatch.setattr(check._Check, "_check_settings", lambda self: None)
     message = "its preprocessing is" if settings == "checked" else "pre-process differently"
     with pytest.raises(ExportError, match=message):
         export(model_of("classifier"), tmp_path / "m.onnx", progress=False)
@@ -354,6 +358,20 @@ def test_a_bare_network(tmp_path):
     images = torch.randn(5, 3, 8, 10)
     (found,) = session.run(["logits"], {"images": images.numpy()})
     np.testing.assert_allclose(found, network(images).detach().numpy(), atol=1e-5)
+
+
+def test_mixing_is_spelt_out_for_engines_without_a_word_for_it():
+    from dualtoken.export.pieces import pieces
+
+    class Mixed(torch.nn.Module):
+        def forward(self, images):
+            return torch.lerp(images * 2, images.mean((2, 3), keepdim=True).expand_as(images), 0.3) + 1
+
+    (piece,) = pieces(Mixed(), (8, 8))
+    program = piece.program()
+    assert "lerp" not in str(program.graph)
+    images = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(program.module()(images), Mixed()(images))
 
 
 def test_attention_within_windows_can_be_exported(tmp_path):

@@ -1,10 +1,11 @@
 import json
+import shutil
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from export_models import CLASSES
+from export_models import CLASSES, MODELS, make_model
 
 from dualtoken.errors import ConfigError, DataError, ExportError, OutputError
 from dualtoken.export.calibration import distance, one_by_one
@@ -19,6 +20,28 @@ from dualtoken.export.quantization import (
 )
 from dualtoken.runtime import load
 from dualtoken.runtime.loading import read_export
+
+
+@pytest.fixture(scope="session")
+def _wide(tmp_path_factory):
+    """The exports, by suffix, of a classifier that has layers worth computing in integers."""
+    from dualtoken.export import export
+
+    root = tmp_path_factory.mktemp("wide")
+    size = {"channels": [32, 64, 96], "depths": [1, 1, 1], "heads": [1, 2, 3], "neck": 128}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "wide", ("classification", "", {}, "dualtoken_vit_t_mix", size, (64, 96)))
+        folder = make_model(root / "model", "wide")
+    return {
+        suffix: export(folder, root / suffix[1:] / f"wide{suffix}", progress=False).path for suffix in (".onnx", ".xml")
+    }
+
+
+@pytest.fixture
+def wide(_wide, tmp_path):
+    """A copy of those, each in a folder of its own."""
+    shutil.copytree(_wide[".onnx"].parents[1], tmp_path / "wide", ignore=shutil.ignore_patterns("model"))
+    return {suffix: tmp_path / "wide" / path.parent.name / path.name for suffix, path in _wide.items()}
 
 
 @pytest.fixture
@@ -70,9 +93,8 @@ def test_ranges_round_with_the_least_error():
     even = random.uniform(-1, 3, 4000).astype(np.float32)
     scale, zero = affine(Seen(float(even.min()), float(even.max()), 4000, [even]))
     assert (scale, zero) == (pytest.approx(4 / 255, rel=0.01), 64)
-    outlier = np.append(random.standard_normal(40000), 60).astype(np.float32)
-    wide = (60 + 4) / 255
-    assert affine(Seen(float(outlier.min()), 60.0, 40001, [outlier]))[0] < 0.7 * wide
+    outlier = np.append(random.standard_normal(1_000_000), 20).astype(np.float32)
+    assert affine(Seen(float(outlier.min()), 20.0, 1_000_001, [outlier]))[0] < 0.7 * (20 + 5) / 255
     assert affine(Seen(0.0, 0.0, 4, [np.zeros(4, np.float32)]))[1] == 0
 
 
@@ -105,23 +127,24 @@ def test_distance_sees_the_worst_output_and_what_is_no_number():
 # ---------------------------------------------------------------- ONNX
 
 
-def test_large_products_go_to_integers_and_answers_stay(exported, tmp_path, images):
-    source, target = exported("classifier"), tmp_path / "int8.onnx"
+def test_large_products_go_to_integers_and_answers_stay(wide, tmp_path, images):
+    source, target = wide[".onnx"], tmp_path / "int8.onnx"
     before = source.read_bytes()
     layers = quantize_onnx(source, target, [images])
     assert source.read_bytes() == before
-    assert kinds(target).count("MatMulIntegerToFloat") == len(layers) > 0
+    assert kinds(target).count("MatMulIntegerToFloat") == len(layers) > 15
     assert {"LayerNormalization", "Softmax", "Gelu", "Conv"} <= set(kinds(target))
-    assert all(name.startswith(("stages.", "neck.", "head")) for name in layers)
+    assert len(set(layers)) == len(layers)
+    assert not any(name.startswith("stem.") for name in layers)
     small = {p.name for p in find_products(onnx.load(source)) if min(p.matrix.shape) < NARROW}
     assert not small & set(layers)
     assert distance([run(target, images)], [run(source, images)]) < 0.05
     assert load(target).predict(np.zeros((64, 96, 3), np.uint8)).classes == CLASSES
 
 
-def test_the_answer_for_an_image_does_not_depend_on_its_batch(exported, tmp_path, images):
+def test_the_answer_for_an_image_does_not_depend_on_its_batch(wide, tmp_path, images):
     target = tmp_path / "int8.onnx"
-    quantize_onnx(exported("classifier"), target, [images])
+    quantize_onnx(wide[".onnx"], target, [images])
     images[5] *= 20  # with ranges taken from the batch this one would coarsen all others
     together = run(target, images)[0]
     alone = np.concatenate([run(target, image[None])[0] for image in images])
@@ -141,29 +164,41 @@ def test_convolutions_of_heads_go_to_integers_too(exported, tmp_path, images):
     assert len(quantised) == len(set(quantised))
 
 
-def test_excluded_layers_stay_in_float(exported, tmp_path, images):
-    quantizer = OnnxQuantizer(exported("classifier"), [images])
+@pytest.mark.parametrize("name", ["segmenter", "mask_rcnn"])
+def test_models_of_every_task_answer(exported, images, name):
+    source = exported(name)
+    target = source.with_name("small.onnx")  # the other parts lie there
+    assert quantize_onnx(source, target, [images[:4]])
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    answer, wanted = load(target).predict(picture), load(source).predict(picture)
+    assert type(answer) is type(wanted)
+    if name == "segmenter":
+        assert (answer.labels == wanted.labels).mean() > 0.8
+
+
+def test_excluded_layers_stay_in_float(wide, tmp_path, images):
+    quantizer = OnnxQuantizer(wide[".onnx"], [images])
     quantizer.write(tmp_path / "none.onnx", quantizer.layers)
     assert "MatMulIntegerToFloat" not in kinds(tmp_path / "none.onnx")
-    np.testing.assert_array_equal(run(tmp_path / "none.onnx", images)[0], run(exported("classifier"), images)[0])
+    assert distance([run(tmp_path / "none.onnx", images)], [run(wide[".onnx"], images)]) < 0.002  # weights in 16 bits
     quantizer.write(tmp_path / "some.onnx", quantizer.layers[:1])
     assert kinds(tmp_path / "some.onnx").count("MatMulIntegerToFloat") == len(quantizer.layers) - 1
 
 
-def test_harm_is_that_of_each_layer_alone(exported, tmp_path, images):
-    source = exported("classifier")
+def test_harm_is_that_of_each_layer_alone(wide, tmp_path, images):
+    source = wide[".onnx"]
     quantizer = OnnxQuantizer(source, [images])
     harm = quantizer.harm()
     assert list(harm) == list(quantizer.layers)
     name = max(harm, key=lambda layer: harm[layer])
     quantizer.write(tmp_path / "one.onnx", set(quantizer.layers) - {name})
     alone = [[run(path, images[i : i + 1]) for i in range(4)] for path in (tmp_path / "one.onnx", source)]
-    assert harm[name] == pytest.approx(distance(*alone), rel=1e-3)
-    assert harm[name] > 0
+    assert harm[name] == pytest.approx(distance(*alone), rel=0.2)  # its other weights are rounded to 16 bits
+    assert harm[name] > 2 * min(harm.values()) > 0
 
 
-def test_metadata_stay_and_say_int8(exported, tmp_path, images):
-    source, target = exported("classifier"), tmp_path / "int8.onnx"
+def test_metadata_stay_and_say_int8(wide, tmp_path, images):
+    source, target = wide[".onnx"], tmp_path / "int8.onnx"
     quantize_onnx(source, target, [images])
     (old, before), (new, after) = read_export(source), read_export(target)
     assert (before.precision, after.precision) == ("fp32", "int8")
@@ -176,10 +211,10 @@ def test_metadata_stay_and_say_int8(exported, tmp_path, images):
 # ---------------------------------------------------------------- OpenVINO
 
 
-def test_openvino_computes_linear_layers_as_convolutions(exported, tmp_path, images):
+def test_openvino_computes_linear_layers_as_convolutions(wide, tmp_path, images):
     openvino = pytest.importorskip("openvino")
     pytest.importorskip("nncf")
-    source, target = exported("classifier", ".xml"), tmp_path / "int8.xml"
+    source, target = wide[".xml"], tmp_path / "int8.xml"
     layers = quantize_openvino(source, target, [images[:4]])
     assert layers
     core = openvino.Core()
@@ -187,24 +222,21 @@ def test_openvino_computes_linear_layers_as_convolutions(exported, tmp_path, ima
     count = [sum(op.get_type_name() == "Convolution" for op in m.get_ops()) for m in (float_model, model)]
     assert count[1] > count[0] + len(layers) // 2
     found, wanted = ([list(core.compile_model(m, "CPU")(images).values())] for m in (model, float_model))
-    assert distance([np.array(a) for a in found], [np.array(a) for a in wanted]) < 0.1
+    assert distance([np.array(a) for a in found], [np.array(a) for a in wanted]) < 0.25
     (_, before), (_, after) = read_export(source), read_export(target)  # checks the digest of the .bin too
     assert (before.precision, after.precision) == ("fp32", "int8")
     assert "int8.bin" in after.sha256
     assert source.with_suffix(".bin").name not in after.sha256
 
 
-def test_products_become_convolutions_without_a_change(exported, images):
+def test_products_become_convolutions_without_a_change(wide, images):
     openvino = pytest.importorskip("openvino")
     from dualtoken.export.openvino_int8 import as_convolutions
 
     core = openvino.Core()
-    model, before = (core.read_model(str(exported("classifier", ".xml"))) for _ in range(2))
+    model, before = (core.read_model(str(wide[".xml"])) for _ in range(2))
     turned = as_convolutions(openvino, model)
-    assert turned > 10
-    assert sum(op.get_type_name() == "Transpose" for op in model.get_ops()) <= sum(
-        op.get_type_name() == "Transpose" for op in before.get_ops()
-    )
+    assert turned > 20
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     found, wanted = (core.compile_model(m, "CPU", exact)(images)[0] for m in (model, before))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
@@ -214,10 +246,10 @@ def test_products_become_convolutions_without_a_change(exported, images):
 
 
 @pytest.fixture
-def labelled(exported, make_image_folder):
+def labelled(wide, make_image_folder):
     """Images with the model's own answers as labels, so that the float32 export is always right."""
     root = make_image_folder(CLASSES, per_class=6, size=(96, 64), splits=("train", "val"))
-    model = load(exported("classifier"))
+    model = load(wide[".onnx"])
     for split in ("train", "val"):
         for path in sorted((root / split).rglob("*.jpg")):
             answer = model.predict(path).label
@@ -225,8 +257,8 @@ def labelled(exported, make_image_folder):
     return root
 
 
-def test_an_export_is_quantised_and_measured_on_the_users_images(exported, labelled, tmp_path):
-    source, target = exported("classifier"), tmp_path / "small" / "int8.onnx"
+def test_an_export_is_quantised_and_measured_on_the_users_images(wide, labelled, tmp_path):
+    source, target = wide[".onnx"], tmp_path / "small" / "int8.onnx"
     try:
         report = quantize_export(source, target, labelled, max_drop=0.25, progress=False)
     except DataError:
@@ -241,14 +273,14 @@ def test_an_export_is_quantised_and_measured_on_the_users_images(exported, label
         quantize_export(source, target, labelled, progress=False)
 
 
-def test_a_loss_that_is_not_allowed_is_refused(exported, labelled, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_allowed_is_refused(wide, labelled, tmp_path, monkeypatch):
     from dualtoken.export import quantization
 
     monkeypatch.setattr(
-        quantization, "main_figure", lambda e: 1.0 if "copy-of" in e.model else 0.5
+        quantization, "main_figure", lambda e: 1.0 if e.model.endswith("wide.onnx") else 0.5
     )  # whatever is quantised is half wrong
-    with pytest.raises(ExportError, match="the best that was found is 50.00 %"):
-        quantize_export(exported("classifier"), tmp_path / "int8.onnx", labelled, progress=False)
+    with pytest.raises(ExportError, match=r"found is 50\.00 %"):
+        quantize_export(wide[".onnx"], tmp_path / "int8.onnx", labelled, progress=False)
     assert not (tmp_path / "int8.onnx").exists()
 
 
@@ -272,18 +304,18 @@ def test_the_main_figure_is_the_tasks():
     assert main_figure(Evaluation(pixel_accuracy=0.9, miou=0.4)) == 0.4
 
 
-@pytest.mark.parametrize(("bits", "limit", "share"), [(16, 0.01, 0.75), (8, 0.05, 0.75), (4, 0.6, 0.7)])
-def test_weights_in_fewer_bits(exported, tmp_path, images, bits, limit, share):
-    source, target = exported("classifier"), tmp_path / "small.onnx"
+@pytest.mark.parametrize(("bits", "limit", "share"), [(16, 0.01, 0.6), (8, 0.05, 0.5), (4, 0.6, 0.4)])
+def test_weights_in_fewer_bits(wide, tmp_path, images, bits, limit, share):
+    source, target = wide[".onnx"], tmp_path / "small.onnx"
     size = compress_weights(source, target, bits)
     assert size == target.stat().st_size < share * source.stat().st_size
     assert 0 < distance([run(target, images)], [run(source, images)]) < limit
     assert read_export(target)[1].precision == {16: "fp16", 8: "weights-int8", 4: "weights-int4"}[bits]
 
 
-def test_half_weights_of_openvino(exported, tmp_path):
+def test_half_weights_of_openvino(wide, tmp_path):
     pytest.importorskip("openvino")
-    source, target = exported("classifier", ".xml"), tmp_path / "half.xml"
+    source, target = wide[".xml"], tmp_path / "half.xml"
     compress_weights(source, target)
     assert target.with_suffix(".bin").stat().st_size < 0.6 * source.with_suffix(".bin").stat().st_size
     assert load(target).info.precision == "fp16"
@@ -291,9 +323,9 @@ def test_half_weights_of_openvino(exported, tmp_path):
         compress_weights(source, tmp_path / "four.xml", 4)
 
 
-def test_large_weights_do_not_overflow_in_half(exported, tmp_path):
-    model = onnx.load(exported("classifier"))
-    head = next(entry for entry in model.graph.initializer if entry.name == "neck.0.bias")
+def test_large_weights_do_not_overflow_in_half(wide, tmp_path):
+    model = onnx.load(wide[".onnx"])
+    head = next(entry for entry in model.graph.initializer if entry.name.endswith("norm.bias"))
     values = np.full(list(head.dims), 1e6, np.float32)
     head.CopyFrom(onnx.numpy_helper.from_array(np.resize(values, 300), "large"))
     onnx.save(model, tmp_path / "large.onnx")

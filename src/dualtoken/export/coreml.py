@@ -6,6 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.fx import Graph
+
 from dualtoken.errors import require
 from dualtoken.export.pieces import Piece, silence
 
@@ -24,6 +27,7 @@ def write(piece: Piece, path: Path) -> None:
     with silence():
         coremltools: Any = require("coremltools", "coreml")
         program = piece.single().program().run_decompositions({})
+        _complete_pools(program.graph_module.graph)
         model = coremltools.convert(
             program,
             convert_to="mlprogram",
@@ -36,3 +40,10 @@ def write(piece: Piece, path: Path) -> None:
             compute_precision=coremltools.precision.FLOAT32,
         )
         model.save(str(path))
+
+
+def _complete_pools(graph: Graph) -> None:
+    """coremltools wants the steps of a pool written out, where torch leaves them out for those of its window."""
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.max_pool2d.default and len(node.args) == 2:
+            node.args = (*node.args, node.args[1])

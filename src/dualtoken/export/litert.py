@@ -6,6 +6,8 @@ litert-torch asks for another torch than this package is tested with: it lives i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +33,9 @@ def write(piece: Piece, path: Path) -> None:
     from dualtoken.export.pieces import silence
 
     single = piece.single()
-    with silence():
+    with silence(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it tells of every step
         litert = require("litert_torch", "litert")
-        litert.convert(single.module, single.example).export(str(path))
+        litert.convert(single.program().module(), single.example, strict_export=False).export(str(path))
 
 
 class LitertEngine:

@@ -37,6 +37,7 @@ THIN = 64  # outputs of a convolution: narrower ones stand in stems, which do no
 _CONTRIB = "com.microsoft"
 _SAMPLES = 2048  # numbers of each tensor and image that the choice of its range looks at
 _CLIPS = np.linspace(0.4, 1.0, 13)  # shares of the observed range that are tried
+_SMALL = 256  # numbers: tensors below stay in float32
 _RANKING_IMAGES = 4
 
 
@@ -131,8 +132,12 @@ class OnnxQuantizer:
         self.layers = tuple(self._products)
 
     def write(self, target: str | Path, exclude: Collection[str] = ()) -> None:
-        """Write the file with all `layers` but those of `exclude` in integers; the metadata stay."""
+        """Write the file with all `layers` but those of `exclude` in integers; the metadata stay.
+
+        Weights of the other layers are kept in 16 bits and widened as the file is loaded.
+        """
         model = self._quantised(set(self.layers) - set(exclude))
+        halve_weights(self._onnx, model)
         mark_onnx(model, "int8")
         self._onnx.save(model, str(target))
 
@@ -298,7 +303,7 @@ def find_products(model: Any) -> list[Product]:
             last, bias = _bias_after(node, readers, results, fixed, weight.shape[1])
         if bias is not None and bias.shape != (weight.shape[0] if weight.ndim == 4 else weight.shape[1],):
             continue
-        name = _layer_name(node, last)
+        name = _layer_name(node, last, readers)
         name = name if name not in found else f"{name}/{node.output[0]}"
         found[name] = Product(name, node, last, weight, bias, _is_pooled(node.input[0], writers))
     return list(found.values())
@@ -377,17 +382,17 @@ def _is_pooled(tensor: str, writers: Mapping[str, Any]) -> bool:
     return node is not None and node.op_type == "MaxPool"
 
 
-def _layer_name(node: Any, last: Any) -> str:
-    """The layer's name in the model, from the names of its bias or weights, or from what the exporter notes."""
-    for name in (*last.input, *node.input):
-        stem, dot, kind = name.rpartition(".")
-        if dot and kind in ("weight", "bias"):
-            return str(stem)
+def _layer_name(node: Any, last: Any, readers: Mapping[str, list[Any]]) -> str:
+    """The layer's name in the model: from what the exporter notes, or from the names of its weights or bias."""
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":
             scopes = [part.strip(" '\"") for part in entry.value.strip("[]").split(",")]
             if len(scopes) > 1 and scopes[-2]:
                 return str(scopes[-2])
+    for name in (*node.input, *last.input):
+        stem, dot, kind = name.rpartition(".")
+        if dot and kind in ("weight", "bias") and len(readers[name]) == 1:  # equal ones of several layers are one
+            return str(stem)
     return str(node.name or node.output[0])
 
 
@@ -397,6 +402,25 @@ def _approximate_gelu(onnx: Any, nodes: Iterable[Any]) -> None:
         if node.op_type == "Gelu" and not node.domain:
             del node.attribute[:]
             node.attribute.append(onnx.helper.make_attribute("approximate", "tanh"))
+
+
+def halve_weights(onnx: Any, model: Any, *, least_rank: int = 2) -> None:
+    """Keep float weights in 16 bits and widen them as the file is loaded: half the bytes, computed in float32.
+
+    Tensors of fewer dimensions than `least_rank`, small ones, and those with numbers that do not fit stay as they are.
+    """
+    casts = []
+    for entry in model.graph.initializer:
+        if entry.data_type != onnx.TensorProto.FLOAT or len(entry.dims) < least_rank:
+            continue
+        values = onnx.numpy_helper.to_array(entry)
+        if values.size >= _SMALL and np.abs(values).max() <= np.finfo(np.float16).max:
+            name = entry.name
+            entry.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def finish_graph(onnx: Any, model: Any, constants: Iterable[Any] = ()) -> None:

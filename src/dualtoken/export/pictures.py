@@ -51,7 +51,7 @@ def pictures_for(
     """
     with TemporaryDirectory(prefix="dualtoken-pictures-") as place:
         own = [folder / SAMPLES] if folder is not None else []
-        own = [path for path in [*own, *([Path(data)] if data else [])] if path.is_dir() or path.suffix == ".zip"]
+        own = [path for path in [*own, *([Path(data)] if data else [])] if path.is_dir() or _is_archive(path)]
         if images is not None:
             given = [images] if isinstance(images, str | Path) else list(images)
             found = Pictures(_spread(given), ", ".join(str(name) for name in given[:3]) + ", ..." * (len(given) > 3))
@@ -62,6 +62,11 @@ def pictures_for(
         if grey:
             found = Pictures([*found.inputs, _grey(Path(place))], f"{found.origin}; and a plain grey one")
         yield found
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether it is a zip that is there."""
+    return path.suffix == ".zip" and path.is_file()
 
 
 def _first(places: Sequence[Path]) -> Pictures | None:

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from dualtoken.backbone import DualTokenViT
 
@@ -54,6 +54,7 @@ class Piece:
         for module in program.graph_module.modules():
             for node in module.graph.nodes if isinstance(module, GraphModule) else ():
                 node.meta.pop("stack_trace", None)  # lines of files on this machine
+        _spell_out_lerp(program.graph_module)
         return program
 
     def single(self) -> Piece:
@@ -68,6 +69,24 @@ class Piece:
         shapes = tuple({axis: dims.get(name, Dim.DYNAMIC) for axis, name in axes.items()} for axes in self.free)
         takes_any = any(of.kind is of.VAR_POSITIONAL for of in signature(self.module.forward).parameters.values())
         return (shapes,) if takes_any else shapes
+
+
+def _spell_out_lerp(module: GraphModule) -> None:
+    """a + w * (b - a) in plain operators: ExecuTorch and Core ML have none that is called lerp."""
+    ops, graph = torch.ops.aten, module.graph
+    for node in list(graph.nodes):
+        if node.target is not ops.lerp.Scalar or any(user.op == "output" for user in node.users):
+            continue
+        start, end, weight = cast("tuple[Node, Node, float]", node.args)
+        with graph.inserting_before(node):
+            gap = graph.call_function(ops.sub.Tensor, (end, start))
+            step = graph.call_function(ops.mul.Scalar, (gap, weight))
+            total = graph.call_function(ops.add.Tensor, (start, step))
+        for new in (gap, step, total):
+            new.meta = dict(node.meta)
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)
+    module.recompile()
 
 
 def merged(model: nn.Module) -> nn.Module:

@@ -22,7 +22,7 @@ from dualtoken.evaluation.scenes import SceneEvaluation
 from dualtoken.evaluation.sources import open_data
 from dualtoken.export.calibration import Feed
 from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, quantize_with_guard
-from dualtoken.export.onnx_int8 import OnnxQuantizer, find_products, finish_graph
+from dualtoken.export.onnx_int8 import OnnxQuantizer, find_products, finish_graph, halve_weights
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
 from dualtoken.export.precision import mark_onnx, mark_openvino
 from dualtoken.files import refuse_existing
@@ -34,7 +34,6 @@ QUANTIZERS: dict[str, Any] = {".onnx": OnnxQuantizer, ".xml": OpenVinoQuantizer}
 CALIBRATION_IMAGES = 128
 _BLOCK = 32  # weights that share a scale, where only weights have few bits
 _FIGURES = ("top1", "mask_ap", "ap", "miou")
-_SMALL = 256  # numbers: tensors below stay in float32
 
 
 def quantize_export(
@@ -156,7 +155,8 @@ def compress_weights(source: str | Path, target: str | Path, bits: int = 16) -> 
     onnx = require("onnx", "onnx")
     model = onnx.load(str(source))
     if bits == 16:
-        _halve(onnx, model)
+        halve_weights(onnx, model, least_rank=1)
+        finish_graph(onnx, model)
     else:
         _blocks(onnx, model, bits)
     mark_onnx(model, {16: "fp16", 8: "weights-int8", 4: "weights-int4"}[bits])
@@ -192,22 +192,6 @@ def _inputs(predictor: Predictor, samples: ImageFiles, most: int) -> Iterator[ND
             continue
         given += 1
         yield predictor.config.preprocessing(image)[None]
-
-
-def _halve(onnx: Any, model: Any) -> None:
-    """Keep weights in 16 bits and widen them as the file is loaded."""
-    casts = []
-    for entry in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(entry)
-        if values.dtype != np.float32 or values.size < _SMALL or np.abs(values).max() > np.finfo(np.float16).max:
-            continue
-        name = entry.name
-        entry.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
-        casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    finish_graph(onnx, model)
 
 
 def _blocks(onnx: Any, model: Any, bits: int) -> None:

@@ -133,7 +133,8 @@ def _write(form: Format, writer: Any, reference: Predictor, path: Path, *, dynam
         found = _pieces(reference.model, config, dynamic_size=dynamic_size)
         if len(found) > 1 and not form.pieces:
             raise ExportError(
-                f"{form.title} holds one network, a model with {config.head} has {len(found)}.", _others(form)
+                f"{form.title} holds one network, a model with {config.head} has {len(found)}.",
+                _others(form, several=True),
             )
         places = {piece.name: _place(path, piece.name) for piece in found}
         for piece in found:
@@ -276,6 +277,9 @@ def _raise_if_disk(error: BaseException, path: Path) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def _others(form: Format) -> str:
-    others = [name for name, other in FORMATS.items() if name != form.name and other.runs]
+def _others(form: Format, *, several: bool = False) -> str:
+    """Formats that can be run here; only those that hold several networks if asked."""
+    others = [
+        name for name, other in FORMATS.items() if name != form.name and other.runs and (other.pieces or not several)
+    ]
     return f"Other formats: {', '.join(others)}."
