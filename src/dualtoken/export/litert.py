@@ -32,10 +32,10 @@ def write(piece: Piece, path: Path) -> None:
     """
     from dualtoken.export.pieces import silence
 
-    single = piece.single()
+    program = piece.single().program().run_decompositions()  # as it is, linears of four axes are misread
     with silence(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it tells of every step
         litert = require("litert_torch", "litert")
-        litert.convert(single.program().module(), single.example, strict_export=False).export(str(path))
+        litert.convert(program.module(), piece.single().example, strict_export=False).export(str(path))
 
 
 class LitertEngine:
