@@ -29,14 +29,16 @@ class OpenvinoEngine:
     """
 
     def __init__(self, files: Mapping[str, Path], *, threads: int | None = None) -> None:
-        openvino = require("openvino", "runtime-openvino")
-        self._core = openvino.Core()
-        options = _EXACT | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-        self._models = {part: self._compiled(openvino, path, options) for part, path in files.items()}
+        self._openvino = require("openvino", "runtime-openvino")
+        self._core = self._openvino.Core()
+        self._options = _EXACT | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        self._files = dict(files)
+        self._compiled: dict[tuple[str, bool], Any] = {}
+        self._ready(next(iter(files)), one=True)  # a file that cannot be loaded is found now
 
     def run(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Arrays in, in the order of the file's inputs, arrays out; floating point comes out as float32."""
-        model = self._models[part]
+        model = self._ready(part, one=len(inputs[0]) == 1)
         typed = [
             np.ascontiguousarray(array, port.get_element_type().to_dtype())
             for port, array in zip(model.inputs, inputs, strict=True)
@@ -45,15 +47,26 @@ class OpenvinoEngine:
         arrays = [np.array(found[port]) for port in model.outputs]  # copied: the next run writes over its own
         return [array.astype(np.float32) if array.dtype == np.float16 else array for array in arrays]
 
-    def _compiled(self, openvino: Any, path: Path, options: Mapping[str, Any]) -> Any:
-        try:
-            return self._core.compile_model(self._core.read_model(str(path)), "CPU", dict(options))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].rstrip(".")
-            raise ModelError(
-                f"OpenVINO {openvino.__version__.split('-')[0]} cannot load {str(path)!r}: {reason}.",
-                "Export it again, or type: pip install --upgrade openvino",
-            ) from error
+    def _ready(self, part: str, *, one: bool) -> Any:
+        """A part compiled for one image, or for any number; each when it is first needed.
+
+        With an open number OpenVINO works out every shape again in each run, an eighth of the time of a small network.
+        """
+        one = one and part == "network"  # the others' first input is a map, and boxes are never the same number
+        if (part, one) not in self._compiled:
+            try:
+                model = self._core.read_model(str(self._files[part]))
+                if one:
+                    shapes = {port: [1, *list(port.partial_shape)[1:]] for port in model.inputs}
+                    model.reshape({port: self._openvino.PartialShape(shape) for port, shape in shapes.items()})
+                self._compiled[part, one] = self._core.compile_model(model, "CPU", dict(self._options))
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1].rstrip(".")
+                raise ModelError(
+                    f"OpenVINO {self._openvino.__version__.split('-')[0]} cannot load {str(self._files[part])!r}: {reason}.",
+                    "Export it again, or type: pip install --upgrade openvino",
+                ) from error
+        return self._compiled[part, one]
 
 
 def read_text(path: Path) -> str | None:
