@@ -137,6 +137,19 @@ def test_standard_input(models, photos, monkeypatch, tmp_path):
     assert counts == (1, 1)
 
 
+def test_masks_beside_their_images_are_left_out(models, photos, tmp_path):
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "masks").mkdir()
+    (photos / "a.png").rename(tmp_path / "set" / "images" / "a.png")
+    invent_image(0, 1, (70, 50)).save(tmp_path / "set" / "masks" / "a.png")
+    notes = []
+    shown = []
+    counts = answer_files(models["detection"], [str(tmp_path / "set")], Options(**ALL), shown.extend, notes.append)
+    assert counts == (1, 0)
+    assert Path(shown[0].path).parent.name == "images"
+    assert notes == [f"1 mask beside its image in {str(tmp_path / 'set')!r} left out"]
+
+
 def test_limits_reach_the_reader(models, photos):
     shown, counts = answered(models["detection"], [photos], limits=ImageLimits(max_pixels=100))
     assert counts == (0, 3)
@@ -227,6 +240,31 @@ def test_masks(models, photos, tmp_path, task):
 def test_a_form_may_stand_for_the_suffix(models, photos, tmp_path):
     answered(models["detection"], [photos], output=tmp_path / "found.txt", form="csv")
     assert len(rows(tmp_path / "found.txt")) > 2
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("detection", {"output": "found.json"}),
+        ("detection", {"output": "found", "form": "yolo", "pictures": "seen"}),
+        ("semantic_segmentation", {"output": "found.csv", "pictures": "seen"}),
+        ("classification", {"output": "found.jsonl", "sheet": "sheet.png", "threshold": None}),
+    ],
+)
+def test_where_nothing_is_answered_nothing_is_written(models, photos, tmp_path, task, options):
+    places = {
+        key: tmp_path / value if key in ("output", "pictures", "sheet") else value for key, value in options.items()
+    }
+    (tmp_path / "empty").mkdir()
+    shown, counts = answered(models[task], [tmp_path / "empty", photos / "b.jpg"], **places)
+    assert (len(shown), counts) == (2, (0, 2))
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "empty", photos]
+
+
+def test_an_empty_folder_of_yours_stays(models, photos, tmp_path):
+    (tmp_path / "seen").mkdir()
+    answered(models["detection"], [photos / "b.jpg"], pictures=tmp_path / "seen")
+    assert (tmp_path / "seen").is_dir()
 
 
 @pytest.mark.parametrize("form", ["coco", "yolo", "csv", "jsonl", "masks"])
@@ -322,7 +360,7 @@ def test_a_video_is_answered_frame_by_frame(models, video, tmp_path, task):
         models[task], [video], output=tmp_path / "found.jsonl", pictures=tmp_path / "seen", batch_size=2
     )
     assert counts == (3, 0)
-    assert [answer.path for answer in shown] == [f"{video}@{time}s" for time in ("0.000", "0.100", "0.200")]
+    assert [answer.path for answer in shown] == [f"{video}@{time}s" for time in ("00000.000", "00000.100", "00000.200")]
     assert [answer.size for answer in shown] == [(48, 64)] * 3
     assert [path.name for path in (tmp_path / "seen").iterdir()] == ["film.mp4"]
     from dualtoken.prediction.video import frames, video_info
@@ -336,9 +374,20 @@ def test_videos_and_images_in_turn(models, video, photos, tmp_path):
     inputs = [photos / "a.png", video, photos / "c.jpg", tmp_path / "broken.mp4", tmp_path / "none.mp4"]
     shown, counts = answered(models["detection"], inputs, pictures=tmp_path / "seen")
     assert counts == (5, 2)
-    names = ["a.png", "film.mp4@0.000s", "film.mp4@0.100s", "film.mp4@0.200s", "c.jpg", "broken.mp4", "none.mp4"]
+    frames = [f"film.mp4@0000{time}s" for time in ("0.000", "0.100", "0.200")]
+    names = ["a.png", *frames, "c.jpg", "broken.mp4", "none.mp4"]
     assert [name_of(answer) for answer in shown] == names
     assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["a.jpg", "c.jpg", "film.mp4"]
+
+
+def test_frames_of_long_videos_sort_by_their_names(models, monkeypatch):
+    from dualtoken import answering
+
+    times = [9.96, 10.0, 100.04, 3600.0, 36000.5]
+    monkeypatch.setattr(answering, "frames", lambda *_: ((time, invent_image(0, 0, (32, 32))) for time in times))
+    shown, _ = answered(models["semantic_segmentation"], ["film.mp4"])
+    assert len(shown) == len(times)
+    assert [answer.path for answer in shown] == sorted(answer.path for answer in shown)
 
 
 # ---------------------------------------------------------------- what is refused

@@ -17,6 +17,7 @@ VERBS = [
     "quantize",
     "benchmark",
     "runtime-bundle",
+    "push",
     "models",
     "demo",
 ]

@@ -46,6 +46,10 @@ def test_two_files_and_no_pickle(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_whoever_reads_one_file_reads_both(folder):
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
 def test_timm_loads_it_with_classes_and_preprocessing(folder):
     ours, _ = load_model(folder)
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

@@ -304,3 +304,50 @@ def test_unknown_devices_are_explained():
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="--device auto"):
         choose_device("gpu")
+
+
+# ---------------------------------------------------------------- masks beside images
+
+IMAGES = ("images/a.jpg", "images/deep/b.jpg", "train/imgs/c.png", "VOC/JPEGImages/1.jpg", "masks/alone.png")
+MASKS = (
+    "masks/a.png",
+    "masks/deep/b_mask.png",
+    "train/Annotations/c.png",
+    "VOC/SegmentationClass/1.png",
+    "VOC/SegmentationObject/1.png",
+)
+# Of another name, in another place, or photographs by their format.
+OTHERS = ("masks/b.png", "val/masks/c.png", "a.png", "labels/a.jpg")
+
+
+@pytest.fixture(params=["folder", "archive"])
+def labelled(request, tmp_path) -> Path:
+    root = tmp_path / "set"
+    for name in (*IMAGES, *MASKS, *OTHERS):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        invent_image(0, 0).save(path)
+    if request.param == "folder":
+        return root
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        for path in root.rglob("*.*"):
+            file.write(path, path.relative_to(root).as_posix())
+    return tmp_path / "set.zip"
+
+
+def test_masks_of_other_images_are_left_out(labelled):
+    notes = []
+    found = [Path(name).relative_to(labelled).as_posix() for name, _ in collect_inputs([labelled], note=notes.append)]
+    assert sorted(found) == sorted([*IMAGES, *OTHERS])
+    assert notes == [f"5 masks beside their images in {str(labelled)!r} left out"]
+
+
+def test_masks_that_are_asked_for_are_given(tmp_path):
+    for name in ("images/a.jpg", "masks/a.png"):
+        (tmp_path / name).parent.mkdir()
+        invent_image(0, 0).save(tmp_path / name)
+    masks = tmp_path / "masks"
+    for given in (masks, masks / "a.png", masks / "*.png"):
+        notes = []
+        assert [name for name, _ in collect_inputs([given], note=notes.append)] == [str(masks / "a.png")]
+        assert notes == []

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from dualtoken.backbone import create_model
     from dualtoken.benchmark import benchmark
     from dualtoken.evaluation import compare, evaluate
+    from dualtoken.explanation import explain
     from dualtoken.export import export, verify
+    from dualtoken.hub import push_to_hub
     from dualtoken.images import open_image
-    from dualtoken.prediction import load, predict
+    from dualtoken.prediction import from_pretrained, load, predict
     from dualtoken.training import train
 
 _HOMES = {
@@ -28,10 +30,13 @@ _HOMES = {
     "compare": "dualtoken.evaluation",
     "create_model": "dualtoken.backbone",
     "evaluate": "dualtoken.evaluation",
+    "explain": "dualtoken.explanation",
     "export": "dualtoken.export",
+    "from_pretrained": "dualtoken.prediction",
     "load": "dualtoken.prediction",
     "open_image": "dualtoken.images",
     "predict": "dualtoken.prediction",
+    "push_to_hub": "dualtoken.hub",
     "train": "dualtoken.training",
     "verify": "dualtoken.export",
 }
@@ -43,10 +48,13 @@ __all__ = [
     "compare",
     "create_model",
     "evaluate",
+    "explain",
     "export",
+    "from_pretrained",
     "load",
     "open_image",
     "predict",
+    "push_to_hub",
     "train",
     "verify",
 ]

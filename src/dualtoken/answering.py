@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from glob import has_magic
 from itertools import groupby, islice, tee
 from pathlib import Path
 from typing import Any, cast
@@ -14,15 +15,18 @@ from rich.console import Console
 
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.files import atomic_path, refuse_existing, writable_folder
-from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.hub import is_named
+from dualtoken.hub.finding import holds_model
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name
 from dualtoken.outputs import Answer, Classification, Detections, Segmentation
 from dualtoken.prediction import Predictor, collect_inputs, open_input
-from dualtoken.prediction.inputs import NamedInput
+from dualtoken.prediction.inputs import STDIN, NamedInput, Note
 from dualtoken.prediction.tiles import predict_tiled
 from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
 from dualtoken.report import prediction_table, print_table, sheet_files
 from dualtoken.report.scene_pictures import draw
 from dualtoken.report.scene_tables import scene_table, screen_scene_table
+from dualtoken.runtime.loading import EXPORTED
 
 Show = Callable[[list[Answer]], None]
 _QUALITY = 92  # of JPEG pictures
@@ -56,14 +60,48 @@ class Options:
     limits: ImageLimits = DEFAULT_LIMITS
 
 
-def answer_files(predictor: Predictor, inputs: Sequence[str], options: Options, show: Show) -> tuple[int, int]:
+def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The model that stands before the inputs, or None where all of `arguments` are inputs.
+
+    What stands before others is a model, unless it can only be an input: the name of an image, archive or video, a
+    pattern, or `-`. What stands alone is an input, unless it is a model.
+
+    Raises:
+        ConfigError: there is nothing to answer for.
+    """
+    if not arguments:
+        raise ConfigError("INPUT is missing: nothing to answer for.", "Type: dualtoken predict photo.jpg")
+    first, *rest = arguments
+    if rest:
+        return (None, list(arguments)) if _only_an_input(first) else (first, rest)
+    if is_named(first) or holds_model(first) or Path(first).suffix in EXPORTED:
+        raise ConfigError(f"INPUT is missing: {first!r} is a model.", f"Type: dualtoken predict {first} photo.jpg")
+    return None, [first]
+
+
+def _only_an_input(name: str) -> bool:
+    return not Path(name).is_dir() and (
+        name == STDIN
+        or is_image_name(name)
+        or Path(name).suffix.lower() == ".zip"
+        or is_video(name)
+        or (has_magic(name) and not Path(name).exists())
+    )
+
+
+def answer_files(
+    predictor: Predictor, inputs: Sequence[str], options: Options, show: Show, note: Note | None = None
+) -> tuple[int, int]:
     """Answer everything that `inputs` mean, in order; what cannot be read does not stop the rest.
+
+    Where nothing could be answered, nothing is written.
 
     Args:
         predictor: of any task.
         inputs: as for `collect_inputs`; for boxes and masks videos too.
         options: what to write.
         show: gets the answers, a batch at a time.
+        note: gets lines about what was left out.
 
     Returns:
         How many were answered, and how many could not be read.
@@ -77,14 +115,15 @@ def answer_files(predictor: Predictor, inputs: Sequence[str], options: Options, 
     for flag, place in (("--output", options.output), ("--pictures", options.pictures), ("--sheet", options.sheet)):
         if place is not None:
             refuse_existing(place, flag)
+    made = options.pictures is not None and not options.pictures.exists()
     answered = failed = 0
-    with ExitStack() as stack:
+    with suppress(_NothingAnsweredError), ExitStack() as stack:
         write = stack.enter_context(_table(predictor, options, scenes)) if options.output else None
         if scenes:
-            answers = _scene_answers(predictor, inputs, options)
+            answers = _scene_answers(predictor, inputs, options, note)
         else:
             draw_sheet = stack.enter_context(sheet_files(options.sheet)) if options.sheet else None
-            answers = _class_answers(predictor, inputs, options, draw_sheet)
+            answers = _class_answers(predictor, inputs, options, draw_sheet, note)
         while page := list(islice(answers, options.batch_size)):
             for answer in page:
                 if write:
@@ -92,7 +131,16 @@ def answer_files(predictor: Predictor, inputs: Sequence[str], options: Options, 
                 failed += isinstance(answer, tuple)
             answered += len(page)
             show(page)
+        if answered == failed:
+            raise _NothingAnsweredError
+    if answered == failed and made and options.pictures:
+        with suppress(OSError):  # it was not made yet
+            options.pictures.rmdir()
     return answered - failed, failed
+
+
+class _NothingAnsweredError(Exception):
+    """Tells tables to leave nothing."""
 
 
 def print_answers(predictor: Predictor, answers: list[Answer], *, top: int = 3) -> None:
@@ -133,8 +181,9 @@ def _class_answers(
     inputs: Sequence[str],
     options: Options,
     draw_sheet: Callable[[Image.Image, Classification], None] | None,
+    note: Note | None,
 ) -> Iterator[Answer]:
-    found, again = tee(collect_inputs(inputs))
+    found, again = tee(collect_inputs(inputs, note=note))
     answers = predictor.stream(found, batch_size=options.batch_size, workers=options.workers, limits=options.limits)
     for answer in answers:
         name, source = next(again)
@@ -143,12 +192,14 @@ def _class_answers(
         yield answer
 
 
-def _scene_answers(predictor: Predictor, inputs: Sequence[str], options: Options) -> Iterator[Answer]:
+def _scene_answers(
+    predictor: Predictor, inputs: Sequence[str], options: Options, note: Note | None
+) -> Iterator[Answer]:
     """Images as they come, and the frames of videos in between."""
     folder = writable_folder(options.pictures) if options.pictures else None
     names = _Names(folder) if folder else None
     for videos, group in groupby(
-        collect_inputs(inputs, videos=True), key=lambda item: bool(item[0] and is_video(item[0]))
+        collect_inputs(inputs, videos=True, note=note), key=lambda item: bool(item[0] and is_video(item[0]))
     ):
         if not videos:
             yield from _image_answers(predictor, group, options, names)
@@ -196,10 +247,10 @@ def _tiled(predictor: Predictor, inputs: Iterator[NamedInput], options: Options)
 
 
 def _video_answers(predictor: Predictor, path: str, options: Options, names: _Names | None) -> Iterator[Answer]:
-    """The frames of a video; each is called by the video's name and its time, such as `street.mp4@1.480s`."""
+    """The frames of a video, by its name and their seconds in it: `street.mp4@00001.480s`, which sort by time."""
     with _video(path, options, names) as film:
         images, again = tee(frames(path, options.limits))
-        named = ((f"{path}@{seconds:.3f}s", image) for seconds, image in images)
+        named = ((f"{path}@{seconds:09.3f}s", image) for seconds, image in images)
         stream = predictor.stream(
             named, batch_size=options.batch_size, workers=0, threshold=options.threshold, limits=options.limits
         )

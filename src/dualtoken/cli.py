@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from dualtoken.errors import ConfigError, DataError, UserError
+from dualtoken.words import counted
 
 DONE, WITH_FAILURES, USER_MISTAKE = 0, 1, 2  # and 130: interrupted
 # The extra that brings a package, by the name that it is imported by.
@@ -21,8 +22,8 @@ EXTRAS = dict.fromkeys(
 ) | {
     "onnxruntime": "runtime", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino", "nncf": "openvino",
     "executorch": "executorch", "litert_torch": "litert", "coremltools": "coreml", "sklearn": "demo",
-    "pycocotools": "detection", "segmentation_models_pytorch": "segmentation", "av": "video",
-    "supervision": "supervision", "pyarrow": "parquet",
+    "captum": "explain", "pycocotools": "detection", "segmentation_models_pytorch": "segmentation", "av": "video",
+    "supervision": "supervision", "pyarrow": "parquet", "huggingface_hub": "hub",
 }  # fmt: skip
 
 app = typer.Typer(
@@ -82,7 +83,11 @@ LabelKind = Annotated[
     typer.Option(help="Labels to read where DATA has several kinds."),
 ]
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Model folder that `dualtoken train` wrote, or an exported file.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model folder that `dualtoken train` wrote, exported file, dualtoken-vit-t-cifar10, hf-hub:USER/NAME.",
+    ),
 ]
 Split = Annotated[str | None, typer.Option(help="Split to use. Default: test, else val, else everything.")]
 Output = Annotated[Path | None, typer.Option(help="Folder to write results and pictures to.")]
@@ -119,7 +124,8 @@ def train(
         Path | None, typer.Option(help="Folder of the run and its model. Default with --resume: RUN.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Name (see `dualtoken models`, or any of timm), or a model folder to fine-tune.")
+        str | None,
+        typer.Option(help="Name (see `dualtoken models`, or any of timm), or a model folder or hf-hub: to fine-tune."),
     ] = None,
     task: Annotated[
         str | None,
@@ -212,17 +218,21 @@ def evaluate(
 
 
 @app.command(
-    epilog="Example: dualtoken predict runs/photos holiday/ 'more/*.jpg' --output answers.csv --sheet sheet.png; "
+    epilog="Example: dualtoken predict photo.jpg; "
+    "dualtoken predict runs/photos holiday/ 'more/*.jpg' --output answers.csv --sheet sheet.png; "
     "dualtoken predict runs/boxes street.mp4 big.tif --pictures seen/ --output found.jsonl"
 )
 def predict(
-    model: Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="As for other verbs. Without it the model of the package answers."),
+    ] = None,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT...", help="Files, folders, patterns, zip archives, videos (boxes and masks), - for stdin."
+            metavar="INPUT", help="Files, folders, patterns, zip archives, videos (boxes and masks), - for stdin."
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Table to write: .jsonl, .csv, .parquet (classes), .json (COCO), or a folder with --form."),
@@ -253,16 +263,21 @@ def predict(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON lines for programs, and nothing else.")] = False,
 ) -> None:
     """Answer for images: classes, boxes or masks; a bad file is reported and the rest goes on (exit code 1 then)."""
-    from dualtoken.answering import Options, answer_files, print_answers
+    from dualtoken.answering import Options, answer_files, print_answers, split_model
+    from dualtoken.hub import BUNDLED, DEFAULT, bundled_folder
     from dualtoken.prediction import load
     from dualtoken.report import to_json_line
+
+    chosen, inputs = split_model([*([] if model is None else [model]), *(inputs or [])])
+    if chosen is None:
+        typer.echo(f"Model    {DEFAULT}, which comes with the package and knows {BUNDLED[DEFAULT].knows}", err=True)
 
     options = Options(
         output=output, form=form, pictures=pictures, sheet=sheet, threshold=threshold, tile=tile, overlap=overlap,
         top=top, batch_size=batch_size, workers=workers, limits=_limits(max_pixels, max_bytes),
     )  # fmt: skip
 
-    predictor = load(model, device=device)
+    predictor = load(bundled_folder(DEFAULT) if chosen is None else chosen, device=device)
 
     def show(page: list[Any]) -> None:
         if json_:
@@ -275,13 +290,15 @@ def predict(
                 if isinstance(answer, tuple):
                     typer.secho(str(answer[1]), fg="red", err=True)
 
-    answered, failed = answer_files(predictor, inputs, options, show)
+    answered, failed = answer_files(
+        predictor, inputs, options, show, note=lambda text: typer.echo(f"Note     {text}", err=True)
+    )
     if answered + failed == 0:
         raise DataError(f"{', '.join(inputs)} held no images.")
     if not json_:
-        typer.echo(f"{answered:,} images answered" + (f", {failed:,} could not be read" if failed else ""))
+        typer.echo(f"{counted(answered, 'image')} answered" + (f", {failed:,} could not be read" if failed else ""))
         for place in (output, sheet, pictures):
-            if place:
+            if place and answered:
                 typer.echo(f"Written  {place}")
     if failed:
         raise typer.Exit(WITH_FAILURES)
@@ -316,6 +333,67 @@ def compare(
         typer.echo(comparison.summary())
 
 
+@app.command(epilog="Example: dualtoken explain runs/photos cat.jpg --output why --pixel 120,80")
+def explain(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="As for predict, but no exported file; or a name of timm: fresh weights."),
+    ],
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, zip archives.")],
+    output: Annotated[Path, typer.Option(help="Folder to make, for figures and explanation.json.")],
+    target: Annotated[str | None, typer.Option(metavar="CLASS", help="Explain this class alone.")] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Parts of an answer. Default: 1 class, 3 objects, all regions.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="hirescam, gradcam, integrated_gradients.")] = "hirescam",
+    stride: Annotated[int | None, typer.Option(help="Classes: pixels for one position of the map to read.")] = None,
+    pixel: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="Whose attention to draw. Default: where the map is strongest.")
+    ] = None,
+    blocks: Annotated[str, typer.Option(help="last of each stage, all, or such as 1.2,3.1: stage and block.")] = "last",
+    baseline: Annotated[Literal["blur", "grey"], typer.Option(help="What stands where pixels are away.")] = "blur",
+    steps: Annotated[int, typer.Option(min=2, help="Parts in which pixels are taken away.")] = 16,
+    seed: Seed = 0,
+    device: Device = "auto",
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
+    json_: Json = False,
+) -> None:
+    """Show where a model looks, what that is worth, and what the global tokens do (needs the extra `explain`)."""
+    from dualtoken.explanation import explain_each
+
+    failed, seen = 0, []
+    for result in explain_each(
+        model, inputs, output, target=target, most=most, method=method, stride=stride, pixel=_parse_pixel(pixel),
+        blocks=blocks if blocks in ("last", "all") else _parse_list(blocks), baseline=baseline, steps=steps, seed=seed,
+        device=device, limits=_limits(max_pixels, max_bytes), progress=not json_,
+    ):  # fmt: skip
+        if isinstance(result, tuple):
+            failed += 1
+            typer.secho(str(result[1]), fg="red", err=True)
+        elif json_:
+            seen.append(result.to_dict())
+        else:
+            typer.echo(f"{result.path}\n{result.summary()}\n")
+    if json_:
+        _print_json(seen)
+    elif output.exists():
+        typer.echo(f"Written  {output}")
+    if failed:
+        raise typer.Exit(WITH_FAILURES)
+
+
+def _parse_pixel(text: str | None) -> tuple[float, float] | None:
+    """`X,Y`"""
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--pixel is {text!r}, expected two numbers with a comma between, such as 120,80.") from None
+    return x, y
+
+
 @app.command(epilog="Example: dualtoken convert coco/ --to yolo --output coco-yolo")
 def convert(
     data: Data,
@@ -342,7 +420,10 @@ def convert(
 
 @app.command(epilog="Example: dualtoken export runs/photos --output photos.onnx --images photos/val")
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that `dualtoken train` wrote.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="Model folder, dualtoken-vit-t-cifar10, or hf-hub:USER/NAME."),
+    ],
     output: Annotated[
         Path | None, typer.Option(help="File to write; its suffix chooses the format. Default: in the model folder.")
     ] = None,
@@ -366,7 +447,10 @@ def export(
 ) -> None:
     """Write a model for another engine, proved to give the same answers, with all that it needs inside."""
     from dualtoken.export.formats import find_format
+    from dualtoken.hub import is_named
 
+    if output is None and is_named(model):
+        raise ConfigError(f"--output is missing: {str(model)!r} is no folder of yours to write into.", "Name a file.")
     form, place = find_format(format_, output or model / "model")
     size = _parse_size(image_size)
 
@@ -520,6 +604,56 @@ def _parse_size(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
+@app.command(epilog="Example: dualtoken study ablations cifar10.zip --output studies/ablations --budget 2h --scale cpu")
+def study(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="ablations, peers or dense.")],
+    data: Data,
+    output: Annotated[Path, typer.Option(help="Folder of the study, new or to go on with.")],
+    budget: Annotated[
+        str | None, typer.Option(help="Time to spend, such as 2h, 25m or 1h30m. Default: no end.")
+    ] = None,
+    scale: Annotated[Literal["cpu", "gpu"], typer.Option(help="How large the runs are.")] = "cpu",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each arm.")] = 3,
+    only: Annotated[str | None, typer.Option(metavar="ARM,...", help="These arms, beside the base.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting for all arms alike; repeat.")
+    ] = None,
+    rows: Annotated[Path | None, typer.Option(help="JSON lines file to append new rows to as well.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Train nothing; show what is there.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write the table to.")] = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what is left of it.")] = False,
+) -> None:
+    """Train networks that differ in one thing, seed by seed, and say which differences are more than chance."""
+    from dualtoken.study.command import run
+    from dualtoken.training.recipes import parse_settings
+
+    failed = run(
+        name, data, output, budget=budget, scale=scale, seeds=seeds, only=_parse_list(only) if only else None,
+        settings=parse_settings(set_ or []), rows=rows, table=table, markdown=markdown, workers=workers, device=device,
+        dry_run=dry_run,
+    )  # fmt: skip
+    if failed:
+        raise typer.Exit(WITH_FAILURES)
+
+
+@app.command(epilog="Example: dualtoken tables --markdown docs/paper.md")
+def tables(
+    markdown: Annotated[Path | None, typer.Option(help="Page whose tables to renew, between its markers.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder with rows of studies.")] = Path("results"),
+) -> None:
+    """Print the paper's tables: published, what our networks cost, and what studies measured on small images."""
+    from dualtoken.study.paper import print_tables, renew, study_rows
+
+    rows = study_rows(results)
+    if markdown is None:
+        print_tables(rows)
+    else:
+        renew(markdown, rows)
+        typer.echo(f"Written  {markdown}")
+
+
 @app.command(epilog="Example: dualtoken runtime-bundle model.onnx --output bundle")
 def runtime_bundle(
     export: Annotated[Path, typer.Argument(metavar="EXPORT", help="Exported file, such as model.onnx.")],
@@ -532,15 +666,41 @@ def runtime_bundle(
     typer.echo(f"Written  {folder}\nNext     pip install -r {folder}/requirements.txt")
 
 
+@app.command(epilog="Example: dualtoken push runs/pets anna/pets --private --license apache-2.0 --dry-run")
+def push(
+    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="Model folder that `dualtoken train` wrote.")],
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="USER/NAME on the Hugging Face Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Let only you, or your organisation, see it.")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Ask the owner, instead of writing.")] = False,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Of the weights, for the card, such as apache-2.0.")
+    ] = None,
+    message: Annotated[str, typer.Option(help="Of the commit.")] = "Add model",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing: show the card and the files.")] = False,
+) -> None:
+    """Put a model on the Hugging Face Hub with its card; the token is HF_TOKEN or that of `hf auth login`."""
+    from dualtoken.hub import push_to_hub
+
+    pushed = push_to_hub(
+        model, repo_id, private=private, create_pr=create_pr, license=license_, message=message, dry_run=dry_run
+    )
+    if dry_run:
+        typer.echo(pushed.card)
+    typer.echo(pushed.summary())
+
+
 @app.command(epilog="Example: dualtoken models --json")
 def models(json_: Json = False) -> None:
     """List our networks with parameters, multiply-accumulates and published accuracy."""
     from dualtoken.backbone.table import models_table, print_models
+    from dualtoken.hub import BUNDLED
 
     if json_:
         _print_json(models_table())
-    else:
-        print_models()
+        return
+    print_models()
+    for name, bundled in BUNDLED.items():
+        typer.echo(f"Trained, in the package: {name} ({bundled.knows})")
 
 
 @app.command(epilog="Example: dualtoken demo --output digits-demo")

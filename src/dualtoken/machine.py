@@ -7,6 +7,8 @@ import platform
 import sys
 from pathlib import Path
 
+from dualtoken.words import counted
+
 
 def peak_rss() -> int:
     """The most memory this process has held, in bytes."""
@@ -40,4 +42,4 @@ def command_line() -> str:
 
 def machine_name() -> str:
     """The processor and its cores, as a row of results says it."""
-    return f"{processor()}, {os.cpu_count()} cores"
+    return f"{processor()}, {counted(os.cpu_count() or 1, 'core')}"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 FORMAT = 1
+IMAGENET_CLASSES = 1000
+_OWN_ARGS = ("num_classes", "in_chans")  # which follow from the classes and the pre-processing
 
 
 @dataclass
@@ -84,15 +86,20 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_json`; a missing key raises KeyError."""
-        pretrained, ours = content["pretrained_cfg"], content["dualtoken"]
+        """The inverse of `to_json`; a missing key raises KeyError. A classifier of timm's own needs no `dualtoken`."""
+        pretrained, ours = content["pretrained_cfg"], content.get("dualtoken")
+        preprocessing = Preprocessing.from_dict(
+            {"image_size": pretrained["input_size"][1:]}
+            | {key: pretrained[key] for key in ("crop_pct", "interpolation", "mean", "std")}
+            | {"crop_mode": pretrained.get("crop_mode", "center")}
+        )
+        if ours is None:
+            args = {key: value for key, value in content.get("model_args", {}).items() if key not in _OWN_ARGS}
+            return cls(content["architecture"], _class_names(content), preprocessing, model_args=args)
         return cls(
             architecture=content["architecture"],
             classes=tuple(content["label_names"]),
-            preprocessing=Preprocessing.from_dict(
-                {"image_size": pretrained["input_size"][1:]}
-                | {key: pretrained[key] for key in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
-            ),
+            preprocessing=preprocessing,
             task=ours["task"],
             head=ours.get("head", ""),  # these three came with boxes and masks
             head_args=ours.get("head_args", {}),
@@ -102,6 +109,27 @@ class ModelConfig:
             metrics=ours["metrics"],
             provenance=ours["provenance"],
         )
+
+
+def _class_names(content: dict[str, Any]) -> tuple[str, ...]:
+    """The classes of a config that timm wrote: named there, ImageNet's where there are 1,000, or numbered."""
+    names = content.get("label_names") or content["pretrained_cfg"].get("label_names")
+    if names:
+        in_order = [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
+        described = content.get("label_descriptions") or {}
+        return tuple(str(described.get(name, name)) for name in in_order)
+    count = content["num_classes"]
+    if count != IMAGENET_CLASSES:
+        return tuple(f"class {number}" for number in range(count))
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    plain = [text.partition(",")[0] for text in info.label_descriptions()]
+    # A crane is a bird and a machine: such names get timm's own behind them.
+    return tuple(
+        text if plain.count(text) == 1 else f"{text} ({name})"
+        for text, name in zip(plain, info.label_names(), strict=True)
+    )
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -136,8 +164,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as any new file has it here: safetensors would let nobody else read it
         try:
             save_file(state, temporary, metadata=metadata)
+            temporary.chmod(mode)
         except SafetensorError as error:  # it hides the errno in its text
             raise OSError(_errno_in(error), str(error)) from error
 
@@ -163,7 +194,7 @@ def load_config(folder: str | Path) -> ModelConfig:
             )
     try:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        version = content["dualtoken"]["format"]
+        version = content.get("dualtoken", {}).get("format", FORMAT)  # none in a classifier that timm wrote
         if version > FORMAT:
             raise ModelError(
                 f"{str(folder / CONFIG)!r} has format {version}, this version reads up to {FORMAT}.",

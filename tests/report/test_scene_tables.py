@@ -79,12 +79,10 @@ def test_yolo(tmp_path):
 
 
 def test_frames_of_a_video_keep_their_times(tmp_path):
-    times = ("1.000", "1.480", "9.960", "10.000", "100.040", "3600.000")
-    frames = [found(f"a/street.mp4@{time}s", n=0) for time in times]
+    names = [f"street.mp4@{time}s" for time in ("00001.000", "00001.480", "00100.040")]
+    frames = [found(f"a/{name}", n=0) for name in names]
     folder = write(tmp_path / "labels", "detection", frames, form="yolo")
-    names = sorted(file.name for file in (folder / "labels").iterdir())
-    assert names[:2] == ["street.mp4@00001.000s.txt", "street.mp4@00001.480s.txt"]
-    assert [float(name.split("@")[1].removesuffix("s.txt")) for name in names] == [float(time) for time in times]
+    assert sorted(file.name for file in (folder / "labels").iterdir()) == [f"{name}.txt" for name in names]
 
 
 def test_masks(tmp_path):

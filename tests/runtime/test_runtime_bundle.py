@@ -40,7 +40,7 @@ def test_a_bundle_runs_from_another_folder(made, tmp_path):
     run = f"import runpy; sys.argv = ['predict.py', 'photo.png']; runpy.run_path({script!r}, run_name='__main__')"
     done = run_without(HEAVY, run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "photo.png: 5 objects" in done.stdout
+    assert "photo.png: 5 found" in done.stdout
 
 
 def test_the_example_says_classes(made, tmp_path):

@@ -291,17 +291,33 @@ def test_tasks_and_their_heads():
     ("task", "head", "words"),
     [
         ("detection", "retinanett", "Did you mean 'retinanet'.*The task is detection"),
-        ("detection", "mask_rcnn", "The task is detection"),
-        ("instance_segmentation", "fcos", "Unknown head 'fcos'.*The task is instance_segmentation"),
         ("semantic_segmentation", "unet", "Unknown head 'unet'"),
-        ("classification", "retinanet", "The task is classification"),
+        ("classification", "something", "Unknown head 'something'.*The task is classification"),
     ],
 )
-def test_a_head_of_another_task_is_named(task, head, words):
+def test_a_head_of_no_task_is_named(task, head, words):
     with pytest.raises(ConfigError, match=words) as error:
         TASKS[task].choose_head(head)
-    expected = "Its heads: " + ", ".join(TASKS[task].heads) if TASKS[task].heads else "Leave head out"
+    expected = "Its heads: " + ", ".join(TASKS[task].heads) if TASKS[task].heads else "leave head out"
     assert expected in error.value.hint
+    assert "--task" not in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "right"),
+    [
+        ("detection", "mask_rcnn", "instance_segmentation"),
+        ("detection", "deeplabv3plus", "semantic_segmentation"),
+        ("instance_segmentation", "fcos", "detection"),
+        ("semantic_segmentation", "faster_rcnn", "detection"),
+        ("classification", "retinanet", "detection"),
+    ],
+)
+def test_a_head_of_another_task_names_that_task(task, head, right):
+    with pytest.raises(ConfigError, match=f"The head '{head}' is for {right}, but the task is {task}") as error:
+        TASKS[task].choose_head(head)
+    assert f"--task {right}" in error.value.hint
+    assert TASKS[right].choose_head(head) == head
 
 
 def test_nested_targets_as_arrays_and_on_a_device():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dualtoken
 from dualtoken.benchmark.networks import Subject, build, merge
+from dualtoken.hub import find_model
 from dualtoken.model_folder import WEIGHTS
 
 
@@ -58,7 +59,7 @@ def _fingerprint(subject: Subject, image_size: int) -> str:
         for file in sorted((code / room).rglob("*.py")):
             digest.update(file.read_bytes())
     if subject.kind == "folder":
-        digest.update((Path(subject.name) / WEIGHTS).read_bytes())
+        digest.update((find_model(subject.name) / WEIGHTS).read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualtoken.benchmark.published import published
@@ -39,9 +38,10 @@ def find_subject(model: str) -> Subject:
         ModelError: no such file, folder or network; the message gives the nearest name.
     """
     from dualtoken.backbone.registry import require_known
+    from dualtoken.hub import find_model
     from dualtoken.model_folder import is_model_folder
 
-    path = Path(model)
+    path = find_model(model)
     if path.is_dir():
         if not is_model_folder(path):
             raise ModelError(f"{model!r} is a folder, but no model folder.", "Give what `dualtoken train` wrote.")
@@ -70,9 +70,10 @@ def build(subject: Subject, image_size: int) -> nn.Module:
 
     torch.manual_seed(0)
     if subject.kind == "folder":
+        from dualtoken.hub import find_model
         from dualtoken.model_folder import load_model
 
-        return _reparameterise(_of_a_detector(load_model(subject.name)[0].eval()))
+        return _reparameterise(_of_a_detector(load_model(find_model(subject.name))[0].eval()))
     return _reparameterise(_create(subject.name, image_size).eval())
 
 

@@ -30,6 +30,7 @@ from dualtoken.benchmark.rows import Row, append_rows, provenance
 from dualtoken.benchmark.tables import markdown, print_rows
 from dualtoken.errors import ConfigError, require, unknown_name
 from dualtoken.files import refuse_existing, writable_folder, write_text
+from dualtoken.words import counted
 
 TURN_SECONDS = 0.2
 _BUSY = 0.5
@@ -203,9 +204,9 @@ def _cells(
     sources: Sequence[Source], engine: str, size: int, threads: int, batches: Sequence[int], rounds: int, step: Step
 ) -> Iterator[list[Row]]:
     """For each batch a row a model. One worker a model serves all batches, in ascending order."""
-    title = f"{engine}, {size} px, {threads} threads"
+    title = f"{engine}, {size} px, {counted(threads, 'thread')}"
     with ThreadPoolExecutor(_AT_ONCE) as pool, ExitStack() as stack:
-        step(f"{title}: loading {len(sources)} models")
+        step(f"{title}: loading {counted(len(sources), 'model')}")
         workers = [None if "error" in source else stack.enter_context(Worker(threads)) for source in sources]
         opened = list(pool.map(partial(_open, engine=engine, size=size, threads=threads), workers, sources))
         for batch in batches:

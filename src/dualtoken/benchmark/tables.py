@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dualtoken.benchmark.rows import Row, read_rows
+from dualtoken.words import counted
 
 NOISY = 1.5  # p90 over the median: from here on the machine had something else to do
 SENTENCE = (
@@ -27,7 +28,9 @@ def cells(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """The rows in groups of one engine, batch, size and number of threads, each with its title."""
 
     def title(row: Row) -> str:
-        return f"{row['engine']}, batch {row['batch_size']}, {row['image_size']} px, {row['threads']} threads"
+        return (
+            f"{row['engine']}, batch {row['batch_size']}, {row['image_size']} px, {counted(row['threads'], 'thread')}"
+        )
 
     for name, group in itertools.groupby(rows, title):
         yield name, list(group)

@@ -32,8 +32,8 @@ from dualtoken.data.scene_labels import (
 )
 from dualtoken.data.scenes import Objects
 from dualtoken.data.tree import Tree, split_named, split_of
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError, unknown_name
+from dualtoken.words import counted
 
 _MANY = 50
 _SHOWN = 3

@@ -24,10 +24,10 @@ from dualtoken.data.scene_sources import LABEL_KINDS, Labels, find_scenes
 from dualtoken.data.scenes import IGNORE, MaskSamples, Objects, ObjectSamples
 from dualtoken.data.sources import OnBadImage
 from dualtoken.data.voc import annotation_text
-from dualtoken.data.words import counted
 from dualtoken.data.yolo import label_text
 from dualtoken.errors import ConfigError, DataError, OutputError, cannot_write, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.words import counted
 
 _SHADES = 0.618  # the golden section spreads hues evenly, however many there are
 

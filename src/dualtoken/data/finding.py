@@ -15,8 +15,8 @@ from dualtoken.data.layouts import NoClassesError
 from dualtoken.data.scene_sources import find_scenes, scene_kinds
 from dualtoken.data.sources import find_data
 from dualtoken.data.tree import open_tree
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError
+from dualtoken.words import counted
 
 CLASSIFICATION, DETECTION, INSTANCES, MASKS = (
     "classification",

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dualtoken.data.archives import Members, read_member
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_image
+from dualtoken.words import counted
 
 BadImage = tuple[str, str]
 _SHOWN_BAD_IMAGES = 5

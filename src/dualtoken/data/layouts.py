@@ -14,9 +14,9 @@ from pathlib import Path
 
 from dualtoken.data.archives import read_member
 from dualtoken.data.listing import Listing
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError, ImageError, unknown_name
 from dualtoken.images import ImageLimits
+from dualtoken.words import counted
 
 SPLIT_NAMES = {
     "train": "train",

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dualtoken.data.index import BadImage, Samples
-from dualtoken.data.words import counted
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.words import counted
 
 OnBadImage = Literal["fail", "skip"]
 Transform = Callable[[Image.Image], Tensor | NDArray[np.float32]]

@@ -7,10 +7,12 @@ masks.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +21,14 @@ from numpy.typing import NDArray
 from dualtoken.data.scene_labels import Frame, Problem, refuse_doubles, size_words, some
 from dualtoken.data.scenes import IGNORE
 from dualtoken.data.tree import Tree, split_of
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import ImageLimits, open_mask_image
+from dualtoken.words import counted
 
 _IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
 _MASK_FOLDERS = frozenset({"masks", "mask", "annotations", "labels", "segmentationclass", "segmentation"})
 _MASK_ENDINGS = ("", "_mask")
+_OBJECT_MASKS = frozenset({"segmentationobject"})  # of VOC: they number objects, and train nothing
 _CLASS_FILES = ("classes.txt", "classes.csv", "_classes.csv", "class_dict.csv", "labels.txt", "label_colors.txt")
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _IGNORED_NAMES = frozenset({"ignore", "ignored", "void"})
@@ -107,6 +110,32 @@ def plan_masks(tree: Tree) -> MaskPlan:
         plan.problems += [(tree.path(name), f"{tree.path(name)!r} has no mask.") for name in images_alone]
     plan.problems += [(tree.path(name), f"{tree.path(name)!r} is a mask without its image.") for name in masks_alone]
     return plan
+
+
+def masks_among(names: Iterable[str], images: Iterable[str]) -> set[str]:
+    """Those of `names` that are masks of `images`: files of the same name in a folder for masks.
+
+    JPEGs are none, since masks do not survive them.
+    """
+    known = {(_place(name, _IMAGE_FOLDERS), _stem(name)) for name in images}
+    found = set()
+    for name in names:
+        place = _place(name, _MASK_FOLDERS | _OBJECT_MASKS)
+        if place is not None and not name.lower().endswith(_LOSSY):
+            stems = [_stem(name).removesuffix(end) for end in _MASK_ENDINGS]
+            found |= {name} if any((place, stem) in known for stem in stems) else set()
+    return found
+
+
+def image_folders(root: Path, folder: str) -> Iterator[str]:
+    """Folders that would hold the images of masks in `folder`; all relative to `root`, with `/` between the parts."""
+    place = _place(f"{folder}/", _MASK_FOLDERS | _OBJECT_MASKS)
+    if place is None:
+        return
+    before, _, after = place.partition("*")
+    for name in sorted(os.listdir(root / before)):  # noqa: PTH208
+        if name.lower() in _IMAGE_FOLDERS and (root / (beside := f"{before}{name}{after}")).is_dir():
+            yield beside
 
 
 def _pairs(tree: Tree) -> tuple[list[tuple[str, str]], list[str], list[str]]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dualtoken.data.scenes import Objects
 from dualtoken.data.tree import Tree
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError
+from dualtoken.words import counted
 
 TOLERANCE = 1.0  # pixels by which a box or outline may leave the image: rounding, or counting from one
 SPLIT_ORDER = ("train", "val", "test", "all")

@@ -16,9 +16,9 @@ from dualtoken.data.scene_checks import Files, Frames, frame_of, in_threads
 from dualtoken.data.scene_labels import ObjectList, ScenePlan, refuse, some
 from dualtoken.data.scenes import IGNORE, MaskSamples, Objects, ObjectSamples
 from dualtoken.data.sources import OnBadImage
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError, ImageError, unknown_name
 from dualtoken.images import ImageLimits
+from dualtoken.words import counted
 
 HINT = (
     "Correct or remove them, or leave these images out: --on-bad-image skip. The formats are described in docs/data.md."

@@ -23,10 +23,10 @@ from dualtoken.data.scene_reading import HINT, Reading, read_masks, read_objects
 from dualtoken.data.sources import FULL_CHECK_UP_TO, CheckImages, OnBadImage
 from dualtoken.data.tree import Tree, open_tree
 from dualtoken.data.voc import plan_voc, voc_labels
-from dualtoken.data.words import counted
 from dualtoken.data.yolo import data_root, plan_yolo, yolo_config, yolo_has_outlines, yolo_labels
 from dualtoken.errors import ConfigError, DataError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.words import counted
 
 LABEL_KINDS = ("coco", "yolo", "voc", "masks")
 SCENE_TASKS = ("detection", "instance_segmentation", "semantic_segmentation")

@@ -18,9 +18,9 @@ from PIL import Image
 
 from dualtoken.data.archives import Members, read_member
 from dualtoken.data.index import ImageFiles
-from dualtoken.data.words import counted
 from dualtoken.errors import ImageError, require
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_mask_image
+from dualtoken.words import counted
 
 IGNORE = 255  # in a mask: pixels that neither train nor count
 

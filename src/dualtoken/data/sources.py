@@ -16,9 +16,9 @@ from dualtoken.data.checks import Findings, check
 from dualtoken.data.index import ImageData, Samples
 from dualtoken.data.layouts import Assignment, NoClassesError, assign, assign_csv
 from dualtoken.data.listing import list_archive, list_folder
-from dualtoken.data.words import counted
 from dualtoken.errors import ConfigError, DataError, nearest, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.words import counted
 
 OnBadImage = Literal["fail", "skip"]
 CheckImages = Literal["auto", "all", "headers"]

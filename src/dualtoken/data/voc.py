@@ -18,8 +18,8 @@ from dualtoken.data.masks import image_sets
 from dualtoken.data.scene_labels import ObjectList, Problem, ScenePlan, check_frame, side_given
 from dualtoken.data.scenes import Objects
 from dualtoken.data.tree import Tree, split_of
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError
+from dualtoken.words import counted
 
 _BOX = "annotation/object/bndbox/"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")

@@ -21,8 +21,8 @@ import yaml
 from dualtoken.data.scene_labels import ObjectList, ScenePlan, refuse_doubles, some
 from dualtoken.data.scenes import Objects
 from dualtoken.data.tree import Tree, split_of
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError
+from dualtoken.words import counted
 
 _SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from dualtoken.data import ImageData, find_split
 from dualtoken.data.sources import OnBadImage
-from dualtoken.data.words import counted
 from dualtoken.errors import DataError
 from dualtoken.evaluation.scenes import SCENE_BATCH, compare_scenes
 from dualtoken.evaluation.sources import Draw, draw_of, open_data, open_predictor, split_name
@@ -20,6 +19,7 @@ from dualtoken.metrics.bootstrap import RESAMPLES, draws, interval_ends
 from dualtoken.metrics.pairs import SceneComparison
 from dualtoken.outputs import Interval
 from dualtoken.prediction import Logits, Predictor
+from dualtoken.words import counted
 
 SIGNIFICANT = 0.05
 

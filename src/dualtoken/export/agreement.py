@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dualtoken.decode import DetectorSpec
 from dualtoken.outputs import Classification, Detections, Segmentation
+from dualtoken.words import counted
 
 _SAME_BOX = 0.99  # intersection over union from which two boxes are one
 _IOU_TIE = 2e-3  # as close to the limit of repetitions, so that rounding decides
@@ -103,7 +104,8 @@ class PixelAgreement:
         self.same += int(different.size - different.sum())
         self.ties += int(tied.sum())
         wrong = int((different & ~tied).sum())
-        return f"{wrong:,} of its {different.size:,} pixels have another class" if wrong else ""
+        has = "has" if wrong == 1 else "have"
+        return f"{wrong:,} of its {counted(different.size, 'pixel')} {has} another class" if wrong else ""
 
     def figures(self) -> dict[str, Any]:
         return {
@@ -231,8 +233,8 @@ class ObjectAgreement:
         masks = f", masks {self.mask_iou:.4f}" if self.with_masks else ""
         counts = ", ".join(f"{word} in {number}" for word, number in self.counts.items())
         return (
-            f"{self.same:,} of {self.objects:,} objects the same{_ties(self.ties)} (boxes agree by {self.box_iou:.4f}"
-            f"{masks} or more; objects: {counts})"
+            f"{self.same:,} of {counted(self.objects, 'object')} the same{_ties(self.ties)}"
+            f" (boxes agree by {self.box_iou:.4f}{masks} or more; objects: {counts})"
         )
 
 

@@ -21,6 +21,7 @@ from dualtoken.errors import ConfigError, ImageError, ModelError
 from dualtoken.export.agreement import Agreement, ClassAgreement, ObjectAgreement, PixelAgreement
 from dualtoken.export.pictures import Pictures, pictures_for
 from dualtoken.files import write_json
+from dualtoken.hub import find_model
 from dualtoken.machine import machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig, is_model_folder
 from dualtoken.prediction.inputs import NamedInput
@@ -28,6 +29,7 @@ from dualtoken.prediction.predictor import Predictor
 from dualtoken.runtime.loading import ExportedModel
 from dualtoken.runtime.loading import load as load_export
 from dualtoken.runtime.metadata import digest
+from dualtoken.words import counted
 
 LIMITS: dict[str, float | None] = {"fp32": 1e-4, "fp16": 2e-2, "int8": None}
 _TOGETHER = 3  # pictures in a batch
@@ -86,7 +88,8 @@ class Parity:
         if not self.checked:
             return f"Parity not checked: {self.failure}"
         limit = "no limit" if self.limit is None else f"limit {self.limit:.0e}"
-        found = f"{self.images} images, raw outputs differ by {self.relative_error:.1e} ({limit}), {self.summary}"
+        images = counted(self.images, "image")
+        found = f"{images}, raw outputs differ by {self.relative_error:.1e} ({limit}), {self.summary}"
         return f"Parity passed: {found}." if self.passed else f"Parity FAILED: {self.failure} ({found})."
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def load_reference(model: str | Path | Predictor) -> Predictor:
     from dualtoken.model_folder import load_model
 
     if isinstance(model, str | Path):
-        return Predictor(*load_model(model), name=str(model))
+        return Predictor(*load_model(find_model(model)), name=str(model))
     module: Any = model.model
     if isinstance(model, ExportedModel) or not hasattr(module, "parameters"):
         raise ModelError(
@@ -158,7 +161,7 @@ def load_reference(model: str | Path | Predictor) -> Predictor:
 
 def model_folder_of(reference: Predictor) -> Path | None:
     """Where a loaded model came from, if that is still there."""
-    path = Path(reference.name)
+    path = find_model(reference.name, local_files_only=True)
     return path if is_model_folder(path) else None
 
 
@@ -380,7 +383,7 @@ class _Check:
 
     def _outputs(self, part: str, mine: list[Any], its: list[Any], names: list[str], where: str) -> None:
         if len(mine) != len(its):
-            self._fail(f"its part {part!r} gives {len(its)} outputs, the model's {len(mine)}")
+            self._fail(f"its part {part!r} gives {counted(len(its), 'output')}, the model's {len(mine)}")
             return
         for number, (ours, theirs) in enumerate(zip(map(_array, mine), map(_array, its), strict=True)):
             name = f"{part} {number}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dualtoken.errors import ConfigError, ExportError, ModelError, cannot_write
+from dualtoken.words import counted
 
 MAX_DROP = 0.005  # half a point
 
@@ -79,7 +80,7 @@ class GuardReport:
         left = f", {len(self.kept)} that hurt most in float" if self.kept else ""
         return (
             f"INT8: {100 * self.score:.2f} % against {100 * self.float_score:.2f} % in float, "
-            f"{100 * self.drop:+.2f} points lost; {self.layers} layers in integers{left}."
+            f"{100 * self.drop:+.2f} points lost; {counted(self.layers, 'layer')} in integers{left}."
         )
 
 

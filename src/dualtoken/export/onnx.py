@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +74,7 @@ def convert(program: ExportedProgram, path: Path, inputs: tuple[str, ...], outpu
             verbose=False,
         )
     model = exported.model_proto
+    _name_layers(model)
     _forget_source(model)
     onnx.save(model, str(path))
 
@@ -99,6 +102,26 @@ def _attention(
     elif mask is not None:
         weights = op.Add(weights, mask)
     return op.MatMul(op.Softmax(weights, axis=-1), value)
+
+
+def _name_layers(model: Any) -> None:
+    """Call products and convolutions by their modules, as reports of them do; a second use of one has its number."""
+    uses: Counter[str] = Counter()
+    for node in model.graph.node:
+        path = _module_path(node) if node.op_type in ("MatMul", "Gemm", "Conv") else ""
+        if path:
+            uses[path] += 1
+            node.name = path if uses[path] == 1 else f"{path}/{uses[path]}"
+
+
+def _module_path(node: Any) -> str:
+    """`stages.0.blocks.1.mlp.fc1`; "" where it is not known."""
+    stem, _, kind = node.input[1].rpartition(".")
+    if kind == "weight":  # a convolution with a norm merged into it is noted as the norm
+        return str(stem)
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "[]")
+    modules = ast.literal_eval(scopes)[:-1]  # the last is the operator
+    return str(modules[-1]) if modules else ""
 
 
 def _forget_source(model: Any) -> None:

@@ -46,7 +46,7 @@ class Product:
     """A matrix product or convolution with fixed weights, as it stands in the graph.
 
     Attributes:
-        name: of the layer in the model, where the file still tells it; else of the node.
+        name: of the layer in the model, where the file tells it; else of the node.
         node: of the graph.
         last: the node whose output is the layer's: that which adds the bias, or `node` itself.
         weight: (inputs, outputs), or (outputs, inputs, height, width) of a convolution.
@@ -383,12 +383,9 @@ def _is_pooled(tensor: str, writers: Mapping[str, Any]) -> bool:
 
 
 def _layer_name(node: Any, last: Any, readers: Mapping[str, list[Any]]) -> str:
-    """The layer's name in the model: from what the exporter notes, or from the names of its weights or bias."""
-    for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            scopes = [part.strip(" '\"") for part in entry.value.strip("[]").split(",")]
-            if len(scopes) > 1 and scopes[-2]:
-                return str(scopes[-2])
+    """The layer's path in the model: as our exports call it, else from the names of its weights or bias."""
+    if node.name and not node.name.startswith("node_"):
+        return str(node.name)
     for name in (*node.input, *last.input):
         stem, dot, kind = name.rpartition(".")
         if dot and kind in ("weight", "bias") and len(readers[name]) == 1:  # equal ones of several layers are one

@@ -11,6 +11,7 @@ from dualtoken.errors import DataError
 from dualtoken.metrics.bootstrap import interval_ends
 from dualtoken.metrics.matching import Floats
 from dualtoken.outputs import Interval
+from dualtoken.words import counted
 
 _FEWEST = 6
 
@@ -68,8 +69,8 @@ class SceneComparison:
             ("Images", f"{self.images:,}, split {self.split!r} of {self.source}"),
             ("A", f"{self.title} {100 * self.value_a:.1f} %   {self.a}"),
             ("B", f"{self.title} {100 * self.value_b:.1f} %   {self.b}"),
-            ("A is better on", f"{self.better_a:,} images"),
-            ("B is better on", f"{self.better_b:,} images"),
+            ("A is better on", counted(self.better_a, "image")),
+            ("B is better on", counted(self.better_b, "image")),
         ]
         rows += [("Note", self.note)] if self.note else []
         return "\n".join([*(f"{head:<16}{text}" for head, text in rows), "", self.verdict()])
@@ -83,7 +84,8 @@ class SceneComparison:
             return "A and B are not distinguishable: they are equally good on every image."
         if self.better is None:
             return (
-                f"A and B are not distinguishable on these {self.images:,} images: B minus A is {value:+.1f} points of"
+                f"A and B are not distinguishable on {'this' if self.images == 1 else 'these'}"
+                f" {counted(self.images, 'image')}: B minus A is {value:+.1f} points of"
                 f" {self.title} (95 % interval {low:+.1f} to {high:+.1f}). More images could tell."
             )
         return (
@@ -117,6 +119,6 @@ def check_pair(a: Any, b: Any) -> None:
         )
     if not len(a) or not np.array_equal(a.indices(), b.indices()):
         raise DataError(
-            f"A was measured on {len(a):,} images, B on {len(b):,}: they must be the same, and one at least.",
+            f"A was measured on {counted(len(a), 'image')}, B on {len(b):,}: they must be the same, and one at least.",
             "Images that only one of them could read must be left out of both.",
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.outputs.common import Bin, Interval, Metric, listed
+from dualtoken.words import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +212,8 @@ class Evaluation:
 
     def summary(self) -> str:
         """A few lines for the terminal, without colour."""
-        rows = [("Images", f"{self.n:,} of {len(self.classes)} classes, split {self.split!r} of {self.source}")]
+        classes = counted(len(self.classes), "class", "classes")
+        rows = [("Images", f"{self.n:,} of {classes}, split {self.split!r} of {self.source}")]
         rows += [(METRICS[name].title, METRICS[name].write(interval)) for name, interval in self.metrics.items()]
         weakest = [f"{c.name}: {100 * c.f1.value:.0f} % of {c.support}" for c in self.weakest()[:3] if c.f1]
         confused = [

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.outputs.common import Bin, Interval, Metric, listed
+from dualtoken.words import counted
 
 SEGMENTATION_METRICS = {
     "miou": Metric("Mean IoU", True, "mean over the classes of the IoU of their pixels"),
@@ -158,7 +159,8 @@ class SegmentationEvaluation:
 
     def summary(self) -> str:
         """A few lines for the terminal, without colour."""
-        rows = [("Images", f"{self.n:,} of {len(self.classes)} classes, split {self.split!r} of {self.source}")]
+        classes = counted(len(self.classes), "class", "classes")
+        rows = [("Images", f"{self.n:,} of {classes}, split {self.split!r} of {self.source}")]
         rows += [
             (SEGMENTATION_METRICS[name].title, SEGMENTATION_METRICS[name].write(interval))
             for name, interval in self.metrics.items()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.outputs.common import Bin, Interval, Metric, listed
+from dualtoken.words import counted
 
 BACKGROUND = "background"  # where there is no object, or no answer: the last row and column of the confusion
 SIZES = {"small": "below 32 x 32 pixels", "medium": "32 x 32 to 96 x 96 pixels", "large": "above 96 x 96 pixels"}
@@ -204,22 +205,18 @@ class DetectionEvaluation:
 
     def summary(self) -> str:
         """A few lines for the terminal, without colour."""
-        objects = int(self.images.objects.sum())
-        rows = [
-            (
-                "Images",
-                f"{self.n:,} with {objects:,} objects of {len(self.classes)} classes, split {self.split!r} of"
-                f" {self.source}",
-            )
-        ]
+        objects = counted(int(self.images.objects.sum()), "object")
+        classes = counted(len(self.classes), "class", "classes")
+        rows = [("Images", f"{self.n:,} with {objects} of {classes}, split {self.split!r} of {self.source}")]
         rows += [
             (DETECTION_METRICS[name].title, DETECTION_METRICS[name].write(interval))
             for name, interval in self.metrics.items()
         ]
         weakest = [f"{c.name}: {100 * c.main.value:.0f} % of {c.support:,}" for c in self.weakest()[:3] if c.main]
-        found, false = int(self.images.found.sum()), int(self.images.false.sum())
+        found = counted(int(self.images.found.sum()), "object")
+        false = counted(int(self.images.false.sum()), "false answer")
         rows += listed("Weakest AP", weakest)
-        rows += [("At score", f"{self.threshold:.2f} and above: {found:,} objects found, {false:,} false answers")]
+        rows += [("At score", f"{self.threshold:.2f} and above: {found} found, {false}")]
         rows += listed("Most confused", [_in_words(pair) for pair in self.confused()[:3]] or ["nothing"])
         rows += [("Left out", f"{len(self.bad_images)} that cannot be used")] if self.bad_images else []
         lines = [f"{head:<19}{text}" for head, text in rows]

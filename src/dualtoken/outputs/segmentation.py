@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.errors import require
+from dualtoken.words import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Segmentation:
         mask = np.asarray(self.mask)
         object.__setattr__(self, "classes", tuple(self.classes))
         if not 1 <= len(self.classes) <= 255:
-            raise ValueError(f"{len(self.classes)} classes, expected 1 to 255.")
+            raise ValueError(f"{counted(len(self.classes), 'class', 'classes')}, expected 1 to 255.")
         if mask.ndim != 2 or mask.size == 0:
             raise ValueError(f"mask has shape {mask.shape}, expected (height, width), both 1 or more.")
         if not np.issubdtype(mask.dtype, np.integer) or mask.min() < 0 or mask.max() >= len(self.classes):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dualtoken.prediction.inputs import NamedInput, collect_inputs, open_input
-    from dualtoken.prediction.loading import load, predict, predict_stream
+    from dualtoken.prediction.loading import from_pretrained, load, predict, predict_stream
     from dualtoken.prediction.predictor import Logits, Predictor
     from dualtoken.prediction.torch_engine import choose_device
 
@@ -21,6 +21,7 @@ _HOMES = {
     "Predictor": "predictor",
     "choose_device": "torch_engine",
     "collect_inputs": "inputs",
+    "from_pretrained": "loading",
     "load": "loading",
     "open_input": "inputs",
     "predict": "loading",
@@ -33,6 +34,7 @@ __all__ = [
     "Predictor",
     "choose_device",
     "collect_inputs",
+    "from_pretrained",
     "load",
     "open_input",
     "predict",

@@ -21,9 +21,11 @@ from PIL import Image
 
 from dualtoken.data.archives import read_member
 from dualtoken.data.listing import list_archive
+from dualtoken.data.masks import image_folders, masks_among
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
 from dualtoken.prediction.video import is_video
+from dualtoken.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -33,21 +35,29 @@ Pixels: TypeAlias = "NDArray[Any] | torch.Tensor"
 InputSource: TypeAlias = "Source | Pixels | Callable[[ImageLimits], bytes] | ImageError"
 NamedInput: TypeAlias = "tuple[str | None, InputSource]"
 Wanted: TypeAlias = "Callable[[str], bool]"
+Note: TypeAlias = "Callable[[str], None]"
 
 STDIN = "-"
 _HEADER = 16
 
 
 def collect_inputs(
-    inputs: Iterable[str | Path], stdin: BinaryIO | None = None, *, videos: bool = False
+    inputs: Iterable[str | Path],
+    stdin: BinaryIO | None = None,
+    *,
+    videos: bool = False,
+    note: Note | None = None,
 ) -> Iterator[NamedInput]:
     """Names and sources of all images that `inputs` mean, in order, found one at a time.
+
+    In folders and archives, masks beside their images, such as `masks/1.png` beside `images/1.jpg`, are left out.
 
     Args:
         inputs: files, folders (with their sub-folders), zip archives, patterns such as `photos/**/*.jpg`, and
             `-` for standard input: the bytes of one image, or a list of any of these, one a line.
         stdin: read instead of the process's standard input.
         videos: give videos in folders too, by their names.
+        note: gets one line for each folder or archive of which something was left out.
 
     Yields:
         (name, source) for `open_input` and `Predictor.stream`. What cannot be found is an `ImageError` in the
@@ -60,9 +70,9 @@ def collect_inputs(
     for given in inputs:
         name = os.fspath(given)
         if name == STDIN:
-            yield from _standard_input(stdin or sys.stdin.buffer, wanted)
+            yield from _standard_input(stdin or sys.stdin.buffer, wanted, note)
         else:
-            yield from _collect(name, wanted)
+            yield from _collect(name, wanted, note)
 
 
 def open_input(
@@ -94,14 +104,14 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _collect(name: str, wanted: Wanted) -> Iterator[NamedInput]:
+def _collect(name: str, wanted: Wanted, note: Note | None) -> Iterator[NamedInput]:
     path = Path(name)
     if path.is_dir():
-        yield from _or_error(name, _folder(name, wanted), f"The folder {name!r} holds no images.")
+        yield from _or_error(name, _folder(name, wanted, note), f"The folder {name!r} holds no images.")
     elif path.suffix.lower() == ".zip" and path.is_file():
-        yield from _or_error(name, _archive(path), f"The archive {name!r} holds no images.")
+        yield from _or_error(name, _archive(path, note), f"The archive {name!r} holds no images.")
     elif glob.has_magic(name) and not os.path.lexists(name):
-        yield from _or_error(name, _pattern(name, wanted), f"Nothing matches the pattern {name!r}.")
+        yield from _or_error(name, _pattern(name, wanted, note), f"Nothing matches the pattern {name!r}.")
     else:
         yield name, name
 
@@ -116,9 +126,10 @@ def _or_error(name: str, found: Iterator[NamedInput], nothing: str) -> Iterator[
         yield name, ImageError(nothing, "Check the path; in folders, images are recognised by their suffix.")
 
 
-def _folder(root: str, wanted: Wanted) -> Iterator[NamedInput]:
+def _folder(root: str, wanted: Wanted, note: Note | None) -> Iterator[NamedInput]:
     """Images below `root`, each folder's sorted. Links are followed, and each folder is read once."""
     seen: set[tuple[int, int]] = set()
+    left_out = 0
     for folder, folders, files in os.walk(root, followlinks=True):
         status = os.stat(folder)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in seen:
@@ -126,33 +137,57 @@ def _folder(root: str, wanted: Wanted) -> Iterator[NamedInput]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for file in sorted(filter(wanted, files)):
-            path = os.path.join(folder, file)  # noqa: PTH118
-            yield path, path
+        files = sorted(filter(wanted, files))
+        masks = _masks(Path(root), Path(folder).relative_to(root).as_posix(), files)
+        left_out += len(masks)
+        for file in files:
+            if file not in masks:
+                path = os.path.join(folder, file)  # noqa: PTH118
+                yield path, path
+    _tell(note, left_out, root)
 
 
-def _archive(path: Path) -> Iterator[NamedInput]:
+def _masks(root: Path, folder: str, files: list[str]) -> set[str]:
+    """Those of a folder's files that are masks of images beside it."""
+    try:
+        beside = [f"{place}/{name}" for place in image_folders(root, folder) for name in os.listdir(root / place)]  # noqa: PTH208
+    except OSError:  # what cannot be listed is told where it is read
+        return set()
+    names = [f"{folder}/{file}" for file in filter(is_image_name, files)]
+    found = masks_among(names, filter(is_image_name, beside))
+    return {name.rpartition("/")[2] for name in found}
+
+
+def _tell(note: Note | None, masks: int, root: str) -> None:
+    if note and masks:
+        note(f"{counted(masks, 'mask')} beside {'its image' if masks == 1 else 'their images'} in {root!r} left out")
+
+
+def _archive(path: Path, note: Note | None) -> Iterator[NamedInput]:
     try:
         listing = list_archive(path)
     except DataError as error:
         yield str(path), ImageError(error.message, error.hint)
         return
+    masks = masks_among(listing.names, listing.names)
     for name, member in zip(listing.names, listing.members if listing.members is not None else (), strict=True):
-        full = f"{path}/{name}"
-        yield full, partial(read_member, str(path), member, full)
+        if name not in masks:
+            full = f"{path}/{name}"
+            yield full, partial(read_member, str(path), member, full)
+    _tell(note, len(masks), str(path))
 
 
-def _pattern(pattern: str, wanted: Wanted) -> Iterator[NamedInput]:
+def _pattern(pattern: str, wanted: Wanted, note: Note | None) -> Iterator[NamedInput]:
     """Images that match, and those in folders that match; with `**` a folder's images match by themselves."""
     for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
         if os.path.isdir(name):  # noqa: PTH112
             if "**" not in pattern:
-                yield from _folder(name, wanted)
+                yield from _folder(name, wanted, note)
         elif wanted(name):
             yield name, name
 
 
-def _standard_input(stdin: BinaryIO, wanted: Wanted) -> Iterator[NamedInput]:
+def _standard_input(stdin: BinaryIO, wanted: Wanted, note: Note | None) -> Iterator[NamedInput]:
     start = stdin.read(_HEADER)
     # No path has a zero byte. Every image format has one in its header, but PNM, which begins with P and a digit.
     if b"\0" in start or (start[:1] == b"P" and start[1:2].isdigit() and start[2:3].isspace()):
@@ -160,7 +195,7 @@ def _standard_input(stdin: BinaryIO, wanted: Wanted) -> Iterator[NamedInput]:
         return
     for line in chain((start + stdin.readline()).splitlines(), stdin):
         if name := os.fsdecode(line.rstrip(b"\r\n")):
-            yield from _collect(name, wanted)
+            yield from _collect(name, wanted, note)
 
 
 def _from_pixels(pixels: Pixels, name: str) -> Image.Image:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtoken.errors import ConfigError, require
+from dualtoken.hub import find_model, find_pretrained
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.model_folder import load_config, load_model
 from dualtoken.outputs import Answer
@@ -18,17 +19,48 @@ _RUNTIME = "dualtoken.runtime.loading"  # stands on this room, so it is called b
 
 
 def load(path: str | Path, *, device: str = "auto") -> Predictor:
-    """Load a model folder or an exported model, ready to predict.
+    """Load a model folder, a model of the package or of the Hub, or an exported model, ready to predict.
 
     Args:
-        path: a folder that `dualtoken train` wrote, or a file that `dualtoken export` wrote.
+        path: a folder that `dualtoken train` wrote, a file that `dualtoken export` wrote, the name of a model that
+            comes with the package (`dualtoken-vit-t-cifar10`), or `hf-hub:USER/NAME` of the Hugging Face Hub.
         device: `auto`, `cpu`, `cuda`, `mps`; exported models run on the CPU.
 
     Raises:
-        ModelError: it is neither, or damaged.
+        ModelError: it is none of these, damaged, or cannot be fetched.
         ConfigError: no such device.
         MissingExtraError: what it runs in is not installed.
     """
+    return _open(find_model(path), str(path), device)
+
+
+def from_pretrained(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    device: str = "auto",
+) -> Predictor:
+    """Load a model by name: as `load`, and repositories of the Hugging Face Hub also without `hf-hub:` before them.
+
+    Args:
+        model: what is a file or folder here is taken from here; else a model of the package, else USER/NAME of the Hub.
+        revision: branch, tag or commit of the repository; None for its main branch.
+        cache_dir: where downloads are kept; None for the Hub's own place.
+        local_files_only: use no network, only what was fetched before.
+        device: as for `load`.
+
+    Raises:
+        ModelError: no such model, weights that are pickles, or no connection.
+        ConfigError: a revision of something that has none, or no such device.
+        MissingExtraError: what it needs is not installed.
+    """
+    place = find_pretrained(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    return _open(place, str(model), device)
+
+
+def _open(path: Path, name: str, device: str) -> Predictor:
     runtime = importlib.import_module(_RUNTIME)
     if runtime.is_export(path):
         if device not in ("auto", "cpu"):
@@ -42,7 +74,7 @@ def load(path: str | Path, *, device: str = "auto") -> Predictor:
     from dualtoken.prediction.torch_engine import choose_device
 
     model, config = load_model(path)
-    return Predictor(model.to(choose_device(device)), config, name=str(path))
+    return Predictor(model.to(choose_device(device)), config, name=name)
 
 
 def predict(

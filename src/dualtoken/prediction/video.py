@@ -14,6 +14,7 @@ from PIL import Image
 from dualtoken.errors import ConfigError, ImageError, OutputError, require, unknown_name
 from dualtoken.files import atomic_path
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.words import counted
 
 # What is written, by suffix: the encoders in the order in which they are tried.
 _ENCODERS = {
@@ -233,7 +234,7 @@ def _upright_frames(
             number += 1
     except av.error.FFmpegError as error:
         raise ImageError(
-            f"{str(path)!r} is damaged after {number:,} frames: {error.strerror}.",
+            f"{str(path)!r} is damaged after {counted(number, 'frame')}: {error.strerror}.",
             "Copy or convert it again from its source.",
         ) from error
     if number == 0:

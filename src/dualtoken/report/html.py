@@ -19,6 +19,7 @@ from dualtoken.files import write_text
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import METRICS, Evaluation
 from dualtoken.report import plots
+from dualtoken.words import counted
 
 if TYPE_CHECKING:
     from dualtoken.outputs.mask_evaluation import SegmentationEvaluation
@@ -102,6 +103,7 @@ def write_page(folder: str | Path, template: str, page: Mapping[str, Any]) -> Pa
         lstrip_blocks=True,
     )
     path = Path(folder) / REPORT
+    environment.filters["counted"] = counted
     text = environment.get_template(template).render(page)
     # Names of files that are not UTF-8 hold what cannot be written as it is.
     write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dualtoken.outputs import Bin
 from dualtoken.report import fonts
+from dualtoken.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,10 +165,10 @@ def confusion_plot(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figu
     number = len(classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     if number > NAMED_CLASSES:
-        return numbered_matrix(shares, title=f"{confusion.sum():,} images of {number} classes")[0]
+        return numbered_matrix(shares, title=f"{counted(int(confusion.sum()), 'image')} of {number} classes")[0]
     texts = [[f"{count:,}" if count else "" for count in row] for row in confusion.tolist()]
     figure, axes = named_matrix(shares, texts, classes, classes)
-    axes.set_title(f"{confusion.sum():,} images, coloured by share of the row")
+    axes.set_title(f"{counted(int(confusion.sum()), 'image')}, coloured by share of the row")
     return figure
 
 

@@ -18,6 +18,7 @@ from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval
 from dualtoken.outputs.object_evaluation import BACKGROUND, ObjectScores
 from dualtoken.report import fonts, plots
+from dualtoken.words import counted
 
 SHOWN_CLASSES = 30  # of more classes only the first and the last ones have bars
 NAMED_CURVES = 10
@@ -98,7 +99,7 @@ def _mask_plots(counts: PixelCounts, classes: Sequence[str]) -> Figures:
     shares, images = counts.pixels / labelled, counts.images / counts.read
     ignored = counts.ignored / (labelled + counts.ignored)
     rest = f", {100 * ignored:.1f} % of the pixels are unlabelled" if counts.ignored else ""
-    title = f"Classes in {counts.read:,} images{rest}"
+    title = f"Classes in {counted(counts.read, 'image')}{rest}"
     panels = [("Share of the labelled pixels", shares, None), ("Share of the images", images, None)]
     return {title: _class_panels(panels, classes, title, percent=True)}
 
@@ -109,7 +110,7 @@ def _object_classes(samples: ObjectSamples, classes: Sequence[str]) -> Figure:
     owners = np.repeat(np.arange(len(samples)), np.diff(samples.offsets))[~samples.crowd]
     pairs = np.unique(owners * number + samples.labels[~samples.crowd])
     images = np.bincount(pairs % number, minlength=number)
-    title = f"{counts.sum():,} objects in {len(samples):,} images"
+    title = f"{counted(int(counts.sum()), 'object')} in {counted(len(samples), 'image')}"
     absent = int((counts == 0).sum())
     if number > SHOWN_CLASSES and 0 < absent < number:
         title += f", none of {absent:,} of the {number:,} classes"
@@ -259,7 +260,7 @@ def object_confusion_plot(confusion: NDArray[np.int64], classes: Sequence[str]) 
     rows = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     rows[-1] = confusion[-1] / np.maximum(confusion.sum(axis=0), 1)
     rows[-1, -1] = 0
-    title = f"{confusion[:-1].sum():,} objects, {confusion[:, :-1].sum():,} answers"
+    title = f"{counted(int(confusion[:-1].sum()), 'object')}, {counted(int(confusion[:, :-1].sum()), 'answer')}"
     if len(classes) >= plots.NAMED_CLASSES:
         figure, axes = plots.numbered_matrix(rows, title=f"{title}, the background last")
         return _with_background(figure, axes, rows**0.5)

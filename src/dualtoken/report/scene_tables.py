@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import secrets
 import shutil
 import tempfile
@@ -35,7 +34,6 @@ _FORMS = {
     "instance_segmentation": ("coco", "yolo", "masks", "csv", "jsonl"),
     "semantic_segmentation": ("masks", "csv", "jsonl"),
 }
-_FRAME = re.compile(r"(.+)@(\d+)\.(\d+)s")  # of a video: its name and the time in seconds
 _EDGES = ("left", "top", "right", "bottom")
 _SUFFIXES = {".json": "coco", ".csv": "csv", ".jsonl": "jsonl", "": None}
 _NOT_CLASSES = "These are classes of whole images: dualtoken.report.prediction_table writes them."
@@ -327,10 +325,7 @@ class _Names:
     def next(self, path: str | None) -> str:
         self.images += 1
         name = Path(path).name if path else f"{self.images:06d}"
-        if frame := _FRAME.fullmatch(name):
-            stem = f"{frame[1]}@{frame[2]:0>5}.{frame[3]}s"  # sorted by name, frames of hours stand in their order
-        else:
-            stem = Path(name).stem if is_image_name(name) else name
+        stem = Path(name).stem if is_image_name(name) else name  # a frame of a video has no suffix
         name, number = stem, 1
         while name.lower() in self.given:
             number += 1

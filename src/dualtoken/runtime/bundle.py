@@ -40,7 +40,7 @@ def show(path, answer):
 """,
     "detection": """
 def show(path, answer):
-    print(f"{path}: {len(answer)} objects")
+    print(f"{path}: {len(answer)} found")
     for name, score, box in zip(answer.names(), answer.scores, answer.boxes):
         left, top, right, bottom = (round(float(side)) for side in box)
         print(f"  {name} {score:.1%} at left {left}, top {top}, right {right}, bottom {bottom}")

@@ -46,6 +46,7 @@ ENGINES = {
 _READERS: dict[str, Callable[[Path], str | None]] = {".onnx": onnx.read_text, ".xml": openvino.read_text}
 _ELSEWHERE = {".mlpackage": "Core ML runs on Apple's machines, in an app: see docs/export.md."}
 _SUFFIXES = tuple(dict.fromkeys(suffix for entry in ENGINES.values() for suffix in entry.suffixes))
+EXPORTED = (*_SUFFIXES, *_ELSEWHERE)  # suffixes of exported files, which no image has
 
 
 class ExportedModel(Predictor):
@@ -66,7 +67,7 @@ class ExportedModel(Predictor):
 def is_export(path: str | Path) -> bool:
     """Whether `path` is, or is meant to be, an exported file and not a model folder."""
     path = Path(path)
-    return path.is_file() or path.suffix in (*_SUFFIXES, *_ELSEWHERE)
+    return path.is_file() or path.suffix in EXPORTED
 
 
 def load(path: str | Path, *, engine: str = "auto", threads: int | None = None) -> ExportedModel:

@@ -62,8 +62,9 @@ class OpenvinoEngine:
                 self._compiled[part, one] = self._core.compile_model(model, "CPU", dict(self._options))
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[-1].rstrip(".")
+                version = self._openvino.__version__.split("-")[0]
                 raise ModelError(
-                    f"OpenVINO {self._openvino.__version__.split('-')[0]} cannot load {str(self._files[part])!r}: {reason}.",
+                    f"OpenVINO {version} cannot load {str(self._files[part])!r}: {reason}.",
                     "Export it again, or type: pip install --upgrade openvino",
                 ) from error
         return self._compiled[part, one]

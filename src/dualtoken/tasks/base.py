@@ -108,10 +108,18 @@ class Task(ABC):
         """
         if head is None:
             return cls.heads[0] if cls.heads else ""
-        if head not in cls.heads:
-            hint = f"Its heads: {', '.join(cls.heads)}." if cls.heads else "Leave head out."
-            raise ConfigError(f"{unknown_name('head', head, cls.heads or ('none',))} The task is {cls.name}.", hint)
-        return head
+        if head in cls.heads:
+            return head
+        from dualtoken.tasks import TASKS
+
+        own = f"Its heads: {', '.join(cls.heads)}." if cls.heads else "It has no heads: leave head out."
+        other = next((task.name for task in TASKS.values() if head in task.heads), None)
+        if other is None:
+            raise ConfigError(f"{unknown_name('head', head, cls.heads or ('none',))} The task is {cls.name}.", own)
+        labels = "" if cls.heads else ", with labels for it"  # classes of whole images serve nothing else
+        raise ConfigError(
+            f"The head {head!r} is for {other}, but the task is {cls.name}.", f"Type: --task {other}{labels}. {own}"
+        )
 
     @classmethod
     def dense(cls, model: nn.Module) -> nn.Module:

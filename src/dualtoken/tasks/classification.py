@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from dualtoken.backbone import create_model
 from dualtoken.data import Samples, evaluation_loader, training_loader, training_transform
+from dualtoken.data.resident import resident_loader
+from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task, TaskSettings
 
@@ -46,9 +48,23 @@ class ClassificationTask(Task):
             network.architecture, num_classes=network.classes, in_chans=network.in_chans, **network.args
         )
 
-    def training_loader(self, samples: Samples, preprocessing: Preprocessing, **options: Any) -> Any:
-        """Batches of images (B, C, H, W), labels (B,) and rows (B,)."""
+    def training_loader(
+        self, samples: Samples, preprocessing: Preprocessing, *, resident_on: torch.device | None = None, **options: Any
+    ) -> Any:
+        """Batches of images (B, C, H, W), labels (B,) and rows (B,).
+
+        Args:
+            resident_on: device on which all images are to stay; None to decode them anew in each epoch.
+
+        Raises:
+            ConfigError: resident images are to be augmented by more than crops and mirrors.
+        """
         settings = self.settings
+        if resident_on is not None:
+            self._require_plain()
+            return resident_loader(
+                samples, preprocessing, resident_on, scale=settings.scale, hflip=settings.hflip, **options
+            )
         transform = training_transform(
             preprocessing,
             scale=settings.scale,
@@ -58,6 +74,14 @@ class ClassificationTask(Task):
             random_erasing=settings.random_erasing,
         )
         return training_loader(samples, transform, **options)
+
+    def _require_plain(self) -> None:
+        for name in ("rand_augment", "color_jitter", "random_erasing"):
+            if getattr(self.settings, name):
+                raise ConfigError(
+                    f"{name} is {getattr(self.settings, name)!r}, but resident images are cropped and mirrored only.",
+                    f"Leave resident out, or type: --set {name}={'null' if name == 'rand_augment' else 0}",
+                )
 
     def evaluation_loader(self, samples: Samples, preprocessing: Preprocessing, **options: Any) -> Any:
         """As `training_loader`, every image once."""

@@ -28,7 +28,17 @@ class DetectionTask(Task):
     stride = 32
     best_by = "ap"
     unused = frozenset(
-        {"mixup", "cutmix", "label_smoothing", "rand_augment", "random_erasing", "scale", "dice", "crop_pct"}
+        {
+            "resident",
+            "mixup",
+            "cutmix",
+            "label_smoothing",
+            "rand_augment",
+            "random_erasing",
+            "scale",
+            "dice",
+            "crop_pct",
+        }
     )
     masks = False
 

@@ -25,7 +25,9 @@ class SemanticSegmentationTask(Task):
     crop_mode = "border"
     stride = 32
     best_by = "miou"
-    unused = frozenset({"mixup", "cutmix", "rand_augment", "random_erasing", "scale", "copy_paste", "crop_pct"})
+    unused = frozenset(
+        {"mixup", "cutmix", "rand_augment", "random_erasing", "scale", "copy_paste", "crop_pct", "resident"}
+    )
 
     @classmethod
     def build(cls, network: Network) -> Segmenter:

@@ -56,6 +56,8 @@ class TrainConfig(BaseModel):
     """Refuse files with more bytes."""
     workers: int | None = Field(None, ge=0)
     """Loading processes; none means one a core, at most 8."""
+    resident: bool = False
+    """With classes: decode the training images once and keep them on the device, cropped and mirrored there."""
 
     # How long
     epochs: int = Field(100, ge=1)

@@ -24,7 +24,6 @@ from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
 from dualtoken.data.loading import EpochSampler, ImageLoader
-from dualtoken.data.words import counted
 from dualtoken.errors import UserError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks import Meter, Task, moved
@@ -32,6 +31,7 @@ from dualtoken.training.config import TrainConfig
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
 from dualtoken.training.progress import Progress
 from dualtoken.training.state import load_state, save_state
+from dualtoken.words import counted
 
 INTERRUPTED = "interrupted"
 READ_EVERY = 20  # steps between looks at the loss on a GPU, where each look waits for the device

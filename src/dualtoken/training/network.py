@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dualtoken.data import ImageData
 from dualtoken.errors import ConfigError, ModelError
+from dualtoken.hub import find_model
 from dualtoken.machine import command_line, machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config, load_weights, read_weights, versions
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -25,7 +26,8 @@ from dualtoken.training.config import TrainConfig
 def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn.Module, ModelConfig]:
     """The network and its description: by name with fresh weights, or from a model folder with its own."""
     _check_size(config, task)
-    known = load_config(config.model) if Path(config.model).is_dir() else None
+    folder = find_model(config.model)
+    known = load_config(folder) if folder.is_dir() else None
     alike = known is not None and known.task == task.name
     architecture = known.architecture if known else config.model
     head = task.choose_head(config.head or (known.head if known and alike else None) or None)
@@ -34,9 +36,9 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
     network = Network(architecture, len(images.classes), head, head_args, args)
     model = _with_rates(network, config, task)
     if known and alike and not task.heads:
-        load_weights(model, Path(config.model) / WEIGHTS, skip_classifier=known.classes != images.classes)
+        load_weights(model, folder / WEIGHTS, skip_classifier=known.classes != images.classes)
     elif known:
-        print(f"{'Note':<12}{take_weights(model, Path(config.model))}")
+        print(f"{'Note':<12}{take_weights(model, folder)}")
     if known and images.val_drawn and _drew_another_val(known, config, images):
         print(
             f"{'Warning':<12}{config.model} was trained on these images with another val: it has seen some of the"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from dualtoken.data.words import counted
+from dualtoken.words import counted
 
 QUIET_SECONDS = 60.0  # between lines where there is no terminal to draw a bar on
 

@@ -24,17 +24,40 @@ def recipe_names() -> list[str]:
 def load_recipe(recipe: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
     """A recipe by name or YAML file, with `overrides` on top.
 
+    A recipe may name another one as its `base`, whose settings it then changes or adds to.
+
     Raises:
-        ConfigError: no such recipe, a file that is no mapping, an unknown key or an impossible value.
+        ConfigError: no such recipe, a file that is no mapping, an unknown key or an impossible value, or recipes that
+            are each other's base.
     """
+    return TrainConfig.from_settings(_settings(recipe) | (overrides or {}))
+
+
+def _settings(recipe: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a recipe says, that of its `base` included.
+
+    Args:
+        above: recipes that it is the base of.
+    """
+    if str(recipe) in above:
+        raise ConfigError(f"The recipe {str(recipe)!r} is the base of itself: {' -> '.join((*above, str(recipe)))}.")
+    settings = _mapping(_text(recipe), str(recipe))
+    base = settings.pop("base", None)
+    if base is None:
+        return settings
+    if not isinstance(base, str):
+        raise ConfigError(f"The base of the recipe {str(recipe)!r} is {base!r}, expected a recipe's name.")
+    beside = Path(recipe).parent / base  # a user's file names another one relative to itself
+    return _settings(beside if beside.is_file() else base, (*above, str(recipe))) | settings
+
+
+def _text(recipe: str | Path) -> str:
     path = Path(recipe)
     if str(recipe) in recipe_names():
-        text = files("dualtoken.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
-    elif path.is_file():
-        text = path.read_text(encoding="utf-8")
-    else:
-        raise ConfigError(unknown_name("recipe", str(recipe), recipe_names()), "Or give a YAML file.")
-    return TrainConfig.from_settings(_mapping(text, str(recipe)) | (overrides or {}))
+        return files("dualtoken.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    raise ConfigError(unknown_name("recipe", str(recipe), recipe_names()), "Or give a YAML file.")
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

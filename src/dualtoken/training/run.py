@@ -20,9 +20,9 @@ from dualtoken.data.finding import find_task_data, task_of
 from dualtoken.data.loading import EpochSampler
 from dualtoken.data.scene_loading import PackedTargets
 from dualtoken.data.scenes import IGNORE, MaskSamples, ObjectSamples
-from dualtoken.data.words import counted
 from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import atomic_path, writable_folder, write_json, write_text
+from dualtoken.hub import find_model
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
 from dualtoken.prediction import Predictor, choose_device
@@ -36,6 +36,7 @@ from dualtoken.training.network import make_network
 from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe
+from dualtoken.words import counted
 
 SHOWN = 9  # images of the first batch
 FILES_AS_WEIGHTS = 10  # the best model; model, averages and two moments in a state that is there twice while replaced
@@ -138,7 +139,7 @@ def _prepare(
     data: str | Path, config: TrainConfig, folder: Path, *, resuming: bool
 ) -> tuple[Loop, ImageData, ModelConfig]:
     """Find the images, make the model, plan the run and say all of it; nothing is trained yet."""
-    if not Path(config.model).is_dir():
+    if not find_model(config.model).is_dir():
         require_known(config.model)  # before the images are looked through
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
     images = find_task_data(
@@ -289,9 +290,10 @@ def _loop(
 ) -> Loop:
     shared: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image,
                               "pin_memory": fabric.device.type == "cuda"}  # fmt: skip
+    resident = {"resident_on": fabric.device} if config.resident and "resident" not in task.unused else {}
     training = task.training_loader(
         images.splits["train"], description.preprocessing, batch_size=config.batch_size, seed=config.seed,
-        rank=fabric.global_rank, world_size=fabric.world_size, **shared,
+        rank=fabric.global_rank, world_size=fabric.world_size, **shared, **resident,
     )  # fmt: skip
     validation = task.evaluation_loader(
         images.splits["val"], description.preprocessing, batch_size=2 * config.batch_size, **shared

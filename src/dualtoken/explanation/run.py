@@ -1,0 +1,373 @@
+"""`explain`: a model and images to where it looks, what that is worth, and what the global tokens do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+from dualtoken.errors import ConfigError, ImageError, unknown_name
+from dualtoken.explanation.attention import BlockRecord, TokenRecord, find_network, record
+from dualtoken.explanation.faithfulness import (
+    BASELINES,
+    FRESH_COPIES,
+    RANDOM_MAPS,
+    Baseline,
+    compare_with_fresh,
+    measure,
+)
+from dualtoken.explanation.heat import Heat, check_method, heat_map
+from dualtoken.explanation.levels import choose_levels
+from dualtoken.explanation.opening import fresh_network, open_model
+from dualtoken.explanation.results import Explanation, TargetExplanation
+from dualtoken.explanation.targets import Questions, ask
+from dualtoken.explanation.views import View, view
+from dualtoken.files import atomic_path, refuse_existing, writable_folder, write_json
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.model_folder import ModelConfig, versions
+from dualtoken.prediction import Predictor, collect_inputs, open_input
+
+RESULT = "explanation.json"
+METHOD = "hirescam"
+
+Named = tuple[str | None, Any]
+
+
+def explain(
+    model: str | Path | Predictor, inputs: Any, output: str | Path | None = None, **options: Any
+) -> list[Explanation]:
+    """Show where a model looks in images, and what that is worth: `explain_each` for all of them.
+
+    Raises:
+        ImageError: an image cannot be read; `explain_each` goes on instead.
+    """
+    results = []
+    for result in explain_each(model, inputs, output, **options):
+        if isinstance(result, tuple):
+            raise result[1]
+        results.append(result)
+    return results
+
+
+def explain_each(
+    model: str | Path | Predictor,
+    inputs: Any,
+    output: str | Path | None = None,
+    *,
+    target: str | None = None,
+    most: int | None = None,
+    method: str = METHOD,
+    stride: int | None = None,
+    pixel: tuple[float, float] | None = None,
+    blocks: str | Sequence[str] = "last",
+    baseline: Baseline = "blur",
+    steps: int = 16,
+    seed: int = 0,
+    device: str = "auto",
+    limits: ImageLimits = DEFAULT_LIMITS,
+    progress: bool = True,
+) -> Iterator[Explanation | tuple[str, ImageError]]:
+    """Explain images one after the other.
+
+    Args:
+        model: a model folder, a `Predictor` that runs in torch, or a name of timm's registry (fresh weights).
+        inputs: an image, or a list: paths, folders, patterns, archives, pillow images, arrays.
+        output: folder for figures, overlays and `explanation.json`, which grows with every image; nothing is written
+            without it.
+        target: a class name: explain this class alone.
+        most: classes (1 if not given), objects (3) or regions (all) to explain in an image.
+        method: a key of `heat.METHODS`.
+        stride: pixels for one position of the map that a classifier is explained at.
+        pixel: x, y in pixels of the image: whose attention is drawn; by itself where the first map is strongest.
+        blocks: of our networks, whose attention is drawn: `last` of each stage, `all`, or names such as `3.1`, the
+            stage and the block in it, counted from 1.
+        baseline: what stands where pixels are taken away: `blur` or `grey`.
+        steps: parts in which they are taken away, at least 2.
+        seed: decides random maps and fresh weights.
+        device: `auto`, `cpu`, `cuda`, `mps`; of a model folder.
+        limits: what an image may cost.
+        progress: show bars, on a terminal.
+
+    Yields:
+        For each image an `Explanation`, or (name, ImageError). The model is left as it was.
+
+    Raises:
+        ModelError: an export, which has no gradients; or a network whose maps cannot be read.
+        ConfigError: an impossible setting, or one that means nothing for this model.
+        MissingExtraError: captum is not installed.
+        OutputError: `output` is there already, or cannot be written.
+    """
+    check_method(method)
+    _check(baseline, steps, most, method, stride)
+    predictor, notes = open_model(model, device, seed)
+    network = find_network(predictor.model)  # type: ignore[arg-type]
+    if network is None and (pixel is not None or blocks != "last"):
+        raise ConfigError(
+            f"{'pixel' if pixel is not None else 'blocks'} is given, but {predictor.config.architecture} has no global"
+            " tokens whose attention could be drawn.",
+            "Leave --pixel and --blocks out: heat maps are drawn for every network.",
+        )
+    _check_blocks(network, blocks)
+    folder = None if output is None else _folder(output)
+    job = _Job(predictor, target, most, method, stride, pixel, blocks, baseline, steps, seed, tuple(notes))
+    return _explanations(job, _named(inputs), folder, limits, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What is the same for all images."""
+
+    predictor: Predictor
+    target: str | None
+    most: int | None
+    method: str
+    stride: int | None
+    pixel: tuple[float, float] | None
+    blocks: str | Sequence[str]
+    baseline: Baseline
+    steps: int
+    seed: int
+    notes: tuple[str, ...]
+
+    @property
+    def model(self) -> nn.Module:
+        return cast(nn.Module, self.predictor.model)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.predictor.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.predictor.name,
+            "architecture": self.config.architecture,
+            "task": self.config.task,
+            "method": self.method,
+            "baseline": self.baseline,
+            "steps": self.steps,
+            "seed": self.seed,
+            "versions": versions(),
+        }
+
+
+def _explanations(
+    job: _Job, named: Iterator[Named], folder: Path | None, limits: ImageLimits, progress: bool
+) -> Iterator[Explanation | tuple[str, ImageError]]:
+    fresh = _fresh_copies(job)
+    done: list[dict[str, Any]] = []
+    names: set[str] = set()
+    for name, source in named:
+        try:
+            image = open_input(name, source, limits)
+        except ImageError as error:
+            yield name or "pixels", error
+            continue
+        with _progress(progress, name or "pixels") as bar:
+            result = _explain_one(job, fresh, name, image, bar)
+        if folder is not None:
+            _write(job, result, folder, _stem(name, names))
+            done.append(result.to_dict())
+            write_json(folder / RESULT, job.to_dict() | {"images": done})
+        yield result
+
+
+def _explain_one(job: _Job, fresh: Sequence[nn.Module], name: str | None, image: Image.Image, bar: _Bar) -> Explanation:
+    """Ask, draw maps, weigh them, then look at the tokens."""
+    seen = view(image, job.config.preprocessing)
+    pixels = torch.from_numpy(job.config.preprocessing(image))[None].to(job.device)
+    given = None if job.pixel is None else seen.to_input(job.pixel)
+    questions = ask(job.model, job.config, pixels, seen.part, job.target, job.most)
+    bar.plan(len(questions.targets) * (2 + len(fresh)) + RANDOM_MAPS)
+    targets = tuple(_explain_targets(job, fresh, questions, seen, pixels, bar))
+    notes = list(job.notes)
+    if not targets:
+        what = "object" if job.target is None else f"object of class {job.target!r}"
+        notes.append(f"The model finds no {what} in this image: there is nothing to draw a heat map of.")
+    elif not all(part.target.answered for part in targets) and job.config.task != "classification":
+        notes.append(
+            f"No object is as sure as the model's threshold of {job.config.threshold:.2f}: the surest is shown."
+        )
+    position = given or _start(targets, seen)
+    tokens, blocks = _tokens(job, pixels)
+    pixel = job.pixel or seen.to_image(position)
+    return Explanation(name, seen, targets, tokens, blocks, pixel, position, tuple(notes))
+
+
+def _explain_targets(
+    job: _Job, fresh: Sequence[nn.Module], questions: Questions, seen: View, pixels: Tensor, bar: _Bar
+) -> Iterator[TargetExplanation]:
+    scorer = questions.scorer
+    if scorer is None:
+        return
+    levels = (
+        []
+        if job.method == "integrated_gradients"
+        else choose_levels(job.model, job.config.task, scorer, pixels, job.stride)
+    )
+    heats, sanities = [], []
+    for number, _ in enumerate(questions.targets):
+        heats.append(heat_map(job.method, job.model, levels, scorer, pixels, number))
+        bar.step()
+        others = []
+        for other in fresh:
+            others.append(heat_map(job.method, other, levels, scorer.of(other), pixels, number))
+            bar.step()
+        sanities.append(compare_with_fresh(heats[-1], others))
+    worths = measure(
+        heats, scorer, pixels, seen.part, baseline=job.baseline, steps=job.steps, seed=job.seed, step=bar.step
+    )
+    for target, heat, worth, sanity in zip(questions.targets, heats, worths, sanities, strict=True):
+        yield TargetExplanation(target, heat, worth, sanity, seen.to_image(_strongest(heat, seen)))
+
+
+def _strongest(heat: Heat, seen: View) -> tuple[float, float]:
+    """x, y in pixels of the input: the middle of where the map is strongest."""
+    inside = heat.over(seen.preprocessing.image_size)[seen.part.rows, seen.part.columns]
+    rows, columns = np.nonzero(inside >= inside.max())
+    middle = len(rows) // 2
+    return float(columns[middle]) + seen.part.left + 0.5, float(rows[middle]) + seen.part.top + 0.5
+
+
+def _start(targets: Sequence[TargetExplanation], seen: View) -> tuple[float, float]:
+    if targets:
+        return _strongest(targets[0].heat, seen)
+    left, top, right, bottom = seen.part
+    return (left + right) / 2, (top + bottom) / 2
+
+
+def _tokens(job: _Job, pixels: Tensor) -> tuple[TokenRecord | None, tuple[BlockRecord, ...]]:
+    """What all blocks of one of our networks did, and the chosen ones."""
+    network = find_network(job.model)
+    if network is None:
+        return None, ()
+    dense = getattr(job.model, "dense", job.model)
+    tokens = record(network, lambda: dense(pixels))
+    if job.blocks == "all":
+        return tokens, tokens.blocks
+    if job.blocks == "last":
+        last = {block.name.partition(".")[0]: block for block in tokens.blocks}
+        return tokens, tuple(last.values())
+    return tokens, tuple(block for block in tokens.blocks if block.name in job.blocks)
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def _check(baseline: str, steps: int, most: int | None, method: str, stride: int | None) -> None:
+    if baseline not in BASELINES:
+        raise ConfigError(unknown_name("baseline", baseline, BASELINES))
+    if steps < 2:
+        raise ConfigError(f"steps is {steps}, expected 2 or more.")
+    if most is not None and most < 1:
+        raise ConfigError(f"most is {most}, expected 1 or more.")
+    if stride is not None and method == "integrated_gradients":
+        raise ConfigError("stride is given, but integrated gradients ask pixels, not a map.", "Leave --stride out.")
+
+
+def _check_blocks(network: Any, blocks: str | Sequence[str]) -> None:
+    if network is None or blocks in ("last", "all"):
+        return
+    known = [f"{stage}.{n}" for stage, part in enumerate(network.stages, 1) for n in range(1, len(part.blocks) + 1)]
+    if isinstance(blocks, str) or not blocks:
+        raise ConfigError(f"blocks is {blocks!r}, expected 'last', 'all' or a list of {', '.join(known)}.")
+    for name in blocks:
+        if name not in known:
+            raise ConfigError(unknown_name("block", name, known), "They are STAGE.BLOCK, counted from 1.")
+
+
+def _fresh_copies(job: _Job) -> list[nn.Module]:
+    """Networks as the model's, with fresh weights."""
+    return [fresh_network(job.config, job.seed + number + 1).to(job.device) for number in range(FRESH_COPIES)]
+
+
+def _named(inputs: Any) -> Iterator[Named]:
+    single = isinstance(inputs, str | Path | bytes | Image.Image) or hasattr(inputs, "shape")
+    for source in [inputs] if single else inputs:
+        if isinstance(source, str | Path):
+            yield from collect_inputs([source])
+        else:
+            yield getattr(source, "filename", None) or None, source
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def _folder(output: str | Path) -> Path:
+    refuse_existing(output, "--output")
+    return writable_folder(output)
+
+
+def _stem(name: str | None, taken: set[str]) -> str:
+    """The name that an image's files begin with; images of the same name are numbered."""
+    base = Path(name).stem if name else "image"
+    stem, number = base, 1
+    while stem in taken:
+        number += 1
+        stem = f"{base}-{number}"
+    taken.add(stem)
+    return stem
+
+
+def _write(job: _Job, result: Explanation, folder: Path, stem: str) -> None:
+    """The figures and overlays of one image; their names go into `result.files`."""
+    from dualtoken.explanation.figure import Row, heat_figure, overlay, token_figure
+    from dualtoken.report.plots import to_png
+
+    what = f"{Path(result.path).name if result.path else 'image'} · {Path(job.predictor.name).name}"
+    if result.targets:
+        rows = [Row(part.target, part.heat, part.faithfulness, part.sanity) for part in result.targets]
+        figure = heat_figure(result.view, rows, f"What speaks for the answer: {what}", result.notes)
+        result.files["heat"] = _save(folder / f"{stem}.heat.png", lambda path: path.write_bytes(to_png(figure)))
+        result.files["overlays"] = [
+            _save(folder / f"{stem}.{number}.png", overlay(result.view, row.heat).save)
+            for number, row in enumerate(rows, 1)
+        ]
+    if result.tokens is not None:
+        tokens = token_figure(
+            result.view, result.tokens, result.blocks, result.position, f"What the global tokens do: {what}",
+            result.notes,
+        )  # fmt: skip
+        result.files["tokens"] = _save(folder / f"{stem}.tokens.png", lambda path: path.write_bytes(to_png(tokens)))
+
+
+def _save(path: Path, write: Callable[[Path], Any]) -> str:
+    with atomic_path(path) as temporary:
+        write(temporary)
+    return path.name
+
+
+# ---------------------------------------------------------------- how far it is
+
+
+class _Bar:
+    """Counts maps."""
+
+    def __init__(self, bar: Progress, name: str) -> None:
+        self.bar, self.task = bar, bar.add_task(name, total=None)
+
+    def plan(self, total: int) -> None:
+        self.bar.update(self.task, total=total)
+
+    def step(self) -> None:
+        self.bar.advance(self.task)
+
+
+@contextmanager
+def _progress(shown: bool, name: str) -> Iterator[_Bar]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        yield _Bar(bar, name)

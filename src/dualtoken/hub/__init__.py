@@ -1,0 +1,29 @@
+"""Models by name: those that come with the package, and those of the Hugging Face Hub, both ways.
+
+folder = find_model("dualtoken-vit-t-cifar10")
+push_to_hub("runs/pets", "me/pets", private=True)
+"""
+
+from __future__ import annotations
+
+from dualtoken.hub.bundled import BUNDLED, DEFAULT, bundled_folder
+from dualtoken.hub.card import model_card
+from dualtoken.hub.download import download
+from dualtoken.hub.finding import HUB_PREFIX, find_model, find_pretrained, is_named
+from dualtoken.hub.portable import portable
+from dualtoken.hub.push import Pushed, push_to_hub
+
+__all__ = [
+    "BUNDLED",
+    "DEFAULT",
+    "HUB_PREFIX",
+    "Pushed",
+    "bundled_folder",
+    "download",
+    "find_model",
+    "find_pretrained",
+    "is_named",
+    "model_card",
+    "portable",
+    "push_to_hub",
+]

@@ -1,0 +1,65 @@
+"""Trained models that come with the package: a line here, a folder in `pretrained/`.
+
+`python -m dualtoken.hub.ship RUN FOLDER --data DATA` makes such a folder and prints its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from dualtoken.errors import ModelError, unknown_name
+from dualtoken.model_folder import CONFIG, WEIGHTS
+
+_PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+
+class Bundled(NamedTuple):
+    """A model in the package.
+
+    Attributes:
+        sha256: of its weights file: the folder's content is what these sources were tested with.
+        knows: what it can tell apart, in a few words.
+        about: where its images come from, for its card.
+    """
+
+    sha256: str
+    knows: str
+    about: str
+
+
+BUNDLED = {
+    "dualtoken-vit-t-cifar10": Bundled(
+        "933cf38ff473e8c03e2c3836ff0db6ca77d27ae1eb6254a46b0881fb1263eec2",
+        "CIFAR-10's ten classes",
+        "Trained on CIFAR-10 (A. Krizhevsky, 2009), photographs of 32 x 32 pixels, enlarged to 64."
+        " It is here so that everything can be tried at once; it is no match for a model that saw your own images.",
+    ),
+}
+DEFAULT = "dualtoken-vit-t-cifar10"  # answers where no model is named
+
+
+def bundled_folder(name: str) -> Path:
+    """The model folder of a model in the package.
+
+    Raises:
+        ModelError: no such model, or its weights are missing or were changed.
+    """
+    if name not in BUNDLED:
+        raise ModelError(unknown_name("bundled model", name, BUNDLED))
+    folder = _PRETRAINED / name
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise ModelError(
+                f"{name!r} comes with the package, but its {file} is missing from this installation.",
+                "Type: pip install --force-reinstall --no-deps dualtoken",
+            )
+    with (folder / WEIGHTS).open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    if digest != BUNDLED[name].sha256:
+        raise ModelError(
+            f"The weights of {name!r} in {str(folder)!r} are not those that this version came with.",
+            "Type: pip install --force-reinstall --no-deps dualtoken",
+        )
+    return folder

@@ -1,0 +1,88 @@
+"""From what a user calls a model to a folder: the user's own folder, a model of the package, or one of the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dualtoken.errors import ConfigError, ModelError, nearest
+from dualtoken.hub.bundled import BUNDLED, bundled_folder
+from dualtoken.hub.download import download, is_repo_id
+from dualtoken.model_folder import CONFIG, WEIGHTS
+
+HUB_PREFIX = "hf-hub:"
+
+
+def is_named(model: str | Path) -> bool:
+    """Whether `model` names a model of the package or of the Hub, and not a place on this disk."""
+    name = _name(model)
+    return name.startswith(HUB_PREFIX) or (name in BUNDLED and not holds_model(name))
+
+
+def holds_model(path: str | Path) -> bool:
+    """Whether `path` is a folder with a file of a model in it."""
+    return any((Path(path) / name).is_file() for name in (CONFIG, WEIGHTS))
+
+
+def find_model(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of the model that `model` names; a path comes back as it is, whether or not anything is there.
+
+    The user's own folder goes before a model of the package with the same name, provided that it holds a model. Only
+    names that begin with `hf-hub:` may use the network.
+
+    Args:
+        model: a path, a key of `BUNDLED`, or `hf-hub:USER/NAME`, with `@REVISION` behind it if one is wanted.
+        revision, cache_dir, local_files_only: as for `download`.
+
+    Raises:
+        ModelError: a model of the package is damaged, or one of the Hub cannot be had.
+        ConfigError: a revision of something that has none.
+        MissingExtraError: huggingface_hub is needed and not installed.
+    """
+    name = _name(model)
+    if name.startswith(HUB_PREFIX):
+        repo_id, at, own_revision = name.removeprefix(HUB_PREFIX).partition("@")
+        if at and revision not in (None, own_revision):
+            raise ConfigError(f"The revision is {revision!r}, but {name!r} names another.", "Give one of them.")
+        return download(
+            repo_id, revision=own_revision or revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+    if revision is not None:
+        raise ConfigError(f"The revision is {revision!r}, but {name!r} is no model of the Hub.", "Leave it out.")
+    return bundled_folder(name) if is_named(name) else Path(model)
+
+
+def find_pretrained(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """As `find_model`, but `USER/NAME` that is nothing on this disk is a repository of the Hub without its prefix too.
+
+    Raises:
+        ModelError: also where `model` is neither a path nor a name that can be one of the Hub.
+        ConfigError, MissingExtraError: as `find_model`.
+    """
+    name = _name(model)
+    if not (name.startswith(HUB_PREFIX) or name in BUNDLED or Path(model).exists()):
+        if not is_repo_id(name.partition("@")[0]):
+            near = nearest(name, BUNDLED)
+            raise ModelError(
+                f"There is no model {name!r}: no folder here, no model of the package."
+                + (f" Did you mean {near!r}?" if near else ""),
+                f"Give a model folder, USER/NAME of the Hugging Face Hub, or one of: {', '.join(BUNDLED)}.",
+            )
+        model = HUB_PREFIX + name
+    return find_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+
+
+def _name(model: str | Path) -> str:
+    text = str(model)
+    return text.replace("\\", "/") if text.startswith(HUB_PREFIX) else text  # as a Path of Windows writes it

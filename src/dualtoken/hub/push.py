@@ -1,0 +1,143 @@
+"""A model to the Hugging Face Hub, in the layout that timm and `dualtoken.load` read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+from dualtoken.errors import ModelError, UserError, require
+from dualtoken.hub.card import model_card
+from dualtoken.hub.download import CARD, check_repo_id, explained, failures, is_offline
+from dualtoken.hub.finding import HUB_PREFIX, find_model
+from dualtoken.hub.portable import portable
+from dualtoken.model_folder import CONFIG, WEIGHTS, ModelConfig, load_config, save_weights
+
+
+class Loaded(Protocol):
+    """A model in memory: what `dualtoken.load` gives of a model folder."""
+
+    model: Any
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was, or would be, pushed.
+
+    Attributes:
+        repo_id: where to.
+        files: name to size in bytes.
+        card: the text of `README.md`.
+        url: of the commit or pull request; None where nothing was sent.
+    """
+
+    repo_id: str
+    files: dict[str, int]
+    card: str
+    url: str | None = None
+
+    def summary(self) -> str:
+        """A line a file, and what became of them."""
+        lines = [f"{name:<20}{size / 1e6:>9.3f} MB" for name, size in self.files.items()]
+        lines.append(f"Pushed   {self.url}" if self.url else f"Nothing was sent to {self.repo_id!r}: a dry run.")
+        return "\n".join(lines)
+
+
+def push_to_hub(
+    model: str | Path | Loaded,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    create_pr: bool = False,
+    license: str | None = None,
+    message: str = "Add model",
+    dry_run: bool = False,
+) -> Pushed:
+    """Write a model to a repository: `config.json`, `model.safetensors` and a model card, in one commit.
+
+    The repository is made if there is none. Paths of this machine are cut out of the provenance. A `README.md` in the
+    model folder is pushed as it is; where there is none a card is made from the folder.
+
+    Args:
+        model: a model folder, or what `dualtoken.load` gave of one.
+        repo_id: USER/NAME.
+        private: let only you, or your organisation, see it.
+        token: of the Hub with the right to write; None takes HF_TOKEN or that of `hf auth login`.
+        create_pr: ask the owner of an existing repository, instead of writing to it.
+        license: of the weights, for the card, such as `apache-2.0`.
+        message: of the commit.
+        dry_run: send nothing and use no network; say what would be sent.
+
+    Raises:
+        ModelError: no such model, an impossible name, no right to write, no connection; or the repository is public
+            and `private` was asked for.
+        MissingExtraError: huggingface_hub is not installed, and this is no dry run.
+    """
+    check_repo_id(repo_id)
+    with _files(model, repo_id, license) as files:
+        sizes = {name: len(part) if isinstance(part, bytes) else part.stat().st_size for name, part in files.items()}
+        card = files[CARD]
+        pushed = Pushed(repo_id, sizes, card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8"))
+        if dry_run:
+            return pushed
+        url = _send(files, repo_id, private=private, token=token, create_pr=create_pr, message=message)
+    return Pushed(repo_id, sizes, pushed.card, url)
+
+
+@contextmanager
+def _files(model: str | Path | Loaded, repo_id: str, license: str | None) -> Iterator[dict[str, Path | bytes]]:
+    """Name to content, or to a file that is there while the context is open."""
+    with TemporaryDirectory(prefix="dualtoken-push-") as place:
+        if isinstance(model, str | Path):
+            folder = find_model(model)
+            config, weights = load_config(folder), folder / WEIGHTS
+        else:
+            config, weights, folder = model.config, Path(place) / WEIGHTS, Path(place)
+            if not hasattr(model.model, "state_dict"):
+                raise ModelError("An exported model has no weights to push.", "Give the model folder that it is from.")
+            save_weights(model.model, weights)
+        shown = portable(config)
+        own = folder / CARD
+        card = model_card(
+            shown, weights, name=repo_id.partition("/")[2], address=HUB_PREFIX + repo_id, license=license
+        )  # fmt: skip
+        content = json.dumps(shown.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        yield {CONFIG: content.encode(), WEIGHTS: weights, CARD: own if own.is_file() else card.encode()}
+
+
+def _send(
+    files: dict[str, Path | bytes], repo_id: str, *, private: bool, token: str | None, create_pr: bool, message: str
+) -> str:
+    hub = require("huggingface_hub", "hub")
+    if is_offline():
+        raise ModelError("HF_HUB_OFFLINE is set: the network is not used, so nothing can be pushed.",
+                         "Set HF_HUB_OFFLINE=0, or look at what would be sent with --dry-run.")  # fmt: skip
+    api = hub.HfApi(token=token, library_name="dualtoken", library_version=metadata.version("dualtoken"))
+    operations = [
+        hub.CommitOperationAdd(name, part if isinstance(part, bytes) else str(part)) for name, part in files.items()
+    ]
+    try:
+        if not create_pr:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            raise _public(repo_id)
+        commit = api.create_commit(repo_id, operations, commit_message=message, create_pr=create_pr)
+    except failures() as error:
+        raise explained(error, repo_id) from error
+    except ValueError as error:  # of a card that a person wrote
+        raise ModelError(f"The Hugging Face Hub refuses the header of {CARD}: {error}") from error
+    return str(commit.pr_url or commit.commit_url)
+
+
+def _public(repo_id: str) -> UserError:
+    return ModelError(
+        f"{repo_id!r} is there already and everybody can see it, but private was asked for. Nothing was sent.",
+        f"Make it private at https://huggingface.co/{repo_id}/settings, choose another name, or leave --private out.",
+    )

@@ -1,0 +1,177 @@
+"""The model that comes with the package: it is whole, says what it is, and answers wherever a model is taken."""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from fake_hub import network_for_training
+from PIL import Image
+from typer.testing import CliRunner
+
+import dualtoken
+from conftest import invent_image
+from dualtoken.answering import split_model
+from dualtoken.cli import app
+from dualtoken.errors import ConfigError, MissingExtraError, ModelError
+from dualtoken.hub import BUNDLED, DEFAULT, bundled, bundled_folder, find_model
+from dualtoken.hub.ship import card_of
+from dualtoken.model_folder import WEIGHTS, load_config, read_weights
+
+PACKAGE = Path(dualtoken.__file__).parent
+ROOT = PACKAGE.parents[1]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_its_weights_are_the_ones_of_the_source_and_small(name):
+    weights = bundled_folder(name) / WEIGHTS
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == BUNDLED[name].sha256
+    assert weights.stat().st_size < 15e6
+    kinds = {tensor.dtype for tensor in read_weights(weights).values() if tensor.is_floating_point()}
+    assert kinds == {torch.float16}
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_its_card_is_made_from_its_folder(name):
+    folder = bundled_folder(name)
+    assert (folder / "README.md").read_text(encoding="utf-8") == card_of(load_config(folder), folder, name)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_it_holds_no_path_of_the_machine_that_made_it(name):
+    folder = bundled_folder(name)
+    for file in ("config.json", "README.md"):
+        text = (folder / file).read_text(encoding="utf-8")
+        assert not re.findall(r"(?<![\w.:/])(?:~|[A-Z]:\\|/)(?:work|home|root|tmp|Users|mnt)\b", text)
+
+
+def test_the_wheel_takes_it_and_gits_list_does_not_leave_it_out():
+    assert 'packages = ["src/dualtoken"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    patterns = (ROOT / ".gitignore").read_text(encoding="utf-8").split()  # hatch leaves out what git does
+    parts = {part for path in bundled_folder(DEFAULT).iterdir() for part in path.relative_to(ROOT).parts}
+    assert not [part for part in parts for pattern in patterns if fnmatch(part, pattern.strip("/"))]
+
+
+def test_it_answers_by_name_and_stays_itself_in_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = dualtoken.load(DEFAULT, device="cpu")
+    assert model.name == DEFAULT
+    assert len(model.classes) == 10
+    answer = model.predict(invent_image(0, 0))
+    assert answer.probabilities.sum() == pytest.approx(1, abs=1e-5)
+    network = timm.create_model(f"local-dir:{bundled_folder(DEFAULT)}", pretrained=True).eval()
+    pixels = model.config.preprocessing(invent_image(0, 0))[None]
+    with torch.inference_mode():
+        theirs = network(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(model.forward(pixels), theirs, atol=1e-5)
+
+
+def test_damaged_or_missing_weights_are_refused(tmp_path, monkeypatch):
+    shutil.copytree(bundled_folder(DEFAULT), tmp_path / DEFAULT)
+    monkeypatch.setattr(bundled, "_PRETRAINED", tmp_path)
+    assert find_model(DEFAULT) == tmp_path / DEFAULT
+    with (tmp_path / DEFAULT / WEIGHTS).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(ModelError, match="are not those that this version came with"):
+        dualtoken.load(DEFAULT)
+    (tmp_path / DEFAULT / WEIGHTS).unlink()
+    with pytest.raises(ModelError, match=r"model.safetensors is missing from this installation"):
+        dualtoken.load(DEFAULT)
+
+
+def test_a_users_folder_of_that_name_goes_first_if_it_holds_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(DEFAULT).mkdir()
+    assert find_model(DEFAULT) == bundled_folder(DEFAULT)  # empty: not a model
+    (Path(DEFAULT) / "config.json").write_text("{}")
+    assert find_model(DEFAULT) == Path(DEFAULT)
+    with pytest.raises(ModelError, match=r"has no model\.safetensors"):
+        dualtoken.load(DEFAULT)
+
+
+def test_without_torch_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"dualtoken\[train\]"):
+        dualtoken.load(DEFAULT)
+
+
+# ---------------------------------------------------------------- dualtoken predict, without a model's name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model", "inputs"),
+    [
+        (["photo.jpg"], None, ["photo.jpg"]),
+        (["a.JPG", "b.png"], None, ["a.JPG", "b.png"]),
+        (["-"], None, ["-"]),
+        (["photos/*.jpg", "more.zip"], None, ["photos/*.jpg", "more.zip"]),
+        (["images"], None, ["images"]),
+        (["runs/photos", "photo.jpg"], "runs/photos", ["photo.jpg"]),
+        (["images", "photo.jpg"], "images", ["photo.jpg"]),
+        (["model.onnx", "a.jpg", "b.jpg"], "model.onnx", ["a.jpg", "b.jpg"]),
+        ([DEFAULT, "photo.jpg"], DEFAULT, ["photo.jpg"]),
+        (["hf-hub:anna/pets", "photo.jpg"], "hf-hub:anna/pets", ["photo.jpg"]),
+    ],
+)
+def test_what_is_a_model_and_what_an_input(arguments, model, inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    assert split_model(arguments) == (model, inputs)
+
+
+@pytest.mark.parametrize("model", ["model.onnx", DEFAULT, "hf-hub:anna/pets", "run"])
+def test_a_model_alone_has_nothing_to_answer(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run/config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="INPUT is missing"):
+        split_model([model])
+
+
+def test_predict_without_a_model_says_which_one_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    invent_image(1, 1).save(tmp_path / "photo.jpg")
+    Image.new("RGB", (20, 10)).save(tmp_path / "other.png")
+    (tmp_path / DEFAULT).mkdir()  # a stray folder does not stand in the way
+    shown = CliRunner().invoke(app, ["predict", "photo.jpg", "other.png", "--json", "--workers", "0"])
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stderr.strip() == f"Model    {DEFAULT}, which comes with the package and knows CIFAR-10's ten classes"
+    answers = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [answer["path"] for answer in answers] == ["photo.jpg", "other.png"]
+
+
+# ---------------------------------------------------------------- wherever a model folder is taken
+
+
+def test_it_is_evaluated_and_fine_tuned(make_image_folder):
+    data = make_image_folder(classes=("cat", "dog"), per_class=4)
+    evaluation = dualtoken.evaluate(DEFAULT, data, workers=0, resamples=10, device="cpu", progress=False)
+    assert evaluation.n == 8
+    network, config = network_for_training(DEFAULT, data)
+    assert config.provenance["fine_tuned_from"] == DEFAULT
+    assert config.classes == ("cat", "dog")
+    own = network.state_dict()
+    theirs = read_weights(bundled_folder(DEFAULT) / WEIGHTS)
+    fresh = {name for name in own if own[name].shape != theirs[name].shape}
+    assert fresh == {"head.weight", "head.bias"}
+    assert all(torch.equal(own[name], theirs[name].to(own[name].dtype)) for name in own.keys() - fresh)
+
+
+def test_it_is_compared_and_benchmarked_by_name(make_image_folder):
+    from dualtoken.benchmark.networks import Subject, build, find_subject
+    from dualtoken.export.check import load_reference, model_folder_of
+
+    data = make_image_folder(classes=("cat", "dog"), per_class=2)
+    same = dualtoken.compare(DEFAULT, bundled_folder(DEFAULT), data, workers=0, resamples=10, progress=False)
+    assert same.only_a == same.only_b == 0
+    assert find_subject(DEFAULT) == Subject(DEFAULT, "folder")
+    assert build(Subject(DEFAULT, "folder"), 64)(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
+    assert model_folder_of(load_reference(DEFAULT)) == bundled_folder(DEFAULT)
