@@ -22,7 +22,7 @@ CLASSES = 3
 def lively(head: str):
     """A detector whose fresh weights say something: logits around 0, boxes that are not their anchors."""
     torch.manual_seed(0)
-    detector = make_detector(head, "test_resnet", CLASSES, channels=64, max_detections=40).eval()
+    detector = make_detector(head, "test_resnet", CLASSES, {"channels": 64, "max_detections": 40}).eval()
     spread = {"cls_logits": 0.05, "bbox_ctrness": 0.1, "cls_score": 0.3, "bbox_reg": 0.02, "bbox_pred": 0.01}
     for name, module in detector.network.named_modules():
         if name.split(".")[-1] in spread:

@@ -63,7 +63,7 @@ def test_a_segmenters_logits_become_masks_of_the_images_sizes():
 def test_a_detectors_parts_become_objects(task, head):
     torch.manual_seed(0)
     args = {"channels": 64, "max_detections": 7, "score_threshold": 0.0}
-    engine = make_detector(head, "test_resnet", 3, **args).eval()
+    engine = make_detector(head, "test_resnet", 3, args).eval()
     answers = answer(config(task, head, head_args=args), engine, IMAGES, SIZES)
     expected = TASKS[task](CLASSES).answers(engine(torch.from_numpy(IMAGES)), SIZES, INPUT)
     for ours, theirs, size in zip(answers, expected, SIZES, strict=True):

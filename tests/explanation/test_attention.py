@@ -144,6 +144,6 @@ def test_hooks_go_even_when_the_forward_fails():
 def test_our_network_is_found_below_a_head():
     from dualtoken.heads import make_detector
 
-    detector = make_detector("retinanet", "dualtoken_vit_t_mix", 2, channels=64, depths=[1, 1, 1])
+    detector = make_detector("retinanet", "dualtoken_vit_t_mix", 2, {"channels": 64}, depths=[1, 1, 1])
     assert find_network(detector) is not None
     assert find_network(torch.nn.Linear(2, 2)) is None

@@ -29,7 +29,7 @@ def target(*boxes: tuple[float, float, float, float], size: int = 64) -> dict[st
 @pytest.fixture(params=list(DETECTORS))
 def detector(request):
     torch.manual_seed(0)
-    return make_detector(request.param, "dualtoken_vit_t_mix", CLASSES, channels=64)
+    return make_detector(request.param, "dualtoken_vit_t_mix", CLASSES, {"channels": 64})
 
 
 def test_losses_are_finite_and_reach_the_backbone(detector):
@@ -89,7 +89,7 @@ def test_undecayed_names_are_parameters(detector):
 
 
 def test_another_backbone_of_timm():
-    detector = make_detector("retinanet", "mobilenetv4_conv_small", CLASSES, channels=64)
+    detector = make_detector("retinanet", "mobilenetv4_conv_small", CLASSES, {"channels": 64})
     assert detector.train()(torch.randn(1, 3, 64, 64), [target((4, 4, 30, 40))])
 
 
@@ -102,14 +102,21 @@ def test_the_strides_of_the_pyramid_can_be_chosen():
     ("arguments", "error", "words"),
     [
         ({"head": "retinant"}, ConfigError, "Did you mean 'retinanet'"),
-        ({"channels": 100}, ConfigError, "multiple of 32"),
-        ({"strides": (8, 16, 64)}, ConfigError, r"maps at \[2, 4, 8, 16, 32\]"),
+        ({"head_args": {"channels": 100}}, ConfigError, "multiple of 32"),
+        ({"head_args": {"strides": (8, 16, 64)}}, ConfigError, r"maps at \[2, 4, 8, 16, 32\]"),
         ({"architecture": "mobilnet"}, ModelError, "no model"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, error, words):
     with pytest.raises(error, match=words):
         make_detector(**{"head": "retinanet", "architecture": "dualtoken_vit_t_mix", "classes": 2} | arguments)
+
+
+def test_head_and_backbone_may_share_a_name():
+    sizes = {"channels": (16, 32, 64), "heads": (1, 2, 4)}
+    narrow = make_detector("retinanet", "dualtoken_vit_t_mix", 2, {"channels": 64}, **sizes)
+    assert narrow.spec.channels == 64
+    assert list(narrow.network.backbone.body.channels) == [16, 32, 64]
 
 
 def test_the_defaults_are_those_of_the_spec(detector):
@@ -129,7 +136,7 @@ def test_every_head_can_be_read():
 
 def narrow(head: str, **settings):
     torch.manual_seed(0)
-    detector = make_detector(head, "test_resnet", CLASSES, channels=64, **settings).eval()
+    detector = make_detector(head, "test_resnet", CLASSES, {"channels": 64, **settings}).eval()
     for name, module in detector.network.named_modules():
         if name.endswith(("cls_score", "cls_logits")):
             torch.nn.init.normal_(module.weight, std=0.1)

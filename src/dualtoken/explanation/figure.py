@@ -113,7 +113,7 @@ class _Picture(NamedTuple):
 
 def _pictures(view: View, row: Row) -> tuple[_Picture, _Picture, _Picture]:
     target, heat, sanity = row.target, row.heat, row.sanity
-    asked = "" if target.answered else "\n(not the model's answer)"
+    asked = "" if target.answered else "\nbelow its threshold" if target.box else "\nnot the model's answer"
     grid = " x ".join(map(str, heat.values.shape))
     levels = heat.levels[0] if len(heat.levels) == 1 else f"{len(heat.levels)} levels"
     where = f" at {levels}" if heat.levels else ""
@@ -146,7 +146,9 @@ def _curves(axes: Axes, faithfulness: Faithfulness) -> None:
     axes.plot(shares, random[::-1], **style)
     axes.plot(shares, faithfulness.deletion_curve, color=ORANGE, lw=1.9, label="deletion ↓")
     axes.plot(shares, faithfulness.insertion_curve, color=BLUE, lw=1.9, ls="-.", label="insertion ↑")
-    axes.set(xlim=(0, 1), ylim=(-0.03, 1.03), ylabel="score")
+    largest = max(*random, *faithfulness.deletion_curve, *faithfulness.insertion_curve)
+    top = 1.03 if largest > 0.5 else max(1.3 * largest, 0.1)
+    axes.set(xlim=(0, 1), ylim=(-0.03 * top, top), ylabel="score")
     what = "blurred" if faithfulness.baseline == "blur" else "grey"
     axes.set_xlabel(f"share of pixels {what} (insertion: no longer {what})")
     axes.xaxis.label.set_fontsize(8)
@@ -221,6 +223,7 @@ class _Panel(NamedTuple):
     caption: str
     values: NDArray[np.float32]
     gathers: bool  # aggregation, set apart by its frame
+    marked: bool = True  # whether it is about the position at the cross
 
 
 def _group(block: BlockRecord, share: tuple[float, float]) -> list[_Panel]:
@@ -238,7 +241,9 @@ def _group(block: BlockRecord, share: tuple[float, float]) -> list[_Panel]:
     ]
     if block.aggregation is not None:
         mean = _gathered(block.aggregation, share)
-        panels.append(_Panel(heading, f"gathers: {_breadth(mean)}", mean, True))
+        panels.append(
+            _Panel(heading, f"gathers: {_breadth(mean)}", mean, True, marked=block.aggregation.queries[0] > 1)
+        )
     return panels
 
 
@@ -291,7 +296,8 @@ def _draw_attention(
         axes.imshow(panel.values, cmap=_SHARES, norm=norm, alpha=strength, extent=(0, width, height, 0),
                     interpolation="nearest", aspect="auto")  # fmt: skip
         _frame(axes, view)
-        _mark(axes, position, 5)
+        if panel.marked:
+            _mark(axes, position, 5)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=True, color=BLUE if panel.gathers else SOFT, linewidth=1.6 if panel.gathers else 0.6)
@@ -304,10 +310,11 @@ def _explain_reading(
     first = next(block for block in record.blocks if block.broadcast is not None)
     assert first.broadcast is not None
     keys = first.broadcast.keys
-    tokens = f"{keys[0]} x {keys[1]}" if keys[0] > 1 else f"{keys[1]}"
+    number = keys[0] * keys[1]
+    tokens = f"{keys[0]} x {keys[1]}" if keys[0] > 1 else f"{number}"
     text = [
         f"**Broadcast.** The image token at the cross looks at the {tokens} global tokens; one panel a head, darker for"
-        " a larger share. “3 of 49”: as concentrated as if it looked at 3 of 49 alike.",
+        f" a larger share. “3 of {number}”: as concentrated as if it looked at 3 of {number} alike.",
         "**Aggregation** (blue frame). Before that, the tokens gather from the image: whom the one below the cross"
         " listens to, mean over heads."
         if record.positions or first.aggregation is None or first.aggregation.queries[0] > 1
@@ -322,7 +329,7 @@ def _explain_reading(
     ]
     for part in filter(None, text):
         top = page.block(left, top + 0.1, part, width - left - _MARGIN, size=9) + 0.06
-    _draw_scale(page.axes(left + 0.05, top + 0.2, 2.6, 0.13), norm, 1 / (keys[0] * keys[1]))
+    _draw_scale(page.axes(left + 0.05, top + 0.2, 2.6, 0.13), norm, 1 / number)
     page.text(left + 2.8, top + 0.26, "share of the attention", size=8)
 
 
@@ -369,7 +376,7 @@ def _path_height(path: Sequence[Step], width: float) -> float:
 
 
 def _ratio(step: Step) -> float:
-    return max(step.change.shape[0] / step.change.shape[1], 0.25)
+    return max(step.change.shape[0] / step.change.shape[1], 0.45)  # the labels need room
 
 
 def _short(value: float) -> str:

@@ -139,11 +139,22 @@ def as_convolutions(openvino: Any, model: Any) -> int:
 
 def _take_the_place(ops: Any, old: Any, new: Any) -> None:
     """Let everything that reads the maps (B, H, W, C) of `old` read the maps (B, C, H, W) of `new`."""
+    _read(ops, old.output(0).get_target_inputs(), new)
+
+
+def _read(ops: Any, readers: Iterable[Any], new: Any) -> None:
+    """Let `readers`, which expect maps (B, H, W, C), read the maps (B, C, H, W) of `new`."""
     restored = None
-    for reader in old.output(0).get_target_inputs():
-        if _permutation(reader.get_node()) == _TO_CHANNELS_FIRST and reader.get_index() == 0:
-            for after in reader.get_node().output(0).get_target_inputs():
+    for reader in readers:
+        node = reader.get_node()
+        if _permutation(node) == _TO_CHANNELS_FIRST and reader.get_index() == 0:
+            for after in node.output(0).get_target_inputs():
                 after.replace_source_output(new.output(0))
+        elif node.get_type_name() == "Gelu":  # the same in any order: the transpose moves behind it, and meets the next
+            after_it = node.output(0).get_target_inputs()
+            reader.replace_source_output(new.output(0))
+            node.validate_and_infer_types()
+            _read(ops, after_it, node)
         else:
             restored = restored or ops.transpose(new, np.array(_TO_CHANNELS_LAST))
             reader.replace_source_output(restored.output(0))

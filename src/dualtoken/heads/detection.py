@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -25,7 +25,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from dualtoken.decode import HEAD_ARGS, DetectorSpec, detect
+from dualtoken.decode import DetectorSpec, detect
 from dualtoken.heads.body import Body, undecayed
 
 Target = dict[str, Tensor]
@@ -267,20 +267,23 @@ class Detector(nn.Module):
         return undecayed(self)
 
 
-def make_detector(head: str, architecture: str, classes: int, **arguments: Any) -> Detector:
+def make_detector(
+    head: str, architecture: str, classes: int, head_args: Mapping[str, Any] | None = None, **args: Any
+) -> Detector:
     """A detector with fresh weights.
 
     Args:
         head: a key of `DETECTORS`.
         architecture: a name of timm's registry.
         classes: number of classes, the background not counted.
-        **arguments: those of the head, which `DetectorSpec` lists with their defaults; the others are the backbone's.
+        head_args: of the head; `DetectorSpec` lists them with their defaults.
+        **args: of the backbone.
 
     Raises:
         ModelError, ConfigError: an unknown name or impossible value.
     """
-    spec = DetectorSpec.of(head, classes, {key: arguments.pop(key) for key in HEAD_ARGS if key in arguments})
-    pyramid = Pyramid(Body(architecture, spec.strides, **arguments), spec.channels, dense=spec.dense)
+    spec = DetectorSpec.of(head, classes, head_args or {})
+    pyramid = Pyramid(Body(architecture, spec.strides, **args), spec.channels, dense=spec.dense)
     return Detector(DETECTORS[head](pyramid, spec), spec)
 
 

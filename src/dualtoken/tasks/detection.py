@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
 from dualtoken.data.scene_transforms import scene_training_transform
 from dualtoken.data.scenes import ObjectSamples
-from dualtoken.decode import HEAD_ARGS
-from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.heads import Detector, make_detector
 from dualtoken.metrics.objects import ObjectMeter
 from dualtoken.preprocess import Preprocessing
@@ -47,10 +45,7 @@ class DetectionTask(Task):
         """One of `DETECTORS` on the backbone."""
         args = dict(network.args) | ({"in_chans": network.in_chans} if network.in_chans != 3 else {})
         head = cls.choose_head(network.head or None)
-        for key in network.head_args:
-            if key not in HEAD_ARGS:
-                raise ConfigError(unknown_name("head argument", key, HEAD_ARGS), "They are set by head_args.")
-        return make_detector(head, network.architecture, network.classes, **network.head_args, **args)
+        return make_detector(head, network.architecture, network.classes, network.head_args, **args)
 
     @classmethod
     def dense(cls, model: nn.Module) -> nn.Module:
