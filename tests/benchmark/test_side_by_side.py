@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dualtoken import cli
 from dualtoken.benchmark import benchmark, print_rows, run
 from dualtoken.benchmark.process import Worker, WorkerError
 from dualtoken.benchmark.tables import markdown
@@ -38,6 +39,7 @@ def network(tmp_path):
 
 
 def test_every_cell_has_a_row_for_each_model_with_what_made_it(network, tmp_path):
+    Path(network).with_suffix(".bin").write_bytes(b"of another export")  # OpenVINO's, no part of an ONNX file
     rows = benchmark([network, network], **QUICK | {"batches": (2, 1), "output": tmp_path / "rows.jsonl"})
     assert [(row["model"], row["batch_size"]) for row in rows] == [(network, 1)] * 2 + [(network, 2)] * 2
     assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == rows
@@ -100,6 +102,14 @@ def test_what_an_engine_refuses_is_a_row_with_the_reason_and_the_others_go_on(ne
 def test_a_file_is_not_for_every_engine(network):
     (row,) = benchmark([network], **QUICK | {"engines": ("eager",)})
     assert row["error"] == "eager does not read .onnx files"
+
+
+def test_the_command_line_ends_with_1_where_something_was_refused(network, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dualtoken", "benchmark", str(network), "--engine", "eager", "--rounds", "1"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert "eager does not read .onnx files" in capsys.readouterr().out
 
 
 def test_an_image_of_another_size_than_the_files_is_refused_in_the_row(network):

@@ -233,7 +233,8 @@ def _open(worker: Worker | None, source: Source, engine: str, size: int, threads
 
 def _file_bytes(path: Path) -> int:
     """An OpenVINO file has its weights beside it."""
-    return sum(file.stat().st_size for file in {path, path.with_suffix(".bin")} if file.exists())
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def _prepare(worker: Worker | None, row: Row, batch: int, size: int) -> Row:
