@@ -506,7 +506,9 @@ def quantize(
         Literal["int8", "fp16", "weights-int8", "weights-int4"],
         typer.Option(help="int8 computes in integers; the others store the weights in fewer bits."),
     ] = "int8",
-    max_drop: Annotated[float, typer.Option(help="INT8: points of the main figure that may be lost.")] = 0.5,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=99, help="INT8: points of the main figure, 0 to 100, that may be lost.")
+    ] = 0.5,
     split: Split = None,
     labels: LabelKind = "auto",
     batch_size: BatchSize = 16,
@@ -514,18 +516,17 @@ def quantize(
     json_: Json = False,
 ) -> None:
     """Write an export in INT8 that was measured to lose little, or with weights of fewer bits."""
-    from dualtoken.export.quantization import compress_weights, quantize_export
+    from dualtoken.export.quantization import compress_weights, export_size, quantize_export
 
     if precision != "int8":
         if data is not None:
             raise ConfigError(f"{precision} needs no images, but DATA is {str(data)!r}.", "Leave it out.")
         bits = {"fp16": 16, "weights-int8": 8, "weights-int4": 4}[precision]
-        before = export.stat().st_size if export.is_file() else 0
-        size = compress_weights(export, output, bits)
+        size, before = compress_weights(export, output, bits), export_size(export)
         if json_:
             _print_json({"path": str(output), "bytes": size, "bytes_before": before})
         else:
-            typer.echo(f"Written  {output} ({size / 1e6:.1f} MB)")
+            typer.echo(f"Written  {output} ({size / 1e6:.1f} MB instead of {before / 1e6:.1f})")
         return
     if data is None:
         raise ConfigError(
@@ -539,7 +540,8 @@ def quantize(
     if json_:
         _print_json(report.to_dict())
     else:
-        typer.echo(f"{report.line()}\nWritten  {output}")
+        kept = f"In float {', '.join(report.kept)}\n" if report.kept else ""
+        typer.echo(f"{report.line()}\n{kept}Written  {output}")
 
 
 @app.command(
@@ -574,11 +576,13 @@ def benchmark(
     )  # fmt: skip
     if json_:
         _print_json(rows)
-        return
-    print_rows(rows)
-    for place in (output, plot, table):
-        if place:
-            typer.echo(f"Written  {place}")
+    else:
+        print_rows(rows)
+        for place in (output, plot, table):
+            if place:
+                typer.echo(f"Written  {place}")
+    if any("error" in row for row in rows):
+        raise typer.Exit(WITH_FAILURES)
 
 
 def _parse_list(text: str) -> list[str]:

@@ -341,6 +341,9 @@ def test_format_and_suffix(model_of, tmp_path):
         formats.find_format("openvino", Path("m.onnx"))
     with pytest.raises(ConfigError, match="Did you mean 'openvino'"):
         formats.find_format("openvin", Path("m"))
+    with pytest.raises(ConfigError, match="Unknown format 'tflite'") as error:
+        formats.find_format("tflite", Path("m"))
+    assert "--format litert" in error.value.hint
     with pytest.raises(ConfigError, match="one size only"):
         export(model_of("classifier"), tmp_path / "m.tflite", dynamic_size=True)
 

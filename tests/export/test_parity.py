@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import dualtoken
-from dualtoken.errors import ConfigError, DataError, ImageError
+from dualtoken.errors import ConfigError, DataError, ImageError, ModelError
 from dualtoken.export import check, verify
 from dualtoken.export.pictures import MOST, pictures_for
 from dualtoken.runtime import load
@@ -177,6 +177,19 @@ def test_other_settings_of_the_choice_of_boxes(exported, model_of, photos):
     model, other = dualtoken.load(model_of("retinanet"), device="cpu"), load(exported("retinanet"))
     other.config = replace(other.config, head_args=other.config.head_args | {"iou_threshold": 0.3})
     assert check.compare(model, other, images=photos).failure.startswith("its head_args is")
+
+
+def test_an_export_is_no_model_folder(exported, model_of):
+    with pytest.raises(ModelError, match=r"classifier\.onnx' is a file, but a model folder is needed") as error:
+        verify(model_of("classifier"), exported("classifier"))
+    assert "dualtoken verify FILE FOLDER" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])
+def test_models_for_something_else_are_refused(exported, model_of, name):
+    with pytest.raises(ModelError, match=rf"is for classification, but .* is for detection \({name}\)") as error:
+        verify(exported("classifier"), model_of(name))
+    assert "exported from" in error.value.hint
 
 
 def test_figures_without_a_verdict(exported, model_of, photos):

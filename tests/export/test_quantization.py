@@ -7,11 +7,12 @@ import onnxruntime
 import pytest
 from export_models import CLASSES, MODELS, make_model
 
-from dualtoken.errors import ConfigError, DataError, ExportError, OutputError
+from dualtoken.errors import ConfigError, DataError, ExportError, ModelError, OutputError
 from dualtoken.export.calibration import distance, one_by_one
 from dualtoken.export.onnx_int8 import NARROW, OnnxQuantizer, Seen, affine, find_products, weight_scales
 from dualtoken.export.quantization import (
     compress_weights,
+    export_size,
     main_figure,
     pack_blocks,
     quantize_export,
@@ -40,7 +41,7 @@ def _wide(tmp_path_factory):
 @pytest.fixture
 def wide(_wide, tmp_path):
     """A copy of those, each in a folder of its own."""
-    shutil.copytree(_wide[".onnx"].parents[1], tmp_path / "wide", ignore=shutil.ignore_patterns("model"))
+    shutil.copytree(_wide[".onnx"].parents[1], tmp_path / "wide")
     return {suffix: tmp_path / "wide" / path.parent.name / path.name for suffix, path in _wide.items()}
 
 
@@ -136,6 +137,7 @@ def test_large_products_go_to_integers_and_answers_stay(wide, tmp_path, images):
     assert {"LayerNormalization", "Softmax", "Gelu", "Conv"} <= set(kinds(target))
     assert len(set(layers)) == len(layers)
     assert not any(name.startswith("stem.") for name in layers)
+    assert "stages.0.blocks.0.feed_forward.mlp.fc1" in layers  # as people know it
     small = {p.name for p in find_products(onnx.load(source)) if min(p.matrix.shape) < NARROW}
     assert not small & set(layers)
     assert distance([run(target, images)], [run(source, images)]) < 0.05
@@ -208,6 +210,18 @@ def test_metadata_stay_and_say_int8(wide, tmp_path, images):
     assert keys[0] == keys[1]
 
 
+def test_layers_are_called_by_their_modules(exported, wide):
+    from dualtoken.export.pieces import merged
+    from dualtoken.model_folder import load_model
+
+    (known, _), products = load_model(wide[".onnx"].parent.with_name("model")), find_products(onnx.load(wide[".onnx"]))
+    assert {product.name for product in products} <= {name for name, _ in merged(known).named_modules()}
+    # One module for all levels of the pyramid: its second use has a number.
+    names = [product.name for product in find_products(onnx.load(exported("fcos")))]
+    assert len(set(names)) == len(names)
+    assert {"head.classification_head.conv.0", "head.classification_head.conv.0/2"} <= set(names)
+
+
 # ---------------------------------------------------------------- OpenVINO
 
 
@@ -216,7 +230,7 @@ def test_openvino_computes_linear_layers_as_convolutions(wide, tmp_path, images)
     pytest.importorskip("nncf")
     source, target = wide[".xml"], tmp_path / "int8.xml"
     layers = quantize_openvino(source, target, [images[:4]])
-    assert layers
+    assert {"stages.0.blocks.0.feed_forward.mlp.fc1", "neck.0"} <= set(layers)
     core = openvino.Core()
     (float_model, model) = (core.read_model(str(path)) for path in (source, target))
     count = [sum(op.get_type_name() == "Convolution" for op in m.get_ops()) for m in (float_model, model)]
@@ -229,6 +243,19 @@ def test_openvino_computes_linear_layers_as_convolutions(wide, tmp_path, images)
     assert source.with_suffix(".bin").name not in after.sha256
 
 
+@pytest.mark.slow
+def test_further_parts_stay_with_openvino_files_too(exported, images):
+    pytest.importorskip("nncf")
+    source = exported("mask_rcnn", ".xml")
+    target = source.with_name("small.xml")  # the other parts lie there
+    assert quantize_openvino(source, target, [images[:2]])
+    (_, before), (_, after) = read_export(source), read_export(target)  # checks all digests
+    assert after.parts == before.parts
+    assert set(after.sha256) == set(before.sha256) - {"mask_rcnn.bin"} | {"small.bin"}
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    assert len(load(target).predict(picture, threshold=0.0)) > 0
+
+
 def test_products_become_convolutions_without_a_change(wide, images):
     openvino = pytest.importorskip("openvino")
     from dualtoken.export.openvino_int8 import as_convolutions
@@ -237,6 +264,8 @@ def test_products_become_convolutions_without_a_change(wide, images):
     model, before = (core.read_model(str(wide[".xml"])) for _ in range(2))
     turned = as_convolutions(openvino, model)
     assert turned > 20
+    gelus = [op for op in model.get_ops() if op.get_type_name() == "Gelu"]
+    assert not any(gelu.input_value(0).get_node().get_type_name() == "Transpose" for gelu in gelus)
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     found, wanted = (core.compile_model(m, "CPU", exact)(images)[0] for m in (model, before))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
@@ -290,6 +319,11 @@ def test_only_onnx_and_openvino_are_quantised(tmp_path):
             quantize_export(tmp_path / source, tmp_path / target, "nowhere", progress=False)
 
 
+def test_an_impossible_loss_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match="max_drop is 5"):
+        quantize_export(tmp_path / "none.onnx", tmp_path / "int8.onnx", "nowhere", max_drop=5, progress=False)
+
+
 def test_the_main_figure_is_the_tasks():
     class Interval:
         def __init__(self, value):
@@ -321,6 +355,53 @@ def test_half_weights_of_openvino(wide, tmp_path):
     assert load(target).info.precision == "fp16"
     with pytest.raises(ConfigError, match="expected 16"):
         compress_weights(source, tmp_path / "four.xml", 4)
+
+
+@pytest.mark.parametrize(("suffix", "bits"), [(".onnx", 8), pytest.param(".xml", 16, marks=pytest.mark.slow)])
+def test_all_parts_get_fewer_bits_and_go_together(exported, tmp_path, suffix, bits):
+    source, target = exported("mask_rcnn", suffix), tmp_path / "new" / f"small{suffix}"
+    size = compress_weights(source, target, bits)
+    assert {path.name for path in target.parent.glob(f"*{suffix}")} == {
+        f"small{part}{suffix}" for part in ("", ".boxes", ".masks")
+    }
+    assert size == export_size(target) == sum(path.stat().st_size for path in target.parent.iterdir())
+    assert size < export_size(source)
+    info = read_export(target)[1]  # checks the digests
+    assert info.parts == {"boxes": f"small.boxes{suffix}", "masks": f"small.masks{suffix}"}
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    assert len(load(target).predict(picture, threshold=0.0)) > 0
+
+
+def test_files_that_fewer_bits_are_not_made_of(wide, tmp_path):
+    for name in ("none.onnx", "none.xml"):
+        with pytest.raises(ModelError, match="There is no file"):
+            compress_weights(tmp_path / name, tmp_path / f"small{name}")
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(wide[".onnx"].read_bytes()[:5000])
+    with pytest.raises(ModelError):
+        compress_weights(damaged, tmp_path / "small.onnx")
+    compress_weights(wide[".onnx"], tmp_path / "half.onnx")
+    with pytest.raises(ConfigError, match="is fp16 already"):
+        compress_weights(tmp_path / "half.onnx", tmp_path / "small.onnx", 8)
+    with pytest.raises(ConfigError, match="is fp16 already"):
+        quantize_export(tmp_path / "half.onnx", tmp_path / "small.onnx", "nowhere", progress=False)
+    assert not (tmp_path / "small.onnx").exists()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_weights_of_another_model_are_not_written_over(wide, tmp_path, whole):
+    target = tmp_path / "small.xml"
+    target.with_suffix(".bin").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"small\.bin"):
+        quantize_export(wide[".xml"], target, "nowhere") if whole else compress_weights(wide[".xml"], target)
+    assert target.with_suffix(".bin").read_bytes() == b"mine"
+    assert not target.exists()
+
+
+def test_parts_of_another_model_are_not_taken_for_ones_own(exported, tmp_path):
+    (tmp_path / "faster_rcnn.boxes.onnx").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"'faster_rcnn\.boxes\.onnx' belongs to 'faster_rcnn\.onnx'"):
+        quantize_export(exported("faster_rcnn"), tmp_path / "int8.onnx", "nowhere", progress=False)
 
 
 def test_large_weights_do_not_overflow_in_half(wide, tmp_path):

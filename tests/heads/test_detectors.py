@@ -186,18 +186,31 @@ def some_regions(number: int = 200) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([numbers, boxes], axis=1).astype(np.float32))
 
 
-@pytest.mark.parametrize("exported", [False, True])
 @pytest.mark.parametrize("strides", [(8, 16, 32), (4, 8, 16, 32), (16, 32), (32,)], ids=str)
-def test_regions_are_pooled_as_torchvision_does(strides, exported, monkeypatch):
+def test_regions_are_pooled_as_torchvision_does(strides):
     maps = [torch.randn(2, 3, 256 // stride, 320 // stride) for stride in strides]
     rois = some_regions()
     names = [str(place) for place in range(len(maps))]
     boxes = [rois[rois[:, 0] == image, 1:] for image in range(2)]
     by_name = OrderedDict(zip(names, maps, strict=True))
     expected = MultiScaleRoIAlign(names, 7, 2)(by_name, boxes, [(256, 320)] * 2)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: exported)
     ours = pooled(maps, rois, strides, 7)
     torch.testing.assert_close(torch.cat([ours[rois[:, 0] == image] for image in range(2)]), expected)
+
+
+def test_pooling_is_exported_for_any_number_of_regions_each_looked_at_once():
+    class Pooling(torch.nn.Module):
+        def forward(self, fine, coarse, rois):
+            return pooled([fine, coarse], rois, (8, 16), 7)
+
+    maps, rois = [torch.randn(2, 3, 32, 40), torch.randn(2, 3, 16, 20)], some_regions()
+    shapes = ({}, {}, {0: torch.export.Dim("regions", min=1)})
+    program = torch.export.export(Pooling(), (*maps, rois), dynamic_shapes=shapes, strict=False)
+    for some in (rois, rois[:1], rois[:0], rois[2:3]):
+        torch.testing.assert_close(program.module()(*maps, some), pooled(maps, some, (8, 16), 7))
+    looks = [node for node in program.graph.nodes if "roi_align" in str(node.target)]
+    assert len(looks) == 2
+    assert all("u" in str(node.meta["val"].shape[0]) for node in looks), "only as many as the level has"
 
 
 def test_short_floats_give_nearly_the_same_answers():

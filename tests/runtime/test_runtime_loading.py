@@ -200,6 +200,10 @@ def test_formats_without_a_place_have_a_file_beside(made, tmp_path):
     path.write_bytes(b"TFL3")
     with pytest.raises(ModelError, match="was not written by `dualtoken export`"):
         read_export(path)
+    (tmp_path / "model.boxes.tflite").write_bytes(b"TFL3")
+    with pytest.raises(ModelError, match=r"is one part of an exported model") as error:
+        read_export(tmp_path / "model.boxes.tflite")
+    assert error.value.hint == f"Give the whole: {path}"
     text = to_json_text(*read_export(made() / "model.onnx"))
     sidecar(path).write_text(text, encoding="utf-8")
     assert sidecar(path).name == "model.tflite.json"

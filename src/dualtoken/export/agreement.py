@@ -231,10 +231,10 @@ class ObjectAgreement:
 
     def line(self) -> str:
         masks = f", masks {self.mask_iou:.4f}" if self.with_masks else ""
-        counts = ", ".join(f"{word} in {number}" for word, number in self.counts.items())
+        shown = ", ".join(f"{word} in {number}" for word, number in self.counts.items())
         return (
             f"{self.same:,} of {counted(self.objects, 'object')} the same{_ties(self.ties)}"
-            f" (boxes agree by {self.box_iou:.4f}{masks} or more; objects: {counts})"
+            f" (boxes agree by {self.box_iou:.4f}{masks} or more; shown at the model's threshold: {shown})"
         )
 
 

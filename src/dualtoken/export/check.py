@@ -133,7 +133,7 @@ def verify(
         limit: of raw outputs, relative to the largest; None takes that of the export's precision.
 
     Raises:
-        ModelError: one of the two cannot be loaded.
+        ModelError: one of the two cannot be loaded, or they have different tasks or heads.
         ConfigError: an impossible limit.
         ImageError, DataError: a picture cannot be read, or there is none.
     """
@@ -147,6 +147,11 @@ def load_reference(model: str | Path | Predictor) -> Predictor:
     from dualtoken.model_folder import load_model
 
     if isinstance(model, str | Path):
+        if Path(model).is_file():
+            raise ModelError(
+                f"{str(model)!r} is a file, but a model folder is needed, as `dualtoken train` wrote it.",
+                "Type: dualtoken export FOLDER --output FILE, or dualtoken verify FILE FOLDER",
+            )
         return Predictor(*load_model(find_model(model)), name=str(model))
     module: Any = model.model
     if isinstance(model, ExportedModel) or not hasattr(module, "parameters"):
@@ -175,6 +180,12 @@ def compare(
     """As `verify`, for two loaded models."""
     if limit is not None and not 0 < limit < 1:
         raise ConfigError(f"limit is {limit}, expected a number between 0 and 1.")
+    mine, its = reference.config, exported.config
+    if (mine.task, mine.head) != (its.task, its.head):
+        raise ModelError(
+            f"{str(exported.path)!r} is for {_purpose(its)}, but {reference.name!r} is for {_purpose(mine)}.",
+            "Give the model folder that it was exported from.",
+        )
     limit = LIMITS.get(exported.info.precision) if limit is None else limit
     folder = model_folder_of(reference)
     scenes = exported.config.head in HEADS
@@ -273,7 +284,7 @@ class _Check:
             mine = replace(mine, preprocessing=replace(mine.preprocessing, image_size=size))
             self.reference = _with(self.reference, mine)
             self.notes.append(f"the export takes images of {size[0]} x {size[1]} pixels (height x width)")
-        for name in ("task", "classes", "preprocessing", "head", "head_args", "temperature", "threshold"):
+        for name in ("classes", "preprocessing", "head_args", "temperature", "threshold"):
             if getattr(mine, name) != getattr(its, name):
                 self._fail(f"its {name} is {getattr(its, name)}, the model's is {getattr(mine, name)}")
         folder, known = model_folder_of(self.reference), self.exported.info.weights_sha256
@@ -410,6 +421,11 @@ class _Check:
 
 
 # ---------------------------------------------------------------- small parts
+
+
+def _purpose(config: ModelConfig) -> str:
+    task = config.task.replace("_", " ")
+    return f"{task} ({config.head})" if config.head else task
 
 
 def _with(model: Any, config: ModelConfig) -> Any:

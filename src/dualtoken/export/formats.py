@@ -92,7 +92,9 @@ def find_format(name: str | None, output: Path) -> tuple[Format, Path]:
     elif name in FORMATS:
         form = FORMATS[name]
     else:
-        raise ConfigError(unknown_name("format", name, FORMATS))
+        meant = by_suffix.get(f".{name.lower().lstrip('.')}")
+        hint = f"Type: --format {meant.name}" if meant else ""
+        raise ConfigError(unknown_name("format", name, FORMATS), hint)
     if output.suffix == form.suffix:
         return form, output
     if output.suffix in by_suffix:

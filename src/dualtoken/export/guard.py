@@ -114,8 +114,7 @@ def quantize_with_guard(
         OutputError: the place cannot be written.
     """
     target = Path(target)
-    if not 0 <= max_drop < 1:
-        raise ConfigError(f"max_drop is {max_drop}, expected a number from 0 to below 1: 0.005 is half a point.")
+    check_drop(max_drop)
     if not quantizer.layers:
         raise ExportError("This network has no layer that is worth computing in INT8.", "Try: --precision fp16")
     with _hidden_folder(target) as folder:
@@ -134,6 +133,12 @@ def quantize_with_guard(
         target, float_score, trials.scores[kept], max_drop, len(quantizer.layers) - kept, trials.worst(kept), attempts
     )
     return target, report
+
+
+def check_drop(max_drop: float) -> None:
+    """Raises ConfigError where it is no share that can be lost."""
+    if not 0 <= max_drop < 1:
+        raise ConfigError(f"max_drop is {max_drop}, expected a number from 0 to below 1: 0.005 is half a point.")
 
 
 class _Trials:

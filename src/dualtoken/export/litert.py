@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from dualtoken.errors import ModelError, require
 
 if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
     from dualtoken.export.pieces import Piece
 
 EXPORTER = "litert-torch"
@@ -32,10 +34,34 @@ def write(piece: Piece, path: Path) -> None:
     """
     from dualtoken.export.pieces import silence
 
-    program = piece.single().program().run_decompositions()  # as it is, linears of four axes are misread
+    program = piece.single().program()
+    convolve_single_positions(program.graph_module)
     with silence(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it tells of every step
         litert = require("litert_torch", "litert")
         litert.convert(program.module(), piece.single().example, strict_export=False).export(str(path))
+
+
+def convolve_single_positions(module: GraphModule) -> None:
+    """Write linears over maps of one position (B, 1, 1, C) as convolutions, in place: litert-torch stumbles over them.
+
+    Of their weights it makes a batch of products, whose axes it then miscounts ("invalid output rank").
+    """
+    import torch
+
+    ops, graph = torch.ops.aten, module.graph
+    for node in list(graph.nodes):
+        if node.target is not ops.linear.default or node.meta["val"].shape[1:-1] != (1, 1):
+            continue
+        maps, weight, *bias = node.args
+        with graph.inserting_before(node):
+            channels_first = graph.call_function(ops.permute.default, (maps, [0, 3, 1, 2]))
+            kernel = graph.call_function(ops.reshape.default, (weight, [*weight.meta["val"].shape, 1, 1]))
+            convolved = graph.call_function(ops.conv2d.default, (channels_first, kernel, *bias))
+            result = graph.call_function(ops.permute.default, (convolved, [0, 2, 3, 1]))
+        result.meta = dict(node.meta)
+        node.replace_all_uses_with(result)
+        graph.erase_node(node)
+    module.recompile()
 
 
 class LitertEngine:

@@ -222,8 +222,8 @@ class _Writer:
         scales = weight_scales(product.matrix)
         shape = (-1, 1, 1, 1) if product.convolution else (1, -1)
         weight = np.rint(product.weight / scales.reshape(shape)).clip(-127, 127).astype(np.int8)
-        name = product.node.output[0]
-        stored = (self._constant(f"{name}_weight", weight), self._constant(f"{name}_scales", scales))
+        name = product.node.input[1]  # and not the node's: a head has the same weights for all levels of a pyramid
+        stored = (self._constant(f"{name}_int8", weight), self._constant(f"{name}_scales", scales))
         quantised, before = self._quantise(product.source)
         after = self._convolution if product.convolution else self._matrix_product
         return before + after(product, quantised, stored, scales)

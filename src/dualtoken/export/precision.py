@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,17 +11,27 @@ from xml.etree import ElementTree
 from dualtoken.runtime.metadata import KEY, digest
 
 
-def mark_onnx(model: Any, precision: str) -> None:
-    """Set the precision in the text of an ONNX model in memory; one without our text is left as it is."""
+def mark_onnx(model: Any, precision: str, companions: Mapping[str, Path] | None = None) -> None:
+    """Set the precision in the text of an ONNX model in memory; one without our text is left as it is.
+
+    Args:
+        model: as onnx loads it.
+        precision: see `ExportInfo`.
+        companions: the files of its further parts, where they are others than before.
+    """
     for entry in model.metadata_props:
         if entry.key == KEY:
             content = json.loads(entry.value)
-            content["export"]["precision"] = precision
+            export = content["export"]
+            export["precision"] = precision
+            if companions is not None:
+                export["parts"] = {part: path.name for part, path in companions.items()}
+                export["sha256"] = {path.name: digest(path) for path in companions.values()}
             entry.value = json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
-def mark_openvino(path: Path, precision: str) -> None:
-    """Set the precision in the text of a `.xml`, and the name and digest of its own `.bin`."""
+def mark_openvino(path: Path, precision: str, companions: Mapping[str, Path] | None = None) -> None:
+    """Set the precision in the text of a `.xml`, and the name and digest of its own `.bin`; see `mark_onnx`."""
     tree = ElementTree.parse(path)
     entry = tree.getroot().find(f"./rt_info/{KEY}")
     if entry is None:
@@ -28,12 +39,14 @@ def mark_openvino(path: Path, precision: str) -> None:
     content = json.loads(entry.get("value", ""))
     export = content["export"]
     export["precision"] = precision
-    companions = {Path(name).stem for name in export["parts"].values()}
     weights = path.with_suffix(".bin")
-    export["sha256"] = {
-        name: sha256
-        for name, sha256 in export["sha256"].items()
-        if Path(name).suffix != ".bin" or Path(name).stem in companions
-    } | {weights.name: digest(weights)}
+    if companions is None:
+        stems = {Path(name).stem for name in export["parts"].values()}
+        others = {name: sha256 for name, sha256 in export["sha256"].items() if Path(name).stem in stems}
+    else:
+        export["parts"] = {part: file.name for part, file in companions.items()}
+        files = [place for file in companions.values() for place in (file, file.with_suffix(".bin"))]
+        others = {file.name: digest(file) for file in files}
+    export["sha256"] = others | {weights.name: digest(weights)}
     entry.set("value", json.dumps(content, ensure_ascii=False, allow_nan=False))
     tree.write(path, encoding="utf-8", xml_declaration=True)

@@ -7,7 +7,7 @@ compress_weights("model.onnx", "model.fp16.onnx", bits=16)      fewer bytes, com
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,21 @@ from dualtoken.evaluation import Evaluation, evaluate
 from dualtoken.evaluation.scenes import SceneEvaluation
 from dualtoken.evaluation.sources import open_data
 from dualtoken.export.calibration import Feed
-from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, quantize_with_guard
+from dualtoken.export.formats import FORMATS
+from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, check_drop, quantize_with_guard
 from dualtoken.export.onnx_int8 import OnnxQuantizer, find_products, finish_graph, halve_weights
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
 from dualtoken.export.precision import mark_onnx, mark_openvino
+from dualtoken.export.run import place_of, together
 from dualtoken.files import refuse_existing
 from dualtoken.images import DEFAULT_LIMITS
 from dualtoken.prediction import Predictor, load
 from dualtoken.runtime.loading import read_export
+from dualtoken.runtime.metadata import digest
 
 QUANTIZERS: dict[str, Any] = {".onnx": OnnxQuantizer, ".xml": OpenVinoQuantizer}
 CALIBRATION_IMAGES = 128
+_PRECISIONS = {16: "fp16", 8: "weights-int8", 4: "weights-int4"}
 _BLOCK = 32  # weights that share a scale, where only weights have few bits
 _FIGURES = ("top1", "mask_ap", "ap", "miou")
 
@@ -68,8 +72,10 @@ def quantize_export(
         DataError, ImageError, ModelError: as `evaluate`.
     """
     source, target = Path(source), Path(target)
+    check_drop(max_drop)
     kind = _quantizer(source, target)
-    refuse_existing(target, "--output")
+    beside = _companions(source)
+    _refuse_others(source, target, beside)
     predictor = load(source)
     found, _ = open_data(
         data, predictor, labels=options.get("labels", "auto"), on_bad_image=options.get("on_bad_image", "fail"),
@@ -81,13 +87,27 @@ def quantize_export(
     def measure(path: Path) -> float:
         return main_figure(evaluate(path, found, resamples=1, progress=progress, **options))
 
-    info = read_export(source)[1]
-    own = source.with_suffix(".bin").name
-    beside = [source.with_name(name) for name in sorted({*info.parts.values(), *info.sha256} - {own})]
     _, report = quantize_with_guard(
         quantizer, measure, target, float_score=measure(source), max_drop=max_drop, beside=beside
     )
     return report
+
+
+def _companions(source: Path) -> list[Path]:
+    """The files of an export's further parts, which stay in float32."""
+    info = read_export(source)[1]
+    own = source.with_suffix(".bin").name
+    return [source.with_name(name) for name in sorted({*info.parts.values(), *info.sha256} - {own})]
+
+
+def _refuse_others(source: Path, target: Path, beside: Iterable[Path]) -> None:
+    """Raises OutputError where something else has the name of a file to write."""
+    for place in (target, target.with_suffix(".bin")) if target.suffix == ".xml" else (target,):
+        refuse_existing(place, "--output")
+    for file in beside:
+        place = target.with_name(file.name)
+        if place.exists() and digest(place) != digest(file):
+            refuse_existing(place, f"{file.name!r} belongs to {source.name!r} and goes beside --output, which")
 
 
 def main_figure(evaluation: Evaluation | SceneEvaluation) -> float:
@@ -126,10 +146,11 @@ def compress_weights(source: str | Path, target: str | Path, bits: int = 16) -> 
     """Write an export with its weights in fewer bits; the network computes in float32 as before.
 
     16 bits halve the file and change answers by rounding alone, in any engine. 8 and 4 bits are for ONNX and are
-    expanded as they are used: for size, not for speed.
+    expanded as they are used: for size, not for speed. All parts of a model are written anew: `half.boxes.onnx`
+    beside `half.onnx`.
 
     Args:
-        source: a float32 `.onnx` or `.xml`.
+        source: the float32 `.onnx` or `.xml` that `export` wrote.
         target: of the same kind.
         bits: 16, 8 or 4.
 
@@ -138,20 +159,42 @@ def compress_weights(source: str | Path, target: str | Path, bits: int = 16) -> 
 
     Raises:
         ConfigError: other bits, or a file that this is not made from.
+        ModelError: there is no such export, or it is damaged.
+        OutputError: the target is there already, or cannot be written.
         MissingExtraError: the format's package is not installed.
     """
     source, target = Path(source), Path(target)
     _quantizer(source, target)
-    refuse_existing(target, "--output")
-    if source.suffix == ".xml":
-        if bits != 16:
-            raise ConfigError(f"bits is {bits}, expected 16 for OpenVINO's files.")
-        openvino = require("openvino", "openvino")
-        openvino.save_model(openvino.Core().read_model(str(source)), str(target), compress_to_fp16=True)
-        mark_openvino(target, "fp16")
-        return target.stat().st_size + target.with_suffix(".bin").stat().st_size
-    if bits not in (16, 8, 4):
-        raise ConfigError(f"bits is {bits}, expected 16, 8 or 4.")
+    able = (16,) if source.suffix == ".xml" else (16, 8, 4)
+    if bits not in able:
+        kind = FORMATS["openvino"].title if source.suffix == ".xml" else FORMATS["onnx"].title
+        raise ConfigError(f"bits is {bits}, expected {' or '.join(map(str, able))} for files of {kind}.")
+    parts = read_export(source)[1].parts
+    files = {part: target.with_name(place_of(target, part).name) for part in parts}
+    for place in (target, *files.values()):
+        for file in (place, place.with_suffix(".bin")) if place.suffix == ".xml" else (place,):
+            refuse_existing(file, "--output")
+    write = _fewer_bits_openvino if source.suffix == ".xml" else _fewer_bits_onnx
+    with together(target) as folder:
+        places = {part: folder / file.name for part, file in files.items()}
+        for part, name in parts.items():
+            write(source.with_name(name), places[part], bits, {})
+        write(source, folder / target.name, bits, places)
+    return export_size(target)
+
+
+def export_size(path: str | Path) -> int:
+    """The bytes of an export with all files that belong to it.
+
+    Raises:
+        ModelError: there is no such export, or it is damaged.
+    """
+    path = Path(path)
+    info = read_export(path)[1]
+    return sum(path.with_name(name).stat().st_size for name in {path.name, *info.parts.values(), *info.sha256})
+
+
+def _fewer_bits_onnx(source: Path, target: Path, bits: int, companions: Mapping[str, Path]) -> None:
     onnx = require("onnx", "onnx")
     model = onnx.load(str(source))
     if bits == 16:
@@ -159,9 +202,14 @@ def compress_weights(source: str | Path, target: str | Path, bits: int = 16) -> 
         finish_graph(onnx, model)
     else:
         _blocks(onnx, model, bits)
-    mark_onnx(model, {16: "fp16", 8: "weights-int8", 4: "weights-int4"}[bits])
+    mark_onnx(model, _PRECISIONS[bits], companions)
     onnx.save(model, str(target))
-    return target.stat().st_size
+
+
+def _fewer_bits_openvino(source: Path, target: Path, bits: int, companions: Mapping[str, Path]) -> None:
+    openvino = require("openvino", "openvino")
+    openvino.save_model(openvino.Core().read_model(str(source)), str(target), compress_to_fp16=True)
+    mark_openvino(target, _PRECISIONS[bits], companions)
 
 
 def _quantizer(source: Path, target: Path) -> Any:
@@ -171,6 +219,9 @@ def _quantizer(source: Path, target: Path) -> Any:
             f"{source.name!r}.",
             "Export the model to one of these first: dualtoken export MODEL --output model.onnx",
         )
+    precision = read_export(source)[1].precision
+    if precision != "fp32":
+        raise ConfigError(f"{str(source)!r} is {precision} already.", "Give the float32 file that it was made of.")
     return QUANTIZERS[source.suffix]
 
 

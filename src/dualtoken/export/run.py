@@ -95,7 +95,7 @@ def export(
         refuse_existing(place, "--output")
     writer = form.writer()
     reference = _resized(check.load_reference(model), image_size)
-    with Console(stderr=True).status("") as status, _together(path) as folder:
+    with Console(stderr=True).status("") as status, together(path) as folder:
         say = status.update if progress else lambda _: None
         say(f"Writing {form.title} ...")
         files = _write(form, writer, reference, folder / path.name, dynamic_size=dynamic_size)
@@ -136,7 +136,7 @@ def _write(form: Format, writer: Any, reference: Predictor, path: Path, *, dynam
                 f"{form.title} holds one network, a model with {config.head} has {len(found)}.",
                 _others(form, several=True),
             )
-        places = {piece.name: _place(path, piece.name) for piece in found}
+        places = {piece.name: place_of(path, piece.name) for piece in found}
         for piece in found:
             writer.write(piece, places[piece.name])
     except UserError:
@@ -182,13 +182,14 @@ def _weights(reference: Predictor) -> str:
     return digest(folder / WEIGHTS) if folder else ""
 
 
-def _place(path: Path, part: str) -> Path:
+def place_of(path: Path, part: str) -> Path:
+    """The file of a part of the export `path`."""
     return path if part == "network" else path.with_name(f"{path.stem}.{part}{path.suffix}")
 
 
 def _all_places(form: Format, path: Path) -> list[Path]:
     """Everything that an export may write."""
-    parts = [path, *(_place(path, part) for part in _COMPANIONS)]
+    parts = [path, *(place_of(path, part) for part in _COMPANIONS)]
     return [*(file for part in parts for file in form.files(part)), sidecar(path), check.certificate(path)]
 
 
@@ -199,7 +200,7 @@ def _size(path: Path) -> int:
 
 
 @contextmanager
-def _together(path: Path) -> Iterator[Path]:
+def together(path: Path) -> Iterator[Path]:
     """Yield an empty folder; on success all that was put into it goes beside `path`, on any error none of it.
 
     Raises:

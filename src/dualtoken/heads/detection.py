@@ -153,15 +153,11 @@ def pooled(maps: Sequence[Tensor], rois: Tensor, strides: Sequence[int], side: i
         (R, channels, side, side): each region from the one map that suits its size.
     """
     level = _levels(rois, strides)
-    exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     result = rois.new_zeros(rois.shape[0], maps[0].shape[1], side, side)  # len() would fix it in an export
     for number, (values, stride) in enumerate(zip(maps, strides, strict=True)):
-        own = level == number
-        if exported:  # no shape may depend on the data
-            part = roi_align(values.float(), rois, side, 1 / stride, sampling_ratio=2)
-            result = torch.where(own[:, None, None, None], part, result)
-        else:
-            result[own] = roi_align(values.float(), rois[own], side, 1 / stride, sampling_ratio=2)
+        own = (level == number).nonzero()[:, 0]
+        part = roi_align(values.float(), rois[own], side, 1 / stride, sampling_ratio=2)
+        result = result.index_put((own,), part)
     return result.to(maps[0].dtype)
 
 

@@ -106,6 +106,9 @@ def read_export(path: str | Path) -> tuple[ModelConfig, ExportInfo]:
     _check_path(path)
     text = _READERS.get(path.suffix, _sidecar_text)(path)
     if text is None:
+        whole = path.with_name(Path(path.stem).stem + path.suffix)
+        if whole != path and whole.is_file():
+            raise ModelError(f"{str(path)!r} is one part of an exported model.", f"Give the whole: {whole}")
         raise ModelError(
             f"{str(path)!r} was not written by `dualtoken export`: classes and pre-processing are not in it.",
             f"Type: dualtoken export MODEL --output {path.name}",

@@ -27,8 +27,8 @@ class ExportInfo:
     Attributes:
         format: a key of `dualtoken.runtime.ENGINES`, such as `onnx`.
         exporter: what made the file, such as `torch.onnx dynamo`.
-        precision: `fp32`; `int8`, computed in integers; `fp16`, `weights-int8` and `weights-int4`: weights are stored in
-            so many bits, and computed in float32.
+        precision: `fp32`; `int8`, which computes in integers; `fp16`, `weights-int8` or `weights-int4`, which store the
+            weights in so many bits and compute in float32.
         dynamic_batch: whether any number of images can be given at once; else one at a time.
         dynamic_size: whether images of any size can be given; else of `image_size` only.
         parts: for models of several networks the others' files by name: {"boxes": "model.boxes.onnx"}.
