@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 
@@ -80,6 +81,14 @@ def test_a_run_that_does_not_fit_is_left_for_the_next_call(data, tmp_path, train
     assert "Left for the next call" in said
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def _started_in(request):
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    assert signal.signal(signal.SIGINT, before) is request.param
+
+
+@pytest.mark.usefixtures("_started_in")
 def test_a_run_that_takes_longer_is_stopped_at_the_end_of_the_budget(data, tmp_path, training, monkeypatch):
     def endless(*_, **__):
         for _ in range(500):

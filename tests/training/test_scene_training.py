@@ -473,8 +473,12 @@ def test_another_backbone_does_not_fit(data, tmp_path, classifier):
         ({"image_size": (64, 50)}, ConfigError, r"image_size is \[64, 50\]"),
         ({"task": "semantic_segmentation", "image_size": 72}, ConfigError, "semantic_segmentation both sides"),
         ({"head": "retinet"}, ConfigError, "Unknown head 'retinet'. Did you mean 'retinanet'"),
-        ({"head": "mask_rcnn"}, ConfigError, "The task is detection"),
-        ({"task": "semantic_segmentation", "head": "fcos"}, ConfigError, "Unknown head 'fcos'"),
+        ({"head": "mask_rcnn"}, ConfigError, "is for instance_segmentation, but the task is detection"),
+        (
+            {"task": "semantic_segmentation", "head": "fcos"},
+            ConfigError,
+            "is for detection, but the task is semantic_segmentation",
+        ),
         ({"task": "detect"}, ConfigError, "task is 'detect'"),
         ({"labels": "coko"}, ConfigError, "labels is 'coko'"),
         ({"labels": "yolo"}, DataError, "no labels of the kind 'yolo'; found: coco, masks"),
@@ -532,7 +536,7 @@ def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
     [
         (["--task", "detecton"], "task is 'detecton'"),
         (["--head", "retinet"], "Did you mean 'retinanet'"),
-        (["--task", "semantic_segmentation", "--head", "retinanet"], "The task is semantic_segmentation"),
+        (["--task", "semantic_segmentation", "--head", "retinanet"], "but the task is semantic_segmentation"),
         (["--image-size", "100"], "Nearest: --set image_size=[96, 96]"),
         (["--labels", "voc"], "no labels of the kind 'voc'"),
         (["--task", "instance_segmentation", "--labels", "masks"], "cannot learn from 'masks'"),

@@ -383,14 +383,14 @@ def _is_pooled(tensor: str, writers: Mapping[str, Any]) -> bool:
 
 
 def _layer_name(node: Any, last: Any, readers: Mapping[str, list[Any]]) -> str:
-    """The layer's path in the model: as our exports call it, else from the names of its weights or bias."""
-    if node.name and not node.name.startswith("node_"):
-        return str(node.name)
-    for name in (*node.input, *last.input):
-        stem, dot, kind = name.rpartition(".")
-        if dot and kind in ("weight", "bias") and len(readers[name]) == 1:  # equal ones of several layers are one
-            return str(stem)
-    return str(node.name or node.output[0])
+    """The layer's path in the model: from the name of its weights, as our exports call the node, or from its bias."""
+
+    def path(kind: str) -> str:
+        stems = [name.removesuffix(kind) for name in (*node.input, *last.input) if name.endswith(kind)]
+        return next((stem for stem in stems if len(readers[stem + kind]) == 1), "")  # equal ones of several are one
+
+    own = "" if node.name.startswith("node_") else str(node.name)
+    return path(".weight") or own or path(".bias") or str(node.name or node.output[0])
 
 
 def _approximate_gelu(onnx: Any, nodes: Iterable[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import gc
 import re
+import signal
 import statistics
 import threading
 import time
@@ -193,11 +194,16 @@ def _stopped_at(end: float | None) -> Iterator[threading.Event]:
 
     timer = threading.Timer(max(0.0, end - time.monotonic()), stop)
     timer.daemon = True
+    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if deaf:  # as a shell starts what it runs in the background: nothing would be heard
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     try:
         yield over
     finally:
         timer.cancel()
+        if deaf:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _expected_seconds(run: Run, rows: list[Row]) -> float:
