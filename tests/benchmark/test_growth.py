@@ -1,9 +1,12 @@
 import json
 
+import pytest
+
 from dualtoken.benchmark.growth import measure, table
 from dualtoken.benchmark.rows import append_rows, provenance
 
 
+@pytest.mark.slow
 def test_rows_carry_where_they_come_from_and_become_a_table(tmp_path):
     rows = [row | provenance() for row in measure("dualtoken_vit_t_mix", (32, 64), rounds=2)]
     assert [row["image_size"] for row in rows] == [32, 64]
