@@ -31,7 +31,7 @@ from dualtoken.backbone.block import Block
 from dualtoken.backbone.config import BackboneConfig
 from dualtoken.backbone.fuse import fuse
 from dualtoken.backbone.layers import ChannelNorm, WindowAttention, channels_first, channels_last, join_tokens
-from dualtoken.backbone.mixers.dual_token import ConvEncoder
+from dualtoken.backbone.mixers.dual_token import ConvEncoder, DownsampleStep
 from dualtoken.backbone.stem import PatchMerge, Stem, TokenMerge
 from dualtoken.errors import ConfigError
 
@@ -301,5 +301,5 @@ def _init(module: nn.Module) -> None:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, (nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, WindowAttention)):
+    elif isinstance(module, (nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, WindowAttention, DownsampleStep)):
         module.reset_parameters()

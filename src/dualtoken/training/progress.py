@@ -30,7 +30,7 @@ class Progress:
         self.terminal = shown and self.console.is_terminal
         self.recent: deque[tuple[float, int, int]] = deque([(time.monotonic(), start, 0)], maxlen=50)
         self.images = 0
-        self.told = total
+        self.forecast, self.told = total, False
         self.spoken = time.monotonic()
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")
         self.bar = Bar(*columns, console=self.console, disable=not self.terminal, transient=True)
@@ -60,10 +60,14 @@ class Progress:
             self.say(f"  step {step}/{self.total}  {text}")
 
     def replan(self, total: int) -> None:
-        """The run will end after `total` updates, earlier or later than planned; said where it is a tenth or more."""
-        if abs(total - self.told) >= 0.1 * self.told:
-            self.told = total
-            self.say(f"The pace is not the forecast one: the schedule now ends in time after {counted(total, 'step')}.")
+        """The run will end after `total` updates, earlier or later than planned.
+
+        Said once, where it is a tenth or more: on a machine whose load changes the plan does too, and the bar shows it.
+        """
+        if not self.told and abs(total - self.forecast) >= 0.1 * self.forecast:
+            self.told = True
+            steps = counted(total, "step")
+            self.say(f"The pace is not the forecast one: the schedule follows it, and now ends in time after {steps}.")
         self.total = total
         self.bar.update(self.task, total=total)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import DropPath
@@ -153,6 +153,13 @@ class DownsampleStep(nn.Module):
         self.pool_first = False  # see `dualtoken.backbone.fuse`
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **dd)
         self.pointwise = nn.Linear(channels, channels, **dd)
+
+    def reset_parameters(self) -> None:
+        """Start as the plain average: fresh layers would pass a thirtieth of the image on, and G would not hear it."""
+        nn.init.dirac_(self.depthwise.weight, self.depthwise.groups)
+        nn.init.eye_(self.pointwise.weight)
+        nn.init.zeros_(cast(Tensor, self.depthwise.bias))
+        nn.init.zeros_(self.pointwise.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H // 2, W // 2, C), but no side below the grid (or below its own size)."""
