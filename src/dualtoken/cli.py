@@ -352,7 +352,7 @@ def explain(
     ] = None,
     blocks: Annotated[str, typer.Option(help="last of each stage, all, or such as 1.2,3.1: stage and block.")] = "last",
     baseline: Annotated[Literal["blur", "grey"], typer.Option(help="What stands where pixels are away.")] = "blur",
-    steps: Annotated[int, typer.Option(min=2, help="Parts in which pixels are taken away.")] = 16,
+    steps: Annotated[int, typer.Option(help="Parts in which pixels are taken away, 2 to 1000.")] = 16,
     seed: Seed = 0,
     device: Device = "auto",
     max_pixels: MaxPixels = None,
@@ -360,25 +360,32 @@ def explain(
     json_: Json = False,
 ) -> None:
     """Show where a model looks, what that is worth, and what the global tokens do (needs the extra `explain`)."""
-    from dualtoken.explanation import explain_each
-
     failed, seen = 0, []
-    for result in explain_each(
-        model, inputs, output, target=target, most=most, method=method, stride=stride, pixel=_parse_pixel(pixel),
-        blocks=blocks if blocks in ("last", "all") else _parse_list(blocks), baseline=baseline, steps=steps, seed=seed,
-        device=device, limits=_limits(max_pixels, max_bytes), progress=not json_,
-    ):  # fmt: skip
-        if isinstance(result, tuple):
-            failed += 1
-            typer.secho(str(result[1]), fg="red", err=True)
-        elif json_:
-            seen.append(result.to_dict())
-        else:
-            typer.echo(f"{result.path}\n{result.summary()}\n")
+    try:
+        from dualtoken.explanation import explain_each
+
+        for result in explain_each(
+            model, inputs, output, target=target, most=most, method=method, stride=stride, pixel=_parse_pixel(pixel),
+            blocks=blocks if blocks in ("last", "all") else _parse_list(blocks), baseline=baseline, steps=steps,
+            seed=seed, device=device, limits=_limits(max_pixels, max_bytes), progress=not json_,
+        ):  # fmt: skip
+            if isinstance(result, tuple):
+                failed += 1
+                typer.secho(str(result[1]), fg="red", err=True)
+                continue
+            seen.append(result.to_dict() if json_ else result.path)
+            if not json_:
+                typer.echo(f"{result.path}\n{result.summary()}\n")
+    except KeyboardInterrupt:
+        held = f"{output / 'explanation.json'} holds them" if seen else "nothing was written"
+        typer.echo(f"\nStopped: {counted(len(seen), 'image')} done, {held}.", err=True)
+        raise
+    if not seen and not failed:
+        raise DataError(f"{', '.join(inputs)} held no images.")
     if json_:
         _print_json(seen)
-    elif output.exists():
-        typer.echo(f"Written  {output}")
+    else:
+        typer.echo(f"Written  {output}" if seen else "No image could be explained: nothing was written.", err=not seen)
     if failed:
         raise typer.Exit(WITH_FAILURES)
 
@@ -616,7 +623,10 @@ def study(
     budget: Annotated[
         str | None, typer.Option(help="Time to spend, such as 2h, 25m or 1h30m. Default: no end.")
     ] = None,
-    scale: Annotated[Literal["cpu", "gpu"], typer.Option(help="How large the runs are.")] = "cpu",
+    scale: Annotated[
+        Literal["cpu", "gpu"] | None,
+        typer.Option(help="How large the runs are. Default: cpu; with --table as in the folder."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each arm.")] = 3,
     only: Annotated[str | None, typer.Option(metavar="ARM,...", help="These arms, beside the base.")] = None,
     set_: Annotated[
@@ -624,7 +634,7 @@ def study(
     ] = None,
     rows: Annotated[Path | None, typer.Option(help="JSON lines file to append new rows to as well.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Train nothing; show what is there.")] = False,
-    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write the table to.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write the table to, or to renew.")] = None,
     workers: Workers = None,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what is left of it.")] = False,
@@ -634,9 +644,9 @@ def study(
     from dualtoken.training.recipes import parse_settings
 
     failed = run(
-        name, data, output, budget=budget, scale=scale, seeds=seeds, only=_parse_list(only) if only else None,
-        settings=parse_settings(set_ or []), rows=rows, table=table, markdown=markdown, workers=workers, device=device,
-        dry_run=dry_run,
+        name, data, output, budget=budget, scale=scale, seeds=seeds,
+        only=None if only is None else _parse_list(only), settings=parse_settings(set_ or []), rows=rows, table=table,
+        markdown=markdown, workers=workers, device=device, dry_run=dry_run,
     )  # fmt: skip
     if failed:
         raise typer.Exit(WITH_FAILURES)
@@ -645,12 +655,22 @@ def study(
 @app.command(epilog="Example: dualtoken tables --markdown docs/paper.md")
 def tables(
     markdown: Annotated[Path | None, typer.Option(help="Page whose tables to renew, between its markers.")] = None,
-    results: Annotated[Path, typer.Option(help="Folder with rows of studies.")] = Path("results"),
+    results: Annotated[
+        Path | None, typer.Option(help="Folder, or file, with rows of studies. Default: results, where it is there.")
+    ] = None,
 ) -> None:
     """Print the paper's tables: published, what our networks cost, and what studies measured on small images."""
-    from dualtoken.study.paper import print_tables, renew, study_rows
+    from dualtoken.study.pages import USUAL, rows_for
 
-    rows = study_rows(results)
+    rows = rows_for(results, markdown)
+    place = str(results or USUAL)
+    found = f"{counted(len(rows), 'row')} of studies in {place!r}"
+    nothing = f"no rows of studies in {place!r}: the column of what was measured is empty"
+    typer.echo(f"Rows     {found if rows else nothing}", err=True)
+    typer.echo("Counting parameters and multiply-accumulates of every network ...", err=True)
+
+    from dualtoken.study.paper import print_tables, renew
+
     if markdown is None:
         print_tables(rows)
     else:

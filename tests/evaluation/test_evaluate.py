@@ -204,7 +204,10 @@ def test_a_clearly_better_model_is_named(data):
 def test_few_disagreements_are_not_distinguishable(data):
     comparison = replace(compare(colour_model(data), blind_model(), data, **QUIET), only_a=3, only_b=1, p_value=0.6)
     assert comparison.better is None
-    assert "not distinguishable on these 24 images: B minus A is -66.7 points" in comparison.verdict()
+    assert (
+        "not distinguishable on these 24 images: B minus A is -66.7 points (McNemar's test: p = 0.6"
+        in comparison.verdict()
+    )
 
 
 def test_the_same_model_with_its_classes_in_another_order(folder, data):

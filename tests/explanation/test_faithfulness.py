@@ -93,6 +93,17 @@ def test_nothing_can_be_recognised_in_a_baseline():
     assert without(image, "blur").mean() == pytest.approx(float(image.mean()), abs=0.1)
 
 
+def test_a_score_that_hardly_moves_says_nothing():
+    class Still:
+        def scores(self, images):
+            return (0.001 + images.mean(dim=(1, 2, 3)) * 1e-4)[:, None]
+
+    (worth,) = measure(maps()[:1], Still(), spot(), WHOLE, baseline="grey", steps=4)
+    assert worth.verdict().startswith("too small to say")
+    assert "0.00 " not in worth.noise()
+    assert worth.to_dict()["deletion"] == pytest.approx(worth.deletion, rel=1e-3)
+
+
 def test_the_area_of_a_line_is_its_middle():
     assert area(np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 1.0])) == pytest.approx(0.5)
 
@@ -110,7 +121,7 @@ def test_the_sanity_check_speaks():
     rng = np.random.default_rng(0)
     own, noise = Heat(rng.random((20, 20), np.float32), "", ()), Heat(rng.random((20, 20), np.float32), "", ())
     flat = Heat(np.zeros((20, 20), np.float32), "", ())
-    assert "low" in compare_with_fresh(own, [noise]).verdict()
+    assert compare_with_fresh(own, [noise]).verdict() == "low: nothing against this map"
     assert "high" in compare_with_fresh(own, [own, flat]).verdict()
     assert "high" in compare_with_fresh(own, [own, Heat(-own.values, "", ())]).verdict()
     assert compare_with_fresh(own, [own, flat]).correlations == (pytest.approx(1), None)

@@ -175,3 +175,51 @@ def test_it_is_compared_and_benchmarked_by_name(make_image_folder):
     assert find_subject(DEFAULT) == Subject(DEFAULT, "folder")
     assert build(Subject(DEFAULT, "folder"), 64)(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
     assert model_folder_of(load_reference(DEFAULT)) == bundled_folder(DEFAULT)
+
+
+def test_other_arguments_than_its_own_are_named(make_image_folder, monkeypatch):
+    from dualtoken.training import config
+
+    data = make_image_folder(classes=("cat", "dog"), per_class=4)
+    made = config.TrainConfig
+    monkeypatch.setattr(config, "TrainConfig", lambda **given: made(**given, model_args={"token_grid": 5}))
+    with pytest.raises(ModelError) as error:
+        network_for_training(DEFAULT, data)
+    assert error.value.message == (
+        f"The weights of {DEFAULT!r} do not fit: token_grid is 5, but it was trained without it."
+    )
+    assert "fresh weights" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("dualtoken-vit-cifar10", "no model folder 'dualtoken-vit-cifar10'. Did you mean 'dualtoken-vit-t-c", DEFAULT),
+        ("anna/pets", "no model folder 'anna/pets'", "hf-hub:anna/pets"),
+        ("runs/phots", "Did you mean 'runs/photos'", "dualtoken train"),
+        ("runs/other", "no model folder 'runs/other'", "dualtoken train"),
+        ("nothing", "no model folder 'nothing'", DEFAULT),
+    ],
+)
+def test_an_unknown_model_has_a_nearest(name, message, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/photos").mkdir(parents=True)
+    for file in ("config.json", WEIGHTS):
+        (Path("runs/photos") / file).touch()
+    with pytest.raises(ModelError) as error:
+        dualtoken.load(name)
+    assert message in error.value.message
+    assert hint in error.value.hint
+    with pytest.raises(ModelError) as pushed:
+        dualtoken.push_to_hub(name, "anna/pets", dry_run=True)
+    assert str(pushed.value) == str(error.value)
+
+
+def test_training_and_verifying_know_the_names_of_the_package(make_image_folder, tmp_path):
+    from dualtoken.export.check import load_reference
+
+    data = make_image_folder(classes=("cat", "dog"), per_class=2)
+    with pytest.raises(ModelError, match=f"Did you mean '{DEFAULT}'"):
+        dualtoken.train(data, tmp_path / "run", model="dualtoken-vit-cifar10")
+    with pytest.raises(ModelError, match=f"Did you mean '{DEFAULT}'"):
+        load_reference("dualtoken-vit-cifar10")

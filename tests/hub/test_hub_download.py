@@ -122,15 +122,21 @@ def test_repositories_that_are_none(pets):
 
 
 def test_load_uses_no_network_for_plain_names(pets):
-    with pytest.raises(ModelError, match="There is no model folder 'anna/pets'"):
+    with pytest.raises(ModelError, match="There is no model folder 'anna/pets'") as error:
         dualtoken.load("anna/pets")
+    assert "hf-hub:anna/pets" in error.value.hint
     assert not pets.requests
 
 
-def test_a_hub_that_cannot_be_reached(monkeypatch, hub):
+def test_a_hub_that_cannot_be_reached(monkeypatch, hub, folder):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="cannot be reached"):
+    with pytest.raises(ModelError, match="cannot be reached") as loading:
         dualtoken.from_pretrained("anna/pets")
+    assert "on this disk" in loading.value.hint
+    with pytest.raises(ModelError, match="cannot be reached") as pushing:
+        push_to_hub(folder, "anna/pets", token="hf_right")
+    assert "on this disk" not in pushing.value.hint
+    assert "dry_run" in pushing.value.hint
 
 
 def test_without_huggingface_hub_it_says_what_to_install(monkeypatch):
@@ -220,6 +226,15 @@ def test_a_dry_run_sends_nothing_and_shows_all(hub, folder, capsys):
     ):
         assert text in shown.output
     assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("licence", "note"), [("mit", None), ("apache2.0", "did you mean 'apache-2.0'"), ("foo", "none of the common ones")]
+)
+def test_an_uncommon_licence_is_worth_a_note(folder, licence, note):
+    pushed = push_to_hub(folder, "anna/new", license=licence, dry_run=True)
+    assert (note is None) == (not pushed.notes)
+    assert note is None or note in pushed.summary()
 
 
 def test_offline_nothing_is_pushed(folder):

@@ -1,12 +1,17 @@
 """The paper's tables: what they show is what is published, what is computed and what was measured."""
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from dualtoken.cli import app
 from dualtoken.errors import DataError
-from dualtoken.study.paper import END, START, TABLES, markdown, renew, study_rows, table_cells
+from dualtoken.study.pages import END, START, rows_for
+from dualtoken.study.paper import TABLES, markdown, renew, table_cells
 from dualtoken.study.plans import STUDIES
+from dualtoken.study.rows import study_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,7 +100,54 @@ def test_only_what_stands_between_the_markers_is_renewed(cheap, tmp_path):
     assert page.read_text() == "no place\n"
 
 
+# ---------------------------------------------------------------- which rows
+
+
+def write_rows(file, *made):
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return file
+
+
 def test_rows_of_other_measurements_are_left_out(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"model": "x"}\n{"study": "peers", "arm": "y"}\n')
-    assert study_rows(tmp_path) == [{"study": "peers", "arm": "y"}]
+    own = rows(base=[0.5])
+    foreign = [{"model": "x"}, {"study": "peers", "arm": "y"}, 3, ["study"], own[0] | {"metrics": {}}]
+    file = write_rows(tmp_path / "a.jsonl", *foreign, *own)
+    assert study_rows(tmp_path) == study_rows(file) == own
     assert study_rows(tmp_path / "none") == []
+
+
+def test_results_that_were_named_must_hold_rows(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_rows(tmp_path / "foreign" / "a.jsonl", {"model": "x"})
+    for place in ("nothere", "empty", "foreign", "foreign/a.jsonl"):
+        with pytest.raises(DataError, match="--results is"):
+            rows_for(tmp_path / place, None)
+
+
+def test_a_broken_file_is_named_with_what_writes_it(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"(?s)a\.jsonl.*--rows") as error:
+        rows_for(tmp_path, None)
+    assert "--output" not in str(error.value)
+
+
+def test_measured_figures_are_not_lost_for_want_of_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no folder `results` here
+    page = tmp_path / "page.md"
+    page.write_text(f"{START}\n| network | measured (proxy) |\n| --- | --- |\n| a | 53.2 % |\n{END}\n")
+    with pytest.raises(DataError, match="would be lost"):
+        rows_for(None, page)
+    page.write_text(f"{START}\n| a | 1.0 M |  |\n{END}\n")
+    assert rows_for(None, page) == rows_for(None, None) == []
+
+
+def test_the_verb_says_how_many_rows_it_took(cheap, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["tables"])
+    assert "Rows     no rows of studies in 'results': the column of what was measured is empty" in result.stderr
+    write_rows(tmp_path / "results" / "a.jsonl", *rows(base=[0.5, 0.6]))
+    result = CliRunner().invoke(app, ["tables"])
+    assert "Rows     2 rows of studies in 'results'" in result.stderr
+    assert "Rows" not in result.stdout
+    assert "A difference counts the seeds that both arms have" in result.stdout

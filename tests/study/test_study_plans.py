@@ -5,7 +5,7 @@ import torch
 
 from dualtoken.backbone import count_parameters, create_model
 from dualtoken.errors import ConfigError
-from dualtoken.study.plans import _SCALES, ABLATIONS, PEERS, STUDIES, make_plan, what_it_tells
+from dualtoken.study.plans import _SCALES, ABLATIONS, PEERS, STUDIES, check_names, make_plan, what_it_tells
 from dualtoken.training.recipes import load_recipe
 
 
@@ -50,14 +50,22 @@ def test_arguments_of_scale_and_arm_are_merged():
         (("peers", "gpus"), "Did you mean 'gpu'"),
         (("peers", "cpu", "detection"), "is for classification, the data are for detection"),
         (("dense", "cpu", "classification"), "is for semantic segmentation or detection"),
-        (("peers", "cpu", "classification", {"model": "x"}), "--set model would make the arms"),
-        (("peers", "cpu", "classification", {"limit_minutes": 3}), "--set limit_minutes would"),
+        (("peers", "cpu", "classification", {"model": "x"}), "its arms have the networks"),
+        (("peers", "cpu", "classification", {"seed": 3}), "--seeds"),
+        (("peers", "cpu", "classification", {"limit_minutes": 3}), "--budget"),
+        (("peers", "cpu", "classification", {"device": "cuda"}), "--device"),
     ],
 )
 def test_mistakes(arguments, said):
     with pytest.raises(ConfigError) as error:
         make_plan(*arguments)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("only", [[], "mlp"])
+def test_no_arm_is_not_all_arms(only):
+    with pytest.raises(ConfigError, match="expected names of arms"):
+        check_names("ablations", only=only)
 
 
 def test_an_unknown_arm_is_named():

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -11,6 +14,7 @@ from study_runs import TINY, FakeTraining, begin, finish
 
 from dualtoken.benchmark import accuracy
 from dualtoken.benchmark.rows import read_rows
+from dualtoken.data.finding import find_task_data
 from dualtoken.errors import ConfigError, OutputError, UserError
 from dualtoken.study import study
 from dualtoken.study.command import command
@@ -98,7 +102,22 @@ def test_a_run_that_takes_longer_is_stopped_at_the_end_of_the_budget(data, tmp_p
     monkeypatch.setattr("dualtoken.training.run.train", endless)
     result, said = call(data, tmp_path / "s", budget=0.3)
     assert len(result.left) == 6
-    assert "The budget is used up" in said
+    assert "The budget is used up. By the same `dualtoken study`, called again, base, seed 0 is begun" in said
+
+
+def test_a_run_that_had_begun_is_said_to_be_continued(data, tmp_path, monkeypatch):
+    def stopped(data, output, *, recipe, **settings):
+        begin(output, recipe, {key: value for key, value in settings.items() if key != "workers"})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dualtoken.training.run.train", stopped)
+    said = []
+    with pytest.raises(KeyboardInterrupt):
+        call(data, tmp_path / "s", say=said.append)
+    assert said[-1] == (
+        "The study was stopped. By the same `dualtoken study`, called again, base, seed 0 is continued and the rest"
+        " follows."
+    )
 
 
 def test_ctrl_c_of_the_user_ends_the_study(data, tmp_path, training):
@@ -140,15 +159,22 @@ def test_a_run_in_doubt_is_left_alone(data, tmp_path, training):
 
 def test_another_plan_or_other_images_are_refused(data, make_image_folder, tmp_path, training):
     call(data, tmp_path / "s", seeds=1)
-    with pytest.raises(OutputError, match=r"was begun as another study\. Its settings"):
-        call(data, tmp_path / "s", settings={"epochs": 7})
-    with pytest.raises(OutputError, match="Its data"):
+    with pytest.raises(OutputError) as error:
+        call(data, tmp_path / "s", settings={"epochs": 7, "batch_size": 8, "model_args": {"neck": 8}})
+    assert (
+        "another study: epochs: 1 in the folder, 7 now; model_args.neck: not set in the folder, 8 now;"
+        " batch_size: not set in the folder, 8 now." in str(error.value)
+    )
+    with pytest.raises(OutputError, match=r"another study: scale: \"cpu\" in the folder, \"gpu\" now\."):
+        call(data, tmp_path / "s", scale="gpu")
+    with pytest.raises(OutputError, match="another study: other images"):
         call(make_image_folder(classes=("ant", "bee"), per_class=5, name="others"), tmp_path / "s")
     call(data, tmp_path / "s", seeds=2, only=["window"])  # more of the same plan is no other plan
 
 
 def test_two_studies_do_not_train_in_one_folder(data, tmp_path, training):
-    (tmp_path / "s").mkdir()
+    call(data, tmp_path / "s", seeds=1, only=["mlp"])
+    training.calls.clear()
     with locked(tmp_path / "s"):
         with pytest.raises(OutputError, match="Another study is at work"):
             call(data, tmp_path / "s")
@@ -175,8 +201,7 @@ def test_a_run_made_by_hand_counts(data, tmp_path, monkeypatch):
         "model_args": {"depths": [1, 2, 1], "channels": [24, 48, 96], "img_size": 64},
     }  # fmt: skip
     begin(folder, "short", typed)
-    result, _ = call(data, tmp_path / "other", train=False)
-    finish(folder, json.loads((tmp_path / "other" / "study.json").read_text())["data"]["fingerprint"])
+    finish(folder, find_task_data(data, "classification").fingerprint)
     result, _ = call(data, tmp_path / "s", train=False)
     assert [row["arm"] for row in result.rows] == ["base"]
     assert result.rows[0]["commit"] is None  # nobody can say any more
@@ -227,8 +252,10 @@ def test_the_plan_can_be_looked_at_without_a_trace(data, tmp_path, capsys):
     said = capsys.readouterr().out
     assert failed == 0
     assert said.count("to do     dualtoken train") == 26
-    assert "26 runs of 13 arms, 0 finished" in said
+    assert said.startswith("26 runs of 13 arms, 0 finished.")
     assert not (tmp_path / "s").exists()
+    study_command("ablations", data, tmp_path / "s", seeds=1, only=["base"], dry_run=True)
+    assert capsys.readouterr().out.startswith("1 run of 1 arm, 0 finished.")
 
 
 @pytest.mark.parametrize(
@@ -238,10 +265,124 @@ def test_times_as_people_say_them(text, seconds):
     assert parse_budget(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "0m", "2", "-3h"])
+@pytest.mark.parametrize("text", ["", "soon", "0m", "0", "-3h"])
 def test_other_times_are_refused(text):
     with pytest.raises(ConfigError, match="Type: 2h"):
         parse_budget(text)
+
+
+def test_a_time_without_a_unit_is_told_so():
+    with pytest.raises(ConfigError, match=r"its unit is missing\.\nType: 90s, 90m"):
+        parse_budget("90")
+
+
+# ---------------------------------------------------------------- what is refused, before anything is written
+
+
+def everything(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("dry_run", [False, True], ids=["real", "dry"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rows": "folder"}, "rows is .*which is a folder"),
+        ({"rows": "nowhere/all.jsonl"}, "there is no folder"),
+        ({"rows": "broken.jsonl"}, "cannot be read as rows"),
+        ({"markdown": "folder"}, "markdown is .*which is a folder"),
+        ({"markdown": "foreign.md"}, "was not written by this study"),
+        ({"output": "foreign.md"}, "output is .*which is a file"),
+        ({"output": "images"}, "output is .*the folder of the images"),
+        ({"output": "images/ant/study"}, "output is .*among the images"),
+        ({"output": "folder"}, "holds other things than a study, such as 'note.txt'"),
+        ({"output": "arms"}, "holds other things than a study, such as 'none'"),
+        ({"device": "cuda:77"}, "'cuda:77' cannot be used"),
+        ({"only": []}, "only is"),
+        ({"settings": {"batch_size": 0}}, "batch_size is 0"),
+        ({"table": True}, "There is no study in"),
+    ],
+)
+def test_refused(data, tmp_path, training, options, said, dry_run):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "note.txt").touch()
+    (tmp_path / "arms" / "none" / "cats").mkdir(parents=True)  # classes of somebody's images, called as an arm
+    (tmp_path / "foreign.md").write_text("# Mine\n")
+    (tmp_path / "broken.jsonl").write_text("{")
+    options = {key: tmp_path / value if key in ("rows", "markdown", "output") else value
+               for key, value in options.items()}  # fmt: skip
+    before = everything(tmp_path)
+    with pytest.raises(UserError, match=f"(?s){said}") as error:
+        study_command("ablations", data, options.pop("output", tmp_path / "s"), dry_run=dry_run, **options)
+    assert "--output" not in str(error.value)
+    assert everything(tmp_path) == before
+    assert not training.calls
+
+
+def test_a_dry_run_refuses_another_plan_too(data, tmp_path, training):
+    call(data, tmp_path / "s", seeds=1)
+    with pytest.raises(OutputError, match="another study: epochs: 1 in the folder, 7 now"):
+        study_command("ablations", data, tmp_path / "s", settings={"epochs": 7}, dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"budget": -1.0}, "budget is -1.0, expected a number of seconds above 0"),
+        ({"budget": "2h"}, "budget is '2h', expected"),
+        ({"budget": float("nan")}, "budget is nan"),
+        ({"seeds": 0}, "seeds is 0, expected"),
+        ({"workers": -1}, "workers is -1, expected"),
+        ({"only": "mlp"}, "only is 'mlp', expected names"),
+    ],
+)
+def test_arguments_from_python(data, tmp_path, options, said):
+    with pytest.raises(ConfigError) as error:
+        call(data, tmp_path / "s", **options)
+    assert said in str(error.value)
+    assert "--" not in error.value.message
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_table_needs_no_settings_again(data, tmp_path, training):
+    call(data, tmp_path / "s", seeds=1, settings={"epochs": 7}, scale="gpu")
+    training.fingerprint = find_task_data(data, "classification").fingerprint
+    result, _ = call(data, tmp_path / "s", seeds=1, train=False)
+    assert (result.plan.scale, result.plan.settings["epochs"]) == ("gpu", 7)
+    assert len(result.rows) == 3
+    with pytest.raises(OutputError, match="epochs: 7 in the folder, 8 now"):
+        call(data, tmp_path / "s", train=False, settings={"epochs": 8}, scale="gpu")
+
+
+def test_its_own_page_is_renewed(data, tmp_path, training, monkeypatch):
+    monkeypatch.setattr("dualtoken.study.command.compare_single_seeds", lambda *_, **__: {})
+    page = tmp_path / "s" / "table.md"  # in a folder that the study makes
+    for only in (["mlp"], ["mlp", "none"]):
+        study_command("ablations", data, tmp_path / "s", seeds=1, only=only, markdown=page)
+    assert "| none |" in page.read_text()
+    with pytest.raises(OutputError, match="not written by this study"):
+        study_command("ablations", data, tmp_path / "other", seeds=1, markdown=page)
+
+
+def test_mistakes_are_answered_without_torch(tmp_path):
+    lines = """
+        import sys
+        from dualtoken.errors import UserError
+        from dualtoken.study.command import run
+        from dualtoken.study.pages import rows_for
+        for name, options in (("ablation", {}), ("peers", {"only": ["pvt"]}), ("peers", {"budget": "9"}),
+                              ("peers", {"settings": {"epoch": 1}})):
+            try:
+                run(name, None, "s", **options)
+            except UserError as error:
+                print(error.message)
+        assert "torch" not in sys.modules
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(lines)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("Unknown") == 3
+    assert "unit is missing" in done.stdout
 
 
 # ---------------------------------------------------------------- all of it, small

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from dualtoken.study.table import SAME, cells, estimate, lines, markdown, note, print_lines, t_quantile
+from dualtoken.study.table import SAME, SHARED, cells, estimate, lines, markdown, note, print_lines, t_quantile
 
 
 def rows(**arms):
@@ -29,6 +29,15 @@ def test_the_interval_of_a_mean_is_the_textbooks():
     made = estimate(values)
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     assert (made.value, made.low, made.high) == pytest.approx((np.mean(values), low, high), abs=2e-3)
+
+
+def test_intervals_end_where_the_figures_do():
+    """Two seeds far apart: Student's interval alone would be -217 to 317 %, and the difference's -585 to 685."""
+    base, other = lines(rows(base=[0.40, 0.60], mlp=[0.60, 0.90]), "base")
+    assert (base.measured.value, base.measured.low, base.measured.high) == (pytest.approx(50), 0, 100)
+    far = lines(rows(base=[0.10, 0.60], mlp=[0.90, 0.60]), "base")[1]
+    assert (far.difference.low, far.difference.high) == (-100, 100)
+    assert other.verdict == SAME
 
 
 def test_one_value_has_no_interval():
@@ -68,7 +77,20 @@ def test_one_seed_is_judged_by_the_images_and_it_is_said():
     assert known.verdict == "better on these images (+2.0 to +17.0); one seed"
     assert "another seed" in note([known])
     even = {("mlp", 0): {"difference": {"low": -0.02, "high": 0.17}, "better": None}}
-    assert lines(parts, "base", even)[1].verdict.startswith(SAME)
+    assert lines(parts, "base", even)[1].verdict == f"{SAME} on these images (-2.0 to +17.0); one seed"
+
+
+@pytest.mark.parametrize(("p_value", "why"), [(0.0703, "McNemar's test: p = 0.07"), (None, "too few to tell")])
+def test_no_interval_without_0_stands_beside_not_distinguishable(p_value, why):
+    found = {("mlp", 0): {"difference": {"low": -0.305, "high": -0.005}, "better": None, "p_value": p_value}}
+    assert lines(rows(base=[0.6], mlp=[0.5]), "base", found)[1].verdict == f"{SAME} on these images ({why}); one seed"
+
+
+def test_differences_of_some_seeds_only_are_explained():
+    parts = lines(rows(base=[0.4, 0.6], mlp=[0.567]), "base")
+    assert cells(parts[1])[5:7] == ("56.7", "+16.7")  # beside a mean of 50.0
+    assert SHARED in note(parts)
+    assert SHARED not in note(lines(rows(base=[0.4, 0.6], mlp=[0.5, 0.6]), "base"))
 
 
 def test_a_table_for_people():

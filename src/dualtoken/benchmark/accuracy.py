@@ -18,18 +18,11 @@ from typing import Any
 import yaml
 
 from dualtoken.backbone import count_macs, count_parameters
-from dualtoken.benchmark.rows import append_rows, commit
+from dualtoken.benchmark.rows import MAIN, append_rows, commit
 from dualtoken.errors import ModelError
 from dualtoken.model_folder import load_model
 from dualtoken.tasks import TASKS
 from dualtoken.training.state import run_counters
-
-MAIN = {
-    "classification": ("top1",),
-    "detection": ("ap50", "ap"),
-    "instance_segmentation": ("ap50", "mask_ap50", "mask_ap"),
-    "semantic_segmentation": ("miou", "pixel_accuracy"),
-}
 
 
 def row(run: str | Path, evaluation: str | Path | None = None) -> dict[str, Any]:

@@ -15,6 +15,13 @@ from dualtoken.machine import command_line, machine_name
 from dualtoken.model_folder import versions
 
 Row = dict[str, Any]
+# By task the metrics that results are told in, the one that decides first.
+MAIN = {
+    "classification": ("top1",),
+    "detection": ("ap50", "ap"),
+    "instance_segmentation": ("ap50", "mask_ap50", "mask_ap"),
+    "semantic_segmentation": ("miou", "pixel_accuracy"),
+}
 
 
 def provenance(threads: int | None = None) -> Row:

@@ -88,10 +88,15 @@ class Comparison:
         if self.only_a + self.only_b == 0:
             return "A and B are not distinguishable: they are right and wrong on the same images."
         if self.better is None:
+            holds_zero = low <= 0 <= high
+            why = (
+                f"95 % interval {low:+.1f} to {high:+.1f}"
+                if holds_zero
+                else f"McNemar's test: p = {self.p_value:.2g}, too few disagreements for an interval"
+            )
             return (
                 f"A and B are not distinguishable on {'this' if self.images == 1 else 'these'}"
-                f" {counted(self.images, 'image')}: B minus A is {value:+.1f} points "
-                f"(95 % interval {low:+.1f} to {high:+.1f}). More images could tell."
+                f" {counted(self.images, 'image')}: B minus A is {value:+.1f} points ({why}). More images could tell."
             )
         return f"{self.better.upper()} is better by {value:.1f} points (95 % interval {low:.1f} to {high:.1f})."
 

@@ -25,8 +25,25 @@ BASELINES: tuple[Baseline, ...] = ("blur", "grey")
 RANDOM_MAPS = 5
 FRESH_COPIES = 3
 HIGH = 0.5  # rank correlation with a network of fresh weights, from which on a map says little of what was learned
-_SOME = 0.3
+SOME = 0.3
+STILL = 0.02  # a score that moves less on all its ways says nothing about the map
 _AT_ONCE = 8  # images
+
+
+def short(score: float) -> str:
+    """A score for people: two digits behind the point, more of a small one.
+
+    >>> short(0.524), short(0.1), short(0.00123), short(0.0)
+    ('0.52', '0.10', '0.0012', '0.00')
+    """
+    return f"{score:.2f}" if abs(score) >= 0.095 or score == 0 else f"{score:.2g}"
+
+
+def numbers(values: Any) -> Any:
+    """A number, or nested lists of them, with four significant digits."""
+    if isinstance(values, np.ndarray | list | tuple):
+        return [numbers(value) for value in values]
+    return float(f"{float(values):.4g}")
 
 
 @dataclass(frozen=True)
@@ -58,8 +75,20 @@ class Faithfulness:
         """Whether deletion, and insertion, beat every map of noise."""
         return self.deletion < min(self.random), self.insertion > max(self.random)
 
+    @property
+    def moved(self) -> float:
+        """How far apart the largest and the smallest score are, of all that were watched."""
+        scores = (*self.deletion_curve, *self.insertion_curve, *self.random_curve, *self.random)
+        return max(scores) - min(scores)
+
+    def noise(self) -> str:
+        """What the maps of noise reached, in words."""
+        return f"{len(self.random)} random maps {short(min(self.random))} to {short(max(self.random))}"
+
     def verdict(self) -> str:
         """In words."""
+        if self.moved < STILL:
+            return f"too small to say: the score moves by {short(self.moved)} only"
         deletion, insertion = self.better
         if deletion and insertion:
             return "better than every random map, in deletion and insertion"
@@ -70,15 +99,15 @@ class Faithfulness:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-friendly values."""
         return {
-            "deletion": round(self.deletion, 4),
-            "insertion": round(self.insertion, 4),
-            "random": [round(value, 4) for value in self.random],
+            "deletion": numbers(self.deletion),
+            "insertion": numbers(self.insertion),
+            "random": numbers(self.random),
             "verdict": self.verdict(),
             "baseline": self.baseline,
-            "shares": [round(value, 4) for value in self.shares],
-            "deletion_curve": [round(value, 4) for value in self.deletion_curve],
-            "insertion_curve": [round(value, 4) for value in self.insertion_curve],
-            "random_curve": [round(value, 4) for value in self.random_curve],
+            "shares": numbers(self.shares),
+            "deletion_curve": numbers(self.deletion_curve),
+            "insertion_curve": numbers(self.insertion_curve),
+            "random_curve": numbers(self.random_curve),
         }
 
 
@@ -106,9 +135,9 @@ class Sanity:
             return "a network with fresh weights gives a flat map: nothing to compare with"
         if self.mean >= HIGH:
             return "high: much of this map does not depend on what was learned"
-        if self.mean >= _SOME:
+        if self.mean >= SOME:
             return "moderate: a part of this map does not depend on what was learned"
-        return "low: this map depends on what was learned"
+        return "low: nothing against this map"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-friendly values."""

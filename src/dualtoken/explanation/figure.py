@@ -6,8 +6,9 @@ pixels of the network's input.
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dualtoken.explanation.attention import Attention, BlockRecord, Step, TokenRecord
-from dualtoken.explanation.faithfulness import Faithfulness, Sanity
+from dualtoken.explanation.faithfulness import Faithfulness, Sanity, short
 from dualtoken.explanation.heat import Heat
 from dualtoken.explanation.targets import Target
 from dualtoken.explanation.views import View
 from dualtoken.report import fonts
 from dualtoken.report.plots import BLUE, INK, ORANGE, SOFT, plain, prepare
+from dualtoken.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
 _FOR, _AGAINST = np.array([230, 85, 0], np.float32), np.array([0, 105, 190], np.float32)
 _COVER = 0.85  # of a colour where a map is strongest
 _SHARES = LinearSegmentedColormap.from_list("shares", ["#fff7ec", "#fdbb84", "#e34a33", "#7f0000"])
+_LIKENESS = "PRGn"  # of cosines: neither the colours of the heat maps nor those of shares
 _MARGIN = 0.35
+_CAPTION = 2.3  # inches that the lines below a picture need
 _DPI = 150  # of `to_png`: the width of letters depends on it
+_PALE = 25  # times an even share is dark at least
 _COLUMNS = 9  # panels beside each other: eight heads and the aggregation
 
 
@@ -43,7 +48,7 @@ class Row(NamedTuple):
     target: Target
     heat: Heat
     faithfulness: Faithfulness
-    sanity: Sanity
+    sanity: Sanity | None
 
 
 # ---------------------------------------------------------------- overlays
@@ -70,7 +75,7 @@ def _grey(view: View, white: float = 0.25) -> NDArray[np.float32]:
 
 
 def heat_figure(view: View, rows: Sequence[Row], title: str, notes: Sequence[str] = ()) -> Figure:
-    """A row a target: the image, the map, that of a network with fresh weights, deletion and insertion.
+    """A row a target: the image, the map, that of a network with fresh weights if there is one, deletion and insertion.
 
     Args:
         view: of the image.
@@ -81,7 +86,9 @@ def heat_figure(view: View, rows: Sequence[Row], title: str, notes: Sequence[str
     wide, high = _panel(view, 2.35)
     caption, gap, curve = 0.82, 0.2, 3.3
     head = 0.62 + 0.18 * len(notes)
-    width = 2 * _MARGIN + 3 * (wide + gap) + 0.55 + curve
+    column = max(wide, _CAPTION)
+    pictures = len(_pictures(view, rows[0]))
+    width = 2 * _MARGIN + pictures * (column + gap) + 0.55 + curve
     page = _Page(width, head + len(rows) * (max(high, 1.9) + caption) + 0.15)
     page.text(_MARGIN, 0.3, title, size=13, weight="bold")
     for number, note in enumerate(notes):
@@ -94,8 +101,8 @@ def heat_figure(view: View, rows: Sequence[Row], title: str, notes: Sequence[str
             _show(axes, view, picture)
             if outlined:
                 _outline(axes, row.target)
-            page.block(left, top + high + 0.13, text, wide)
-            left += wide + gap
+            page.block(left, top + high + 0.13, text, column)
+            left += column + gap
         axes = page.axes(left + 0.45, top + 0.2, curve, max(high, 1.9) - 0.55)
         _curves(axes, row.faithfulness)
         page.block(left + 0.45, top + max(high, 1.9) + 0.13, _worth(row.faithfulness), curve)
@@ -111,30 +118,27 @@ class _Picture(NamedTuple):
     text: str
 
 
-def _pictures(view: View, row: Row) -> tuple[_Picture, _Picture, _Picture]:
+def _pictures(view: View, row: Row) -> list[_Picture]:
     target, heat, sanity = row.target, row.heat, row.sanity
     asked = "" if target.answered else "\nbelow its threshold" if target.box else "\nnot the model's answer"
     grid = " x ".join(map(str, heat.values.shape))
     levels = heat.levels[0] if len(heat.levels) == 1 else f"{len(heat.levels)} levels"
     where = f" at {levels}" if heat.levels else ""
-    number = "not known" if sanity.mean is None else f"{sanity.mean:.2f}"
-    return (
-        _Picture(view.picture, True, f"**{target.name}**, score {target.score:.2f}{asked}"),
-        _Picture(
-            overlay(view, heat), True, f"**{heat.method}**{where}, {grid}\norange speaks for it, blue against it"
-        ),
-        _Picture(
-            overlay(view, sanity.example), False,
-            f"**fresh weights**: rank correlation {number}\n{sanity.verdict()}",
-        ),
-    )  # fmt: skip
+    pictures = [
+        _Picture(view.picture, True, f"**{target.name}**, score {short(target.score)}{asked}"),
+        _Picture(overlay(view, heat), True, f"**{heat.method}**{where}, {grid}\norange speaks for it, blue against it"),
+    ]
+    if sanity is not None:
+        number = "not known" if sanity.mean is None else f"{sanity.mean:.2f}"
+        text = f"**fresh weights**: rank correlation {number}\n{sanity.verdict()}"
+        pictures.append(_Picture(overlay(view, sanity.example), False, text))
+    return pictures
 
 
-def _worth(faithfulness: Faithfulness) -> str:
-    low, high = min(faithfulness.random), max(faithfulness.random)
+def _worth(worth: Faithfulness) -> str:
     return (
-        f"**deletion {faithfulness.deletion:.2f}**, **insertion {faithfulness.insertion:.2f}**,"
-        f" random maps {low:.2f} to {high:.2f}\n{faithfulness.verdict()}"
+        f"**deletion {short(worth.deletion)}**, **insertion {short(worth.insertion)}**\n"
+        f"{worth.noise()} (dashed: mean, both ways)\n{worth.verdict()}"
     )
 
 
@@ -142,12 +146,12 @@ def _curves(axes: Axes, faithfulness: Faithfulness) -> None:
     prepare(axes)
     shares, random = faithfulness.shares, faithfulness.random_curve
     style: dict[str, Any] = {"color": SOFT, "lw": 1.1, "ls": (0, (3, 2))}
-    axes.plot(shares, random, **style, label="random maps")
+    axes.plot(shares, random, **style, label=f"mean of {len(faithfulness.random)} random maps")
     axes.plot(shares, random[::-1], **style)
     axes.plot(shares, faithfulness.deletion_curve, color=ORANGE, lw=1.9, label="deletion ↓")
     axes.plot(shares, faithfulness.insertion_curve, color=BLUE, lw=1.9, ls="-.", label="insertion ↑")
     largest = max(*random, *faithfulness.deletion_curve, *faithfulness.insertion_curve)
-    top = 1.03 if largest > 0.5 else max(1.3 * largest, 0.1)
+    top = 1.03 if largest > 0.5 else max(1.3 * largest, 1e-6)
     axes.set(xlim=(0, 1), ylim=(-0.03 * top, top), ylabel="score")
     what = "blurred" if faithfulness.baseline == "blur" else "grey"
     axes.set_xlabel(f"share of pixels {what} (insertion: no longer {what})")
@@ -156,7 +160,7 @@ def _curves(axes: Axes, faithfulness: Faithfulness) -> None:
     axes.tick_params(labelsize=7.5)
     axes.legend(
         loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=3, fontsize=7, frameon=False, handlelength=1.8,
-        columnspacing=1.1,
+        columnspacing=1.0,
     )  # fmt: skip
 
 
@@ -184,8 +188,7 @@ def token_figure(
     height, width = view.preprocessing.image_size
     share = position[0] / width, position[1] / height
     groups = [_group(block, share) for block in chosen]
-    most = max(max(float(panel.values.max()) for group in groups for panel in group), 1e-6)
-    norm = PowerNorm(0.5, vmin=0, vmax=most)
+    norm = PowerNorm(0.5, vmin=0, vmax=_most(groups, chosen))
     wide, high = _panel(view, 1.12)
     lines = list(_lines(groups))
     path = record.path()
@@ -216,6 +219,13 @@ def token_figure(
     return page.figure
 
 
+def _most(groups: Sequence[Sequence[_Panel]], chosen: Sequence[BlockRecord]) -> float:
+    """The share that is darkest: the largest, or where none is large one beside which an even share stays pale."""
+    largest = max(float(panel.values.max()) for group in groups for panel in group)
+    keys = chosen[0].broadcast.keys if chosen[0].broadcast is not None else (1, 1)
+    return max(largest, min(1.0, _PALE / (keys[0] * keys[1])))
+
+
 class _Panel(NamedTuple):
     """One grid of attention: its block's heading, its own caption, and the shares."""
 
@@ -232,7 +242,7 @@ def _group(block: BlockRecord, share: tuple[float, float]) -> list[_Panel]:
     stage, _, number = block.name.partition(".")
     heads = block.broadcast.from_position(*share)
     rows, columns = block.image_grid
-    heading = f"Stage {stage}, block {number} · {rows} x {columns} image tokens, {len(heads)} heads"
+    heading = f"Stage {stage}, block {number} · {rows} x {columns} image tokens, {counted(len(heads), 'head')}"
     shown = heads[: _COLUMNS - 1]
     if len(shown) < len(heads):
         heading += f" (the first {len(shown)})"
@@ -314,14 +324,14 @@ def _explain_reading(
     tokens = f"{keys[0]} x {keys[1]}" if keys[0] > 1 else f"{number}"
     text = [
         f"**Broadcast.** The image token at the cross looks at the {tokens} global tokens; one panel a head, darker for"
-        f" a larger share. “3 of {number}”: as concentrated as if it looked at 3 of {number} alike.",
+        f" a larger share (see the scale). “3 of {number}”: as concentrated as if it looked at 3 of {number} alike.",
         "**Aggregation** (blue frame). Before that, the tokens gather from the image: whom the one below the cross"
         " listens to, mean over heads."
         if record.positions or first.aggregation is None or first.aggregation.queries[0] > 1
         else "**Aggregation** (blue frame). Before that, the tokens gather from the image: where they look, mean over"
         " tokens and heads.",
-        "**Path** (below). How far each token moves in each block, and how like itself at the start of its stage it"
-        " still is."
+        "**Path** (below). How far each token moves in each block, in times its own length before it, and its cosine"
+        " to itself at the start of its stage: 1 is alike, -1 the opposite. The figures are means."
         if record.path()
         else "",
         *record.notes,
@@ -330,7 +340,7 @@ def _explain_reading(
     for part in filter(None, text):
         top = page.block(left, top + 0.1, part, width - left - _MARGIN, size=9) + 0.06
     _draw_scale(page.axes(left + 0.05, top + 0.2, 2.6, 0.13), norm, 1 / number)
-    page.text(left + 2.8, top + 0.26, "share of the attention", size=8)
+    page.text(left + 2.8, top + 0.26, "share of the attention (square-root scale)", size=8)
 
 
 def _draw_scale(axes: Axes, norm: PowerNorm, alike: float) -> None:
@@ -359,6 +369,7 @@ def _draw_grid(axes: Axes, view: View, attention: Attention | None) -> None:
 
 
 _PATH_LABEL = 0.95
+_PATH_SCALES = 0.45
 
 
 def _path_cell(path: Sequence[Step], width: float) -> tuple[float, int]:
@@ -372,7 +383,7 @@ def _path_height(path: Sequence[Step], width: float) -> float:
     if not path:
         return 0.0
     side, line = _path_cell(path, width)
-    return 0.45 + -(-len(path) // line) * (2 * (_ratio(path[0]) * side + 0.1) + 0.5)
+    return 0.45 + -(-len(path) // line) * (2 * (_ratio(path[0]) * side + 0.1) + 0.5) + _PATH_SCALES
 
 
 def _ratio(step: Step) -> float:
@@ -394,7 +405,7 @@ def _draw_path(page: _Page, path: Sequence[Step], top: float, width: float) -> N
     page.text(_MARGIN, top + 0.1, "Path of the global tokens, block by block", size=9.5, weight="bold")
     top += 0.5
     for start in range(0, len(path), line):
-        for label, offset in (("moved by\n(share of length)", 0.0), ("cosine to start\nof the stage", high + 0.1)):
+        for label, offset in (("moved by\n(times its length)", 0.0), ("cosine to start\nof the stage", high + 0.1)):
             page.text(_MARGIN, top + offset + high / 2, label, size=7.5)
         for number, step in enumerate(path[start : start + line]):
             left = _MARGIN + _PATH_LABEL + number * (side + 0.1)
@@ -402,7 +413,7 @@ def _draw_path(page: _Page, path: Sequence[Step], top: float, width: float) -> N
             page.text(left + side, top - 0.13, _short(float(step.change.mean())), size=7.5, align="right")
             for values, place, colours, scale in (
                 (step.change, top, _SHARES, change),
-                (step.cosine, top + high + 0.1, "RdBu", Normalize(-1, 1)),
+                (step.cosine, top + high + 0.1, _LIKENESS, _COSINES),
             ):
                 axes = page.axes(left, place, side, high)
                 axes.imshow(values, aspect="auto", cmap=colours, norm=scale)
@@ -411,6 +422,25 @@ def _draw_path(page: _Page, path: Sequence[Step], top: float, width: float) -> N
                     spine.set(color=SOFT, linewidth=0.5)
             page.text(left + side / 2, top + 2 * high + 0.2, f"{step.cosine.mean():.2f}", size=7.5, align="center")
         top += 2 * (high + 0.1) + 0.5
+    left = _MARGIN + _PATH_LABEL
+    ticks = [value for value in (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0) if float(change.vmin or 0) <= value <= most]
+    _draw_key(page, left, top, _SHARES, change, ticks, "moved by, in times its length (logarithmic scale)")
+    _draw_key(page, left + 4.9, top, _LIKENESS, _COSINES, [-1.0, 0.0, 1.0], "cosine to the start of the stage")
+
+
+_COSINES = Normalize(-1, 1)
+
+
+def _draw_key(
+    page: _Page, left: float, top: float, colours: Any, norm: Normalize, ticks: Sequence[float], label: str
+) -> None:
+    """What the colours of a row of the path stand for."""
+    axes = page.axes(left, top - 0.05, 1.7, 0.12)
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=colours, vmin=0, vmax=1, aspect="auto", extent=(0, 1, 0, 1))
+    prepare(axes, grid=False)
+    axes.set_xticks([float(norm(value)) for value in ticks], [f"{value:g}" for value in ticks], fontsize=7.5)
+    axes.set(yticks=[], xlim=(0, 1))
+    page.text(left + 1.85, top + 0.01, label, size=7.5)
 
 
 # ---------------------------------------------------------------- a page measured in inches
@@ -442,22 +472,34 @@ class _Page:
         )  # fmt: skip
 
     def block(self, left: float, top: float, text: str, width: float, size: float = 8.0) -> float:
-        """Text in lines of at most `width`; a start between ** is bold. Returns where it ends."""
-        letters = max(12, int(width / (size * 0.0074)))
+        """Text in lines of at most `width`, longer words alone; what is between ** is bold. Returns where it ends."""
         line_high = size * 0.0185
         for paragraph in text.split("\n"):
-            for line in textwrap.wrap(paragraph, letters + 2 * paragraph.count("**")):
+            for line in self._wrapped(_words(paragraph), width, size):
                 self._line(left, top, line, size)
                 top += line_high
         return top
 
-    def _line(self, left: float, middle: float, line: str, size: float) -> None:
-        """One line, whose parts between ** are bold."""
-        for number, part in enumerate(line.split("**")):
-            if part:
-                weight = "bold" if number % 2 else "normal"
-                self.text(left, middle, part, size=size, weight=weight)
-                left += self._width(part, size, weight)
+    def _wrapped(self, words: Sequence[_Word], width: float, size: float) -> Iterator[list[_Word]]:
+        """Words in lines that fit."""
+        line: list[_Word] = []
+        used = 0.0
+        for word in words:
+            needed = self._width(word.text + (" " if word.space else ""), size, word.weight)
+            if line and word.starts and used + self._width(word.text, size, word.weight) > width:
+                yield line
+                line, used = [], 0.0
+            line.append(word)
+            used += needed
+        if line:
+            yield line
+
+    def _line(self, left: float, middle: float, line: Sequence[_Word], size: float) -> None:
+        """One line, neighbours of one weight in one piece."""
+        for weight, words in groupby(line, key=lambda word: word.weight):
+            text = "".join(word.text + (" " if word.space else "") for word in words)
+            self.text(left, middle, text.rstrip(), size=size, weight=weight)
+            left += self._width(text, size, weight)
 
     def _width(self, text: str, size: float, weight: str) -> float:
         """Of a line as it will be drawn, in inches."""
@@ -468,6 +510,26 @@ class _Page:
         line = self.ruler.figure.text(0, 0, _drawable(text), fontsize=size, fontweight=weight, family=self.families)
         plain(line)
         return float(line.get_window_extent(self.ruler.get_renderer()).width)
+
+
+class _Word(NamedTuple):
+    """A word, or the part of it that is bold or is not."""
+
+    text: str
+    weight: str
+    starts: bool  # whether a line may begin with it
+    space: bool  # whether a space follows
+
+
+def _words(paragraph: str) -> list[_Word]:
+    words: list[_Word] = []
+    for number, part in enumerate(paragraph.split("**")):
+        for text in re.findall(r"\S+|\s+", part):
+            if not text.isspace():
+                words.append(_Word(text, "bold" if number % 2 else "normal", not words or words[-1].space, False))
+            elif words:
+                words[-1] = words[-1]._replace(space=True)
+    return words
 
 
 def _drawable(text: str) -> str:
@@ -506,8 +568,9 @@ def _outline(axes: Axes, target: Target) -> None:
     for colour, width in (("black", 2.6), ("white", 1.2)):
         if target.box is not None:
             left, top, right, bottom = target.box
-            axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=width))
-        elif target.region is not None and not target.region.all():
+            thin = 1.0 if target.region is None else 0.6  # beside the outline of its mask
+            axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=width * thin))
+        if target.region is not None and target.region.any() and not target.region.all():
             rows, columns = (np.arange(side) + 0.5 for side in target.region.shape)
             axes.contour(columns, rows, target.region.astype(float), [0.5], colors=colour, linewidths=width * 0.7)
 

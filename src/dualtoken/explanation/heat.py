@@ -53,7 +53,7 @@ def check_method(method: str) -> None:
         MissingExtraError: captum is not installed.
     """
     if method not in METHODS:
-        raise ConfigError(unknown_name("method", method, METHODS), "It is set by --method.")
+        raise ConfigError(unknown_name("method", method, METHODS))
     require("captum", "explain")
 
 

@@ -161,13 +161,13 @@ def choose_levels(model: nn.Module, task: str, scorer: Scorer, image: Tensor, st
     if stride is not None and task != "classification":
         raise ConfigError(
             "stride is given, but the maps of boxes and masks are read at every stride that the head uses.",
-            "Leave --stride out.",
+            "Leave it out.",
         )
     shapes = _used(model, find_levels(model, task), scorer, image)
     if not shapes:
         raise ModelError(
             "No map of this network can be read: none of its stages has positions that its answer depends on.",
-            "Type: --method integrated_gradients, which asks the pixels themselves.",
+            "Take the method integrated_gradients, which asks the pixels themselves.",
         )
     if task != "classification":
         return list(shapes)
@@ -175,7 +175,7 @@ def choose_levels(model: nn.Module, task: str, scorer: Scorer, image: Tensor, st
         at_stride = [level for level in shapes if level.stride == stride]
         if not at_stride:
             known = sorted({level.stride for level in shapes})
-            raise ConfigError(f"stride is {stride}, but the network has maps at {known} only.", "It is --stride.")
+            raise ConfigError(f"stride is {stride}, but the network has maps at {known} only.")
         return at_stride[-1:]
     large = [level for level, shape in shapes.items() if min(shape) >= ENOUGH]
     return large[-1:] or [max(shapes, key=lambda level: math.prod(shapes[level]))]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dualtoken.errors import ModelError
+from dualtoken.hub import is_named, missing_model
 from dualtoken.model_folder import WEIGHTS, ModelConfig, build_model, is_model_folder
 from dualtoken.prediction import Predictor, choose_device, load
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -20,13 +21,15 @@ _FRESH = "The network has fresh weights: its maps show its architecture, nothing
 
 
 def open_model(model: str | Path | Predictor, device: str, seed: int) -> tuple[Predictor, list[str]]:
-    """The model as a predictor that runs in torch, and what must be said about it."""
+    """The model as a predictor that runs in torch, and what must be said about it: that its weights are fresh."""
     if isinstance(model, Predictor):
         predictor, notes = model, []
     elif not Path(model).exists() and timm.is_model(str(model)):
         predictor, notes = _fresh_predictor(str(model), device, seed), [_FRESH]
     elif is_export(model):
         raise _no_gradients(Path(model))
+    elif not (Path(model).exists() or is_named(model)):
+        raise missing_model(str(model), timm.list_models())
     else:
         predictor, notes = load(model, device=device), []
     if not isinstance(predictor.model, nn.Module):
@@ -37,8 +40,16 @@ def open_model(model: str | Path | Predictor, device: str, seed: int) -> tuple[P
 
 
 def _no_gradients(path: Path) -> ModelError:
-    """Says which folder to give instead of an export."""
-    config, info = read_export(path)
+    """Says which folder to give instead of an export, or of another file."""
+    try:
+        config, info = read_export(path)
+    except ModelError:
+        if not path.is_file():
+            raise
+        return ModelError(
+            f"{str(path)!r} is a file, which has no gradients to explain it by.",
+            "Give a model folder, as `dualtoken train` writes it, or a name of timm for a network with fresh weights.",
+        )
     near = [folder for folder in (path.parent, *sorted(path.parent.iterdir())) if is_model_folder(folder)]
     match = next((folder for folder in near if digest(folder / WEIGHTS) == info.weights_sha256), None)
     where = (

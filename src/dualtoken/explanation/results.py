@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from dualtoken.explanation.attention import BlockRecord, TokenRecord
-from dualtoken.explanation.faithfulness import Faithfulness, Sanity
+from dualtoken.explanation.faithfulness import Faithfulness, Sanity, numbers, short
 from dualtoken.explanation.heat import Heat
 from dualtoken.explanation.targets import Target
 from dualtoken.explanation.views import View
@@ -16,13 +14,21 @@ from dualtoken.explanation.views import View
 
 @dataclass(frozen=True, eq=False)
 class TargetExplanation:
-    """One part of an answer, explained."""
+    """One part of an answer, explained.
+
+    Attributes:
+        target: what was asked about.
+        heat: its map.
+        faithfulness: deletion and insertion.
+        sanity: the comparison with fresh weights; None where the model's own are fresh.
+        peak: the pixel of the image, x and y counted from 0, where the map is strongest.
+    """
 
     target: Target
     heat: Heat
     faithfulness: Faithfulness
-    sanity: Sanity
-    peak: tuple[float, float]  # x, y in pixels of the image
+    sanity: Sanity | None
+    peak: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +41,7 @@ class Explanation:
         targets: a heat map with its proofs for each part of the answer that was asked about.
         tokens: what the global tokens did; None for architectures without.
         blocks: of the blocks whose attention is drawn.
-        pixel: x, y in pixels of the image: whose attention is drawn.
+        pixel: x, y in pixels of the image, counted from 0: whose attention is drawn.
         position: the same in pixels of the network's input.
         notes: what there is not, in words.
         files: what was written, by kind.
@@ -57,7 +63,7 @@ class Explanation:
             "path": self.path,
             "height": self.view.size[0],
             "width": self.view.size[1],
-            "pixel": _numbers(self.pixel),
+            "pixel": [round(value, 2) for value in self.pixel],
             "targets": [_target_dict(part, self.view) for part in self.targets],
             "tokens": None if self.tokens is None else self._tokens_dict(self.tokens),
             "notes": list(self.notes),
@@ -70,7 +76,7 @@ class Explanation:
         return {
             "blocks": [_block_dict(block, share) for block in self.blocks],
             "path": [
-                {"block": step.block, "change": _numbers(step.change), "cosine": _numbers(step.cosine)}
+                {"block": step.block, "change": numbers(step.change), "cosine": numbers(step.cosine)}
                 for step in tokens.path()
             ],
             "notes": list(tokens.notes),
@@ -81,14 +87,14 @@ class Explanation:
         lines = []
         for part in self.targets:
             worth, sanity = part.faithfulness, part.sanity
-            mean = "not known" if sanity.mean is None else f"{sanity.mean:.2f}"
-            random = f"{min(worth.random):.2f} to {max(worth.random):.2f}"
             lines += [
-                f"{part.target.name} {part.target.score:.2f}, strongest at {part.peak[0]:.0f},{part.peak[1]:.0f}",
-                f"  deletion {worth.deletion:.2f}, insertion {worth.insertion:.2f}, random maps {random}:"
+                f"{part.target.name} {short(part.target.score)}, strongest at {part.peak[0]},{part.peak[1]}",
+                f"  deletion {short(worth.deletion)}, insertion {short(worth.insertion)}, {worth.noise()}:"
                 f" {worth.verdict()}",
-                f"  correlation with fresh weights {mean}, {sanity.verdict()}",
             ]
+            if sanity is not None:
+                mean = "not known" if sanity.mean is None else f"{sanity.mean:.2f}"
+                lines.append(f"  correlation with fresh weights {mean}, {sanity.verdict()}")
         return "\n".join([*lines, *self.notes])
 
 
@@ -97,19 +103,19 @@ def _target_dict(part: TargetExplanation, seen: View) -> dict[str, Any]:
     box = None
     if target.box is not None:
         left, top, right, bottom = target.box
-        box = _numbers((*seen.to_image((left, top)), *seen.to_image((right, bottom))))
+        box = numbers((*seen.to_image((left, top)), *seen.to_image((right, bottom))))
     return {
         "label": target.name,
-        "score": round(target.score, 4),
+        "score": numbers(target.score),
         "answered": target.answered,
         "box": box,
         "region_share": None if target.region is None else round(float(target.region.mean()), 4),
         "method": part.heat.method,
         "levels": list(part.heat.levels),
-        "map": _numbers(part.heat.values),
-        "peak": _numbers(part.peak),
+        "map": numbers(part.heat.values),
+        "peak": list(part.peak),
         "faithfulness": part.faithfulness.to_dict(),
-        "fresh_weights": part.sanity.to_dict(),
+        "fresh_weights": None if part.sanity is None else part.sanity.to_dict(),
     }
 
 
@@ -120,15 +126,8 @@ def _block_dict(block: BlockRecord, share: tuple[float, float]) -> dict[str, Any
         if attention is None:
             content[name] = None
         elif name == "broadcast" or attention.queries[0] > 1:
-            content[name] = {"from": "the pixel's token", "heads": _numbers(attention.from_position(*share))}
+            content[name] = {"from": "the pixel's token", "heads": numbers(attention.from_position(*share))}
         else:
             mean = attention.weights.mean(axis=1).reshape(-1, *attention.keys)
-            content[name] = {"from": "all tokens, mean", "heads": _numbers(mean)}
+            content[name] = {"from": "all tokens, mean", "heads": numbers(mean)}
     return content
-
-
-def _numbers(values: Any) -> Any:
-    """Nested lists with four significant digits."""
-    if isinstance(values, np.ndarray | list | tuple):
-        return [_numbers(value) for value in values]
-    return float(f"{float(values):.4g}")

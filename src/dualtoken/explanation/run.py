@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from dualtoken.errors import ConfigError, ImageError, unknown_name
+from dualtoken.errors import ConfigError, ImageError, UserError, unknown_name
 from dualtoken.explanation.attention import BlockRecord, TokenRecord, find_network, record
 from dualtoken.explanation.faithfulness import (
     BASELINES,
@@ -29,7 +29,7 @@ from dualtoken.explanation.heat import Heat, check_method, heat_map
 from dualtoken.explanation.levels import choose_levels
 from dualtoken.explanation.opening import fresh_network, open_model
 from dualtoken.explanation.results import Explanation, TargetExplanation
-from dualtoken.explanation.targets import Questions, ask
+from dualtoken.explanation.targets import Questions, ask, check_class
 from dualtoken.explanation.views import View, view
 from dualtoken.files import atomic_path, refuse_existing, writable_folder, write_json
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
@@ -38,6 +38,8 @@ from dualtoken.prediction import Predictor, collect_inputs, open_input
 
 RESULT = "explanation.json"
 METHOD = "hirescam"
+_MOST_STEPS = 1000  # a map takes as many passes, twice; on finer ones the figures do not change
+_LARGEST_SEED = 2**32
 
 Named = tuple[str | None, Any]
 
@@ -49,6 +51,7 @@ def explain(
 
     Raises:
         ImageError: an image cannot be read; `explain_each` goes on instead.
+        ConfigError: an image does not have the pixel; `explain_each` goes on instead.
     """
     results = []
     for result in explain_each(model, inputs, output, **options):
@@ -75,15 +78,15 @@ def explain_each(
     device: str = "auto",
     limits: ImageLimits = DEFAULT_LIMITS,
     progress: bool = True,
-) -> Iterator[Explanation | tuple[str, ImageError]]:
+) -> Iterator[Explanation | tuple[str, UserError]]:
     """Explain images one after the other.
 
     Args:
         model: a model folder, a `Predictor` that runs in torch, or a name of timm's registry (fresh weights).
         inputs: an image, or a list: paths, folders, patterns, archives, pillow images, arrays.
         output: folder for figures, overlays and `explanation.json`, which grows with every image; nothing is written
-            without it.
-        target: a class name: explain this class alone.
+            without it, and no folder is made where no image can be explained.
+        target: a class name: explain this class alone; images in which the model does not find it say so.
         most: classes (1 if not given), objects (3) or regions (all) to explain in an image.
         method: a key of `heat.METHODS`.
         stride: pixels for one position of the map that a classifier is explained at.
@@ -91,14 +94,15 @@ def explain_each(
         blocks: of our networks, whose attention is drawn: `last` of each stage, `all`, or names such as `3.1`, the
             stage and the block in it, counted from 1.
         baseline: what stands where pixels are taken away: `blur` or `grey`.
-        steps: parts in which they are taken away, at least 2.
-        seed: decides random maps and fresh weights.
+        steps: parts in which they are taken away, 2 to 1000.
+        seed: decides random maps and fresh weights, 0 or more.
         device: `auto`, `cpu`, `cuda`, `mps`; of a model folder.
         limits: what an image may cost.
         progress: show bars, on a terminal.
 
     Yields:
-        For each image an `Explanation`, or (name, ImageError). The model is left as it was.
+        For each image an `Explanation`, or its name and why there is none: an `ImageError`, or the `ConfigError` of a
+        pixel that it does not have. The model is left as it was.
 
     Raises:
         ModelError: an export, which has no gradients; or a network whose maps cannot be read.
@@ -107,19 +111,23 @@ def explain_each(
         OutputError: `output` is there already, or cannot be written.
     """
     check_method(method)
-    _check(baseline, steps, most, method, stride)
+    _check(baseline, steps, most, method, stride, pixel, seed)
+    if output is not None:
+        refuse_existing(output, "output")
     predictor, notes = open_model(model, device, seed)
     network = find_network(predictor.model)  # type: ignore[arg-type]
     if network is None and (pixel is not None or blocks != "last"):
         raise ConfigError(
             f"{'pixel' if pixel is not None else 'blocks'} is given, but {predictor.config.architecture} has no global"
             " tokens whose attention could be drawn.",
-            "Leave --pixel and --blocks out: heat maps are drawn for every network.",
+            "Leave it out: heat maps are drawn for every network.",
         )
     _check_blocks(network, blocks)
-    folder = None if output is None else _folder(output)
-    job = _Job(predictor, target, most, method, stride, pixel, blocks, baseline, steps, seed, tuple(notes))
-    return _explanations(job, _named(inputs), folder, limits, progress)
+    check_class(predictor.config, target)
+    job = _Job(
+        predictor, target, most, method, stride, pixel, blocks, baseline, steps, seed, tuple(notes), learned=not notes
+    )  # fmt: skip
+    return _explanations(job, _named(inputs), None if output is None else Path(output), limits, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +145,7 @@ class _Job:
     steps: int
     seed: int
     notes: tuple[str, ...]
+    learned: bool  # whether its weights are not fresh
 
     @property
     def model(self) -> nn.Module:
@@ -165,45 +174,69 @@ class _Job:
 
 def _explanations(
     job: _Job, named: Iterator[Named], folder: Path | None, limits: ImageLimits, progress: bool
-) -> Iterator[Explanation | tuple[str, ImageError]]:
-    fresh = _fresh_copies(job)
+) -> Iterator[Explanation | tuple[str, UserError]]:
     done: list[dict[str, Any]] = []
     names: set[str] = set()
-    for name, source in named:
-        try:
-            image = open_input(name, source, limits)
-        except ImageError as error:
-            yield name or "pixels", error
-            continue
-        with _progress(progress, name or "pixels") as bar:
-            result = _explain_one(job, fresh, name, image, bar)
-        if folder is not None:
-            _write(job, result, folder, _stem(name, names))
-            done.append(result.to_dict())
-            write_json(folder / RESULT, job.to_dict() | {"images": done})
-        yield result
+    with _made(folder):
+        fresh = _fresh_copies(job)
+        for name, source in named:
+            try:
+                image = open_input(name, source, limits)
+                seen = view(image, job.config.preprocessing)
+                given = None if job.pixel is None else seen.to_input(job.pixel)
+            except (ImageError, ConfigError) as error:
+                yield name or "pixels", _of_image(name, error)
+                continue
+            with _progress(progress, name or "pixels") as bar:
+                result = _explain_one(job, fresh, name, image, seen, given, bar)
+            if folder is not None:
+                _write(job, result, folder, _stem(name, names))
+                done.append(result.to_dict())
+                write_json(folder / RESULT, job.to_dict() | {"images": done})
+            yield result
 
 
-def _explain_one(job: _Job, fresh: Sequence[nn.Module], name: str | None, image: Image.Image, bar: _Bar) -> Explanation:
+def _of_image(name: str | None, error: UserError) -> UserError:
+    """The same error, which says of which image it is."""
+    if isinstance(error, ImageError) or name is None:
+        return error
+    return type(error)(f"{name!r}: {error.message}", error.hint)
+
+
+@contextmanager
+def _made(folder: Path | None) -> Iterator[None]:
+    """The folder is there and can be written; what was made for it goes again if it stays empty."""
+    if folder is None:
+        yield
+        return
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        writable_folder(folder)
+        yield
+    finally:
+        with suppress(OSError):  # of the first that holds something
+            for place in new:
+                place.rmdir()
+
+
+def _explain_one(
+    job: _Job,
+    fresh: Sequence[nn.Module],
+    name: str | None,
+    image: Image.Image,
+    seen: View,
+    given: tuple[float, float] | None,
+    bar: _Bar,
+) -> Explanation:
     """Ask, draw maps, weigh them, then look at the tokens."""
-    seen = view(image, job.config.preprocessing)
     pixels = torch.from_numpy(job.config.preprocessing(image))[None].to(job.device)
-    given = None if job.pixel is None else seen.to_input(job.pixel)
     questions = ask(job.model, job.config, pixels, seen.part, job.target, job.most)
     bar.plan(len(questions.targets) * (2 + len(fresh)) + RANDOM_MAPS)
     targets = tuple(_explain_targets(job, fresh, questions, seen, pixels, bar))
-    notes = list(job.notes)
-    if not targets:
-        what = "object" if job.target is None else f"object of class {job.target!r}"
-        notes.append(f"The model finds no {what} in this image: there is nothing to draw a heat map of.")
-    elif not all(part.target.answered for part in targets) and job.config.task != "classification":
-        notes.append(
-            f"No object is as sure as the model's threshold of {job.config.threshold:.2f}: the surest is shown."
-        )
     position = given or _start(targets, seen)
     tokens, blocks = _tokens(job, pixels)
-    pixel = job.pixel or seen.to_image(position)
-    return Explanation(name, seen, targets, tokens, blocks, pixel, position, tuple(notes))
+    pixel = job.pixel or seen.pixel_at(position)
+    return Explanation(name, seen, targets, tokens, blocks, pixel, position, (*job.notes, *questions.notes))
 
 
 def _explain_targets(
@@ -225,12 +258,12 @@ def _explain_targets(
         for other in fresh:
             others.append(heat_map(job.method, other, levels, scorer.of(other), pixels, number))
             bar.step()
-        sanities.append(compare_with_fresh(heats[-1], others))
+        sanities.append(compare_with_fresh(heats[-1], others) if others else None)
     worths = measure(
         heats, scorer, pixels, seen.part, baseline=job.baseline, steps=job.steps, seed=job.seed, step=bar.step
     )
     for target, heat, worth, sanity in zip(questions.targets, heats, worths, sanities, strict=True):
-        yield TargetExplanation(target, heat, worth, sanity, seen.to_image(_strongest(heat, seen)))
+        yield TargetExplanation(target, heat, worth, sanity, seen.pixel_at(_strongest(heat, seen)))
 
 
 def _strongest(heat: Heat, seen: View) -> tuple[float, float]:
@@ -266,15 +299,27 @@ def _tokens(job: _Job, pixels: Tensor) -> tuple[TokenRecord | None, tuple[BlockR
 # ---------------------------------------------------------------- what is asked for
 
 
-def _check(baseline: str, steps: int, most: int | None, method: str, stride: int | None) -> None:
+def _check(
+    baseline: str,
+    steps: int,
+    most: int | None,
+    method: str,
+    stride: int | None,
+    pixel: tuple[float, float] | None,
+    seed: int,
+) -> None:
     if baseline not in BASELINES:
         raise ConfigError(unknown_name("baseline", baseline, BASELINES))
-    if steps < 2:
-        raise ConfigError(f"steps is {steps}, expected 2 or more.")
+    if not 2 <= steps <= _MOST_STEPS:
+        raise ConfigError(f"steps is {steps:,}, expected 2 to {_MOST_STEPS:,}.")
+    if not 0 <= seed < _LARGEST_SEED:
+        raise ConfigError(f"seed is {seed}, expected 0 to {_LARGEST_SEED - 1:,}.")
+    if pixel is not None and not min(pixel) >= 0:
+        raise ConfigError(f"pixel is {pixel[0]:g},{pixel[1]:g}, expected X,Y, counted from 0 at the left and top.")
     if most is not None and most < 1:
         raise ConfigError(f"most is {most}, expected 1 or more.")
     if stride is not None and method == "integrated_gradients":
-        raise ConfigError("stride is given, but integrated gradients ask pixels, not a map.", "Leave --stride out.")
+        raise ConfigError("stride is given, but integrated gradients ask pixels, not a map.", "Leave it out.")
 
 
 def _check_blocks(network: Any, blocks: str | Sequence[str]) -> None:
@@ -289,7 +334,9 @@ def _check_blocks(network: Any, blocks: str | Sequence[str]) -> None:
 
 
 def _fresh_copies(job: _Job) -> list[nn.Module]:
-    """Networks as the model's, with fresh weights."""
+    """Networks as the model's, with fresh weights; none where the model's own are."""
+    if not job.learned:
+        return []
     return [fresh_network(job.config, job.seed + number + 1).to(job.device) for number in range(FRESH_COPIES)]
 
 
@@ -305,11 +352,6 @@ def _named(inputs: Any) -> Iterator[Named]:
 # ---------------------------------------------------------------- what is written
 
 
-def _folder(output: str | Path) -> Path:
-    refuse_existing(output, "--output")
-    return writable_folder(output)
-
-
 def _stem(name: str | None, taken: set[str]) -> str:
     """The name that an image's files begin with; images of the same name are numbered."""
     base = Path(name).stem if name else "image"
@@ -322,31 +364,40 @@ def _stem(name: str | None, taken: set[str]) -> str:
 
 
 def _write(job: _Job, result: Explanation, folder: Path, stem: str) -> None:
-    """The figures and overlays of one image; their names go into `result.files`."""
+    """The figures and overlays of one image, all or none; their names go into `result.files`."""
+    written: list[Path] = []
+    try:
+        _write_each(job, result, folder, stem, written)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _write_each(job: _Job, result: Explanation, folder: Path, stem: str, written: list[Path]) -> None:
     from dualtoken.explanation.figure import Row, heat_figure, overlay, token_figure
     from dualtoken.report.plots import to_png
+
+    def save(kind: str, write: Callable[[Path], Any]) -> str:
+        written.append(folder / f"{stem}.{kind}.png")
+        with atomic_path(written[-1]) as temporary:
+            write(temporary)
+        return written[-1].name
 
     what = f"{Path(result.path).name if result.path else 'image'} · {Path(job.predictor.name).name}"
     if result.targets:
         rows = [Row(part.target, part.heat, part.faithfulness, part.sanity) for part in result.targets]
         figure = heat_figure(result.view, rows, f"What speaks for the answer: {what}", result.notes)
-        result.files["heat"] = _save(folder / f"{stem}.heat.png", lambda path: path.write_bytes(to_png(figure)))
+        result.files["heat"] = save("heat", lambda path: path.write_bytes(to_png(figure)))
         result.files["overlays"] = [
-            _save(folder / f"{stem}.{number}.png", overlay(result.view, row.heat).save)
-            for number, row in enumerate(rows, 1)
+            save(str(number), overlay(result.view, row.heat).save) for number, row in enumerate(rows, 1)
         ]
     if result.tokens is not None:
         tokens = token_figure(
             result.view, result.tokens, result.blocks, result.position, f"What the global tokens do: {what}",
             result.notes,
         )  # fmt: skip
-        result.files["tokens"] = _save(folder / f"{stem}.tokens.png", lambda path: path.write_bytes(to_png(tokens)))
-
-
-def _save(path: Path, write: Callable[[Path], Any]) -> str:
-    with atomic_path(path) as temporary:
-        write(temporary)
-    return path.name
+        result.files["tokens"] = save("tokens", lambda path: path.write_bytes(to_png(tokens)))
 
 
 # ---------------------------------------------------------------- how far it is

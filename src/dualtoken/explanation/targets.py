@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.explanation.views import Part
 from dualtoken.heads import Detector
 from dualtoken.model_folder import ModelConfig
+from dualtoken.postprocess import place_masks, softmax
 
 Box = tuple[float, float, float, float]
 
@@ -39,7 +40,8 @@ class Target:
         answered: whether the model's own answer holds it; not where the user asks about another class, or where an
             object is less sure than the model's threshold.
         box: left, top, right, bottom in pixels of the network's input; None where there is none.
-        region: (H, W) bool, pixels of the network's input; None where there is none.
+        region: (H, W) bool, pixels of the network's input: those of the class, or the mask of the object; None where
+            there is none.
     """
 
     label: int
@@ -65,10 +67,21 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Questions:
-    """The targets of an image, and who answers for them; `scorer` is None where there are none."""
+    """The targets of an image, who answers for them, and what must be said; `scorer` is None where there are none."""
 
     targets: tuple[Target, ...]
     scorer: Scorer | None
+    notes: tuple[str, ...] = ()
+
+
+def check_class(config: ModelConfig, wanted: str | None) -> None:
+    """Refuse a class that the model does not know.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    if wanted is not None and wanted not in config.classes:
+        raise ConfigError(unknown_name("class", wanted, config.classes), "The target is one of the model's classes.")
 
 
 def ask(
@@ -86,17 +99,11 @@ def ask(
         config: of the model.
         image: (1, 3, H, W), pre-processed, on the model's device.
         part: of it that the image fills.
-        wanted: a class name: only this class. A classifier is asked about it even if it is not its answer.
+        wanted: a class name of the model's: only this class. A classifier is asked about it even if it is not its
+            answer; where others do not find it in the image there is no target.
         most: number of targets: classes, the most probable first (1 if not given), objects, the surest first (3), or
             regions, the largest first (all that fill a thousandth of the image).
-
-    Raises:
-        ConfigError: the model has no such class, the answer of a segmenter does not hold it, or `most` is not positive.
     """
-    if most is not None and most < 1:
-        raise ConfigError(f"most is {most}, expected 1 or more.")
-    if wanted is not None and wanted not in config.classes:
-        raise ConfigError(unknown_name("class", wanted, config.classes), "It is set by --target.")
     label = None if wanted is None else config.classes.index(wanted)
     if config.task == "classification":
         return _ask_classifier(model, config, image, label, most or 1)
@@ -110,16 +117,17 @@ def ask(
 
 @dataclass(frozen=True)
 class ClassScorer:
-    """Logits and probabilities of some classes."""
+    """Logits and probabilities of some classes; `temperature` is the model's, for the probabilities."""
 
     model: nn.Module
     labels: tuple[int, ...]
+    temperature: float = 1.0
 
     def evidence(self, images: Tensor) -> Tensor:
         return self.model(images)[:, list(self.labels)]
 
     def scores(self, images: Tensor) -> Tensor:
-        return self.model(images).softmax(dim=1)[:, list(self.labels)]
+        return (self.model(images) / self.temperature).softmax(dim=1)[:, list(self.labels)]
 
     def of(self, model: nn.Module) -> ClassScorer:
         return replace(self, model=model)
@@ -127,14 +135,14 @@ class ClassScorer:
 
 def _ask_classifier(model: nn.Module, config: ModelConfig, image: Tensor, label: int | None, most: int) -> Questions:
     with torch.no_grad():
-        probabilities = model(image).softmax(dim=1)[0].cpu()
+        probabilities = (model(image) / config.temperature).softmax(dim=1)[0].cpu()
     order = probabilities.argsort(descending=True, stable=True).tolist()
     labels = tuple(order[:most]) if label is None else (label,)
     targets = tuple(
         Target(chosen, config.classes[chosen], float(probabilities[chosen]), answered=chosen == order[0])
         for chosen in labels
     )
-    return Questions(targets, ClassScorer(model, labels))
+    return Questions(targets, ClassScorer(model, labels, config.temperature))
 
 
 # ---------------------------------------------------------------- regions
@@ -147,12 +155,13 @@ class RegionScorer:
     model: nn.Module
     labels: tuple[int, ...]
     shares: Tensor  # (T, H, W): 1 / pixels of the region there, 0 elsewhere
+    temperature: float = 1.0
 
     def evidence(self, images: Tensor) -> Tensor:
         return self._mean(self.model(images))
 
     def scores(self, images: Tensor) -> Tensor:
-        return self._mean(self.model(images).softmax(dim=1))
+        return self._mean((self.model(images) / self.temperature).softmax(dim=1))
 
     def _mean(self, maps: Tensor) -> Tensor:
         return torch.einsum("bthw,thw->bt", maps[:, list(self.labels)], self.shares)
@@ -172,15 +181,12 @@ def _ask_segmenter(
     present = [int(k) for k in counts.argsort(descending=True, stable=True) if counts[k] > 0]
     if label is not None and label not in present:
         names = ", ".join(config.classes[k] for k in present)
-        raise ConfigError(
-            f"The answer for this image holds no {config.classes[label]!r}; it holds {names}.",
-            "Give one of these to --target, or leave it out for all of them.",
-        )
+        return Questions((), None, (_nothing_found(config, label) + f" It finds {names}.",))
     large = [k for k in present if counts[k] >= _SMALLEST * counts.sum()]
     labels = tuple(large if label is None else [label])[:most]
     regions = torch.stack([(winners == k) & inside for k in labels])
     shares = regions.float() / regions.sum(dim=(1, 2), keepdim=True)
-    scorer = RegionScorer(model, labels, shares)
+    scorer = RegionScorer(model, labels, shares, config.temperature)
     with torch.no_grad():
         scores = scorer.scores(image)[0].tolist()
     targets = tuple(
@@ -188,6 +194,12 @@ def _ask_segmenter(
         for k, score, region in zip(labels, scores, regions, strict=True)
     )
     return Questions(targets, scorer)
+
+
+def _nothing_found(config: ModelConfig, label: int | None) -> str:
+    what = "object" if config.task != "semantic_segmentation" else "region"
+    what += "" if label is None else f" of class {config.classes[label]!r}"
+    return f"The model finds no {what} in this image: there is nothing to draw a heat map of."
 
 
 # ---------------------------------------------------------------- objects
@@ -224,10 +236,10 @@ class PositionScorer:
 
 @dataclass(frozen=True, eq=False)
 class BoxScorer:
-    """Two-stage detectors: what the second stage says about the very boxes that were found."""
+    """Two-stage detectors: what the second stage says about the very proposals that became the objects."""
 
     model: Detector
-    boxes: Tensor  # (T, 4) in pixels of the input
+    boxes: Tensor  # (T, 4) of the proposals, in pixels of the input
     labels: tuple[int, ...]
 
     def evidence(self, images: Tensor) -> Tensor:
@@ -258,28 +270,67 @@ def _ask_detector(
     """The surest objects above the model's threshold; where none is, the surest of all, said to be no answer."""
     detector = cast(Detector, model)
     spec = DetectorSpec.of(config.head, len(config.classes), config.head_args)
-    (found,) = detect(spec, detector, image.cpu().numpy())
+    watched = _Watched(detector)
+    (found,) = detect(spec, watched, image.cpu().numpy())
     chosen = _visible(found, part)
     if label is not None:
         chosen = chosen[found["labels"][chosen] == label]
     sure = chosen[found["scores"][chosen] >= np.float32(config.threshold)]
     chosen = sure[:most] if len(sure) else chosen[:1]
     if not len(chosen):
-        return Questions((), None)
+        return Questions((), None, (_nothing_found(config, label),))
     boxes, labels = found["boxes"][chosen], tuple(found["labels"][chosen].tolist())
+    regions = _masks(found, chosen, (image.shape[2], image.shape[3]))
     scorer: Scorer
     if spec.dense:
         positions = _positions(detector, image, found["scores"][chosen], labels)
         scorer = PositionScorer(detector, positions, labels)
     else:
-        scorer = BoxScorer(detector, torch.from_numpy(boxes).to(image.device), labels)
+        proposals = watched.proposals(found["scores"][chosen], labels)
+        scorer = BoxScorer(detector, torch.from_numpy(proposals).to(image.device), labels)
     with torch.no_grad():
         scores = scorer.scores(image)[0].tolist()
     targets = tuple(
-        Target(k, config.classes[k], score, answered=len(sure) > 0, box=cast(Box, tuple(box)))
-        for k, score, box in zip(labels, scores, boxes.tolist(), strict=True)
+        Target(k, config.classes[k], score, answered=len(sure) > 0, box=cast(Box, tuple(box)), region=region)
+        for k, score, box, region in zip(labels, scores, boxes.tolist(), regions, strict=True)
     )
-    return Questions(targets, scorer)
+    unsure = f"No object is as sure as the model's threshold of {config.threshold:.2f}: the surest is shown."
+    return Questions(targets, scorer, () if len(sure) else (unsure,))
+
+
+class _Watched:
+    """A detector as `detect` runs it, whose second stage is remembered."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+        self.boxes = np.zeros((0, 4), np.float32)  # of the proposals
+        self.scores = np.zeros((0, 1), np.float32)  # the background first
+
+    def run(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = self.detector.run(part, inputs)
+        if part == "boxes":
+            self.boxes, self.scores = np.asarray(inputs[-1])[:, 1:], softmax(outputs[0])
+        return outputs
+
+    def proposals(self, scores: NDArray[np.float32], labels: Sequence[int]) -> NDArray[np.float32]:
+        """(n, 4) which proposal gave each object: the one whose score for its class is the object's."""
+        places = [
+            int(np.abs(self.scores[:, label + 1] - score).argmin())
+            for score, label in zip(scores, labels, strict=True)
+        ]  # fmt: skip
+        return self.boxes[places]
+
+
+def _masks(found: Found, chosen: NDArray[np.int64], size: tuple[int, int]) -> list[NDArray[np.bool_] | None]:
+    """The masks of the chosen objects in the network's input, (H, W) each; None where the head gives none."""
+    if "masks" not in found:
+        return [None] * len(chosen)
+    whole: list[NDArray[np.bool_] | None] = []
+    for mask, (left, top) in zip(*place_masks(found["masks"][chosen], found["boxes"][chosen], size), strict=True):
+        region = np.zeros(size, np.bool_)
+        region[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        whole.append(region)
+    return whole
 
 
 def _visible(found: Found, part: Part) -> NDArray[np.int64]:

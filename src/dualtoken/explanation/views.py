@@ -77,6 +77,12 @@ class View:
         x, y = position
         return (x - placement.left) / placement.scale[1], (y - placement.top) / placement.scale[0]
 
+    def pixel_at(self, position: tuple[float, float]) -> tuple[int, int]:
+        """The pixel (x, y) of the image, counted from 0, that holds a position of the network's input."""
+        x, y = self.to_image(position)
+        height, width = self.size
+        return min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
+
 
 def view(image: Image.Image, preprocessing: Preprocessing) -> View:
     """What a network with this pre-processing sees of an RGB image."""

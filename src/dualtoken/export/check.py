@@ -21,7 +21,7 @@ from dualtoken.errors import ConfigError, ImageError, ModelError
 from dualtoken.export.agreement import Agreement, ClassAgreement, ObjectAgreement, PixelAgreement
 from dualtoken.export.pictures import Pictures, pictures_for
 from dualtoken.files import write_json
-from dualtoken.hub import find_model
+from dualtoken.hub import find_folder, find_model
 from dualtoken.machine import machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig, is_model_folder
 from dualtoken.prediction.inputs import NamedInput
@@ -152,7 +152,7 @@ def load_reference(model: str | Path | Predictor) -> Predictor:
                 f"{str(model)!r} is a file, but a model folder is needed, as `dualtoken train` wrote it.",
                 "Type: dualtoken export FOLDER --output FILE, or dualtoken verify FILE FOLDER",
             )
-        return Predictor(*load_model(find_model(model)), name=str(model))
+        return Predictor(*load_model(find_folder(model)), name=str(model))
     module: Any = model.model
     if isinstance(model, ExportedModel) or not hasattr(module, "parameters"):
         raise ModelError(

@@ -90,7 +90,12 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def explained(
-    error: Exception, repo_id: str, revision: str | None = None, *, local_files_only: bool = False
+    error: Exception,
+    repo_id: str,
+    revision: str | None = None,
+    *,
+    local_files_only: bool = False,
+    pushing: bool = False,
 ) -> UserError:
     """The `ModelError` that says what went wrong with a repository, and what to do."""
     errors: Any = require("huggingface_hub.errors", "hub")
@@ -120,14 +125,17 @@ def explained(
     if status == 403:
         return ModelError(
             f"The Hugging Face Hub does not let you write to {repo_id!r}.",
-            "Does the token have the right to write, and is the repository yours? If not: --create-pr.",
+            "Does the token have the right to write, and is the repository yours? If not, ask its owner:"
+            " --create-pr, create_pr=True.",
         )
     if isinstance(error, errors.HFValidationError):
         return ModelError(f"{repo_id!r} is no repository of the Hugging Face Hub: {_line(error)}")
     if status is None:
         return ModelError(
             f"The Hugging Face Hub cannot be reached for {_at(repo_id, revision)}: {_line(error)}",
-            "Is there a connection? A model folder on this disk needs none.",
+            "Is there a connection? What would be sent is shown without one: --dry-run, dry_run=True."
+            if pushing
+            else "Is there a connection? A model folder on this disk needs none.",
         )
     return ModelError(f"The Hugging Face Hub answered {status} for {_at(repo_id, revision)}: {_line(error)}")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from dualtoken.errors import ConfigError, ModelError, nearest
-from dualtoken.hub.bundled import BUNDLED, bundled_folder
+from dualtoken.errors import ConfigError, ModelError, UserError, nearest
+from dualtoken.hub.bundled import BUNDLED, DEFAULT, bundled_folder
 from dualtoken.hub.download import download, is_repo_id
-from dualtoken.model_folder import CONFIG, WEIGHTS
+from dualtoken.model_folder import CONFIG, WEIGHTS, is_model_folder
 
 HUB_PREFIX = "hf-hub:"
 
@@ -55,6 +56,52 @@ def find_model(
     if revision is not None:
         raise ConfigError(f"The revision is {revision!r}, but {name!r} is no model of the Hub.", "Leave it out.")
     return bundled_folder(name) if is_named(name) else Path(model)
+
+
+def find_folder(model: str | Path) -> Path:
+    """As `find_model`, for what must be there.
+
+    Raises:
+        ModelError: nothing is there, and what was perhaps meant; or as `find_model`.
+        MissingExtraError: as `find_model`.
+    """
+    folder = find_model(model)
+    if not folder.exists():
+        raise missing_model(str(model))
+    return folder
+
+
+def missing_model(name: str, networks: Iterable[str] = ()) -> UserError:
+    """The `ModelError` for a name that means nothing, with the nearest that means something.
+
+    Args:
+        name: as it was typed.
+        networks: names of networks with fresh weights, where one of these will do as well.
+    """
+    networks = list(networks)
+    near = nearest(name, (*networks, *BUNDLED, *_folders_beside(Path(name))))
+    what = "model" if networks else "model folder"
+    message = f"There is no {what} {name!r}." + (f" Did you mean {near!r}?" if near else "")
+    if not near and is_repo_id(name) and not Path(name).parent.is_dir():
+        return ModelError(message, f"If it is a repository of the Hugging Face Hub, type: {HUB_PREFIX}{name}")
+    if networks:
+        return ModelError(
+            message,
+            f"`dualtoken models` lists ours; any name of timm.list_models(), a model folder and {DEFAULT} work too.",
+        )
+    return ModelError(
+        message,
+        "A model folder is what `dualtoken train DATA --output FOLDER` writes; in the package there is"
+        f" {', '.join(BUNDLED)}.",
+    )
+
+
+def _folders_beside(path: Path) -> list[str]:
+    """Model folders in the folder where `path` would be."""
+    try:
+        return [str(place) for place in path.parent.iterdir() if is_model_folder(place)]
+    except OSError:
+        return []
 
 
 def find_pretrained(

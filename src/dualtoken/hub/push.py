@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from dualtoken.errors import ModelError, UserError, require
+from dualtoken.errors import ModelError, UserError, nearest, require
 from dualtoken.hub.card import model_card
 from dualtoken.hub.download import CARD, check_repo_id, explained, failures, is_offline
-from dualtoken.hub.finding import HUB_PREFIX, find_model
+from dualtoken.hub.finding import HUB_PREFIX, find_folder
 from dualtoken.hub.portable import portable
 from dualtoken.model_folder import CONFIG, WEIGHTS, ModelConfig, load_config, save_weights
+
+# Those that most weights have; the Hub knows some eighty.
+COMMON_LICENSES = (
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "isc", "cc0-1.0",
+    "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "openrail", "unlicense", "other", "unknown",
+)  # fmt: skip
 
 
 class Loaded(Protocol):
@@ -35,16 +41,19 @@ class Pushed:
         files: name to size in bytes.
         card: the text of `README.md`.
         url: of the commit or pull request; None where nothing was sent.
+        notes: what is worth a look, in words.
     """
 
     repo_id: str
     files: dict[str, int]
     card: str
     url: str | None = None
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A line a file, and what became of them."""
         lines = [f"{name:<20}{size / 1e6:>9.3f} MB" for name, size in self.files.items()]
+        lines += [f"Note     {note}" for note in self.notes]
         lines.append(f"Pushed   {self.url}" if self.url else f"Nothing was sent to {self.repo_id!r}: a dry run.")
         return "\n".join(lines)
 
@@ -84,11 +93,23 @@ def push_to_hub(
     with _files(model, repo_id, license) as files:
         sizes = {name: len(part) if isinstance(part, bytes) else part.stat().st_size for name, part in files.items()}
         card = files[CARD]
-        pushed = Pushed(repo_id, sizes, card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8"))
+        text = card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8")
+        pushed = Pushed(repo_id, sizes, text, notes=tuple(_notes(license)))
         if dry_run:
             return pushed
         url = _send(files, repo_id, private=private, token=token, create_pr=create_pr, message=message)
-    return Pushed(repo_id, sizes, pushed.card, url)
+    return replace(pushed, url=url)
+
+
+def _notes(license: str | None) -> Iterator[str]:
+    if license is None or license in COMMON_LICENSES:
+        return
+    near = nearest(license, COMMON_LICENSES)
+    yield (
+        f"The licence {license!r} is none of the common ones"
+        + (f"; did you mean {near!r}?" if near else f", such as {', '.join(COMMON_LICENSES[:4])}.")
+        + " The Hub lists those that it knows: https://huggingface.co/docs/hub/repositories-licenses"
+    )
 
 
 @contextmanager
@@ -96,7 +117,7 @@ def _files(model: str | Path | Loaded, repo_id: str, license: str | None) -> Ite
     """Name to content, or to a file that is there while the context is open."""
     with TemporaryDirectory(prefix="dualtoken-push-") as place:
         if isinstance(model, str | Path):
-            folder = find_model(model)
+            folder = find_folder(model)
             config, weights = load_config(folder), folder / WEIGHTS
         else:
             config, weights, folder = model.config, Path(place) / WEIGHTS, Path(place)
@@ -118,7 +139,7 @@ def _send(
     hub = require("huggingface_hub", "hub")
     if is_offline():
         raise ModelError("HF_HUB_OFFLINE is set: the network is not used, so nothing can be pushed.",
-                         "Set HF_HUB_OFFLINE=0, or look at what would be sent with --dry-run.")  # fmt: skip
+                         "Set HF_HUB_OFFLINE=0, or look at what would be sent: --dry-run, dry_run=True.")  # fmt: skip
     api = hub.HfApi(token=token, library_name="dualtoken", library_version=metadata.version("dualtoken"))
     operations = [
         hub.CommitOperationAdd(name, part if isinstance(part, bytes) else str(part)) for name, part in files.items()
@@ -130,7 +151,7 @@ def _send(
             raise _public(repo_id)
         commit = api.create_commit(repo_id, operations, commit_message=message, create_pr=create_pr)
     except failures() as error:
-        raise explained(error, repo_id) from error
+        raise explained(error, repo_id, pushing=True) from error
     except ValueError as error:  # of a card that a person wrote
         raise ModelError(f"The Hugging Face Hub refuses the header of {CARD}: {error}") from error
     return str(commit.pr_url or commit.commit_url)
@@ -139,5 +160,5 @@ def _send(
 def _public(repo_id: str) -> UserError:
     return ModelError(
         f"{repo_id!r} is there already and everybody can see it, but private was asked for. Nothing was sent.",
-        f"Make it private at https://huggingface.co/{repo_id}/settings, choose another name, or leave --private out.",
+        f"Make it private at https://huggingface.co/{repo_id}/settings, choose another name, or leave private out.",
     )

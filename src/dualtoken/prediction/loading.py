@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtoken.errors import ConfigError, require
-from dualtoken.hub import find_model, find_pretrained
+from dualtoken.hub import find_model, find_pretrained, missing_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.model_folder import load_config, load_model
 from dualtoken.outputs import Answer
@@ -69,6 +69,8 @@ def _open(path: Path, name: str, device: str) -> Predictor:
             )
         exported: Predictor = runtime.load(path)
         return exported
+    if not path.exists():
+        raise missing_model(name)
     load_config(path)  # a mistake is answered before torch is imported
     require("torch", "train")
     from dualtoken.prediction.torch_engine import choose_device

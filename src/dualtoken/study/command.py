@@ -7,13 +7,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from dualtoken.data.finding import task_of
-from dualtoken.files import refuse_existing, write_text
+from dualtoken.errors import OutputError
+from dualtoken.files import write_text
+from dualtoken.study.checks import check_file
 from dualtoken.study.comparing import compare_single_seeds
 from dualtoken.study.folders import FINISHED, Run, runs_of, state_of
-from dualtoken.study.plans import Plan, make_plan, what_it_tells
-from dualtoken.study.run import StudyResult, parse_budget, study
+from dualtoken.study.plans import Plan, what_it_tells
+from dualtoken.study.run import StudyResult, parse_budget, prepare, study
 from dualtoken.study.table import lines, markdown, note, print_lines
+from dualtoken.words import counted
 
 
 def run(
@@ -22,7 +24,7 @@ def run(
     output: Path,
     *,
     budget: str | None = None,
-    scale: str = "cpu",
+    scale: str | None = None,
     seeds: int = 3,
     only: list[str] | None = None,
     settings: dict[str, Any] | None = None,
@@ -36,18 +38,19 @@ def run(
     """What the verb does; how many runs failed. Arguments as of `dualtoken.study.study`, times as people say them."""
     seconds = None if budget is None else parse_budget(budget)
     if markdown is not None:
-        refuse_existing(markdown, "--markdown")
+        check_page(markdown, name, output)
+    call: dict[str, Any] = {
+        "scale": scale, "seeds": seeds, "only": only, "budget": seconds, "device": device, "workers": workers,
+        "settings": settings, "rows": rows, "train": not table,
+    }  # fmt: skip
     if dry_run:
-        labels = (settings or {}).get("labels", "auto")
-        print_plan(make_plan(name, scale, task_of(data, labels=labels), settings), data, output, seeds, only)
+        ready = prepare(name, data, output, **call)
+        print_plan(ready.plan, data, ready.runs)
         return 0
-    result = study(
-        name, data, output, scale=scale, seeds=seeds, only=only, budget=seconds, device=device, workers=workers,
-        settings=settings, rows=rows, train=not table,
-    )  # fmt: skip
+    result = study(name, data, output, **call)
     text = show(result, data, output, seeds, only, device=device, workers=workers)
     if markdown is not None and text:
-        write_text(markdown, text + "\n")
+        write_text(markdown, f"{first_line(name, output)}\n\n{text}\n")
         print(f"Written  {markdown}")
     _print_end(result)
     return len(result.failed)
@@ -67,13 +70,32 @@ def show(result: StudyResult, data: Path, output: Path, seeds: int, only: list[s
     return f"{markdown(parts, plan.task)}\n\n{note(parts)} {what_it_tells(plan)}"
 
 
-def print_plan(plan: Plan, data: Path, output: Path, seeds: int, only: list[str] | None) -> None:
-    """Every run in its order, with its state and the command that would make it."""
-    runs = runs_of(plan, output, seeds, only)
-    for part in runs:
-        print(f"{state_of(part):<9} {command(plan, part, data)}")
-    done = sum(state_of(part) == FINISHED for part in runs)
-    print(f"\n{len(runs)} runs of {len(runs) // seeds} arms, {done} finished. {what_it_tells(plan)}")
+def first_line(name: str, output: Path) -> str:
+    """By which a page is known as this study's own, to be renewed."""
+    return f"<!-- dualtoken study {name}, folder {output.resolve().name}: the same command renews this page -->"
+
+
+def check_page(page: Path, name: str, output: Path) -> None:
+    """Refuse a place for the table that no file can be written to, or whose file this study did not write.
+
+    Raises:
+        OutputError: it is such a place.
+    """
+    check_file(page, "markdown", output)
+    if page.is_file() and not page.read_bytes().startswith(first_line(name, output).encode()):
+        raise OutputError(
+            f"markdown is {str(page)!r}, which is there already and was not written by this study.",
+            "Choose another name, or remove it first.",
+        )
+
+
+def print_plan(plan: Plan, data: Path, runs: list[Run]) -> None:
+    """How much there is to do, then every run in its order, with its state and the command that would make it."""
+    states = [state_of(part) for part in runs]
+    arms = counted(len({part.arm.name for part in runs}), "arm")
+    print(f"{counted(len(runs), 'run')} of {arms}, {states.count(FINISHED)} finished. {what_it_tells(plan)}\n")
+    for part, state in zip(runs, states, strict=True):
+        print(f"{state:<9} {command(plan, part, data)}")
 
 
 def command(plan: Plan, run: Run, data: Path) -> str:
@@ -91,4 +113,5 @@ def _print_end(result: StudyResult) -> None:
     for part, reason in result.failed:
         print(f"Failed   {part.name}: {reason}")
     if result.left:
-        print(f"Left     {len(result.left)} runs: the same command goes on with them.")
+        them = "it" if len(result.left) == 1 else "them"
+        print(f"Left     {counted(len(result.left), 'run')}: the same command goes on with {them}.")

@@ -43,4 +43,5 @@ def _compare(base: Run, run: Run, data: str | Path, device: str, workers: int | 
     found = compare(base.folder, run.folder, data, split="val", seed=run.seed, device=device, workers=workers)
     own = found.to_dict()
     measured = {name: own[name] for name in ("split", "images", "difference", "better", "resamples")}
-    return {"arm": run.arm.name, "seed": run.seed, "base": base.arm.name} | measured
+    test = {"p_value": own.get("p_value")}  # of McNemar's test, which classes have
+    return {"arm": run.arm.name, "seed": run.seed, "base": base.arm.name} | measured | test

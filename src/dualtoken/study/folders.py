@@ -14,7 +14,7 @@ from typing import Any
 from dualtoken.errors import ConfigError, OutputError
 from dualtoken.files import write_json
 from dualtoken.model_folder import CONFIG, is_model_folder
-from dualtoken.study.plans import Arm, Plan
+from dualtoken.study.plans import Arm, Plan, check_names
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE
 from dualtoken.training.recipes import load_recipe
@@ -22,6 +22,7 @@ from dualtoken.training.recipes import load_recipe
 PLAN, ROWS, COMPARISONS, LOCK = "study.json", "rows.jsonl", "comparisons.jsonl", ".lock"
 FINISHED, BEGUN, TO_DO, IN_DOUBT = "finished", "begun", "to do", "in doubt"
 _NOTHING_SAVED = {SETTINGS, FIRST_BATCH, "tensorboard"}
+_SHOWN, _UNSET = 5, "not set"  # differences of two plans
 _SILENT_MINUTES = 15  # a run that lives writes its state every five
 # How a run is done, not what it does: these may differ from run to run.
 _FREE = ("workers", "device", "save_minutes", "max_pixels", "max_bytes")
@@ -56,8 +57,7 @@ def runs_of(plan: Plan, folder: Path, seeds: int, only: list[str] | None = None)
     Raises:
         ConfigError: `only` names an arm that the plan has not.
     """
-    for name in only or []:
-        plan.arm(name)
+    check_names(plan.study, plan.scale, only)
     arms = [arm for arm in plan.arms if only is None or arm.name in (*only, plan.base)]
     return [Run(arm, seed, folder / arm.name / f"seed-{seed}") for seed in range(seeds) for arm in arms]
 
@@ -107,14 +107,14 @@ def check_run(run: Run, plan: Plan, fingerprint: str) -> None:
         key = differ[0]
         raise ConfigError(
             f"{str(run.folder)!r} holds a run whose {key} is {made[key]!r}, the study's is {expected[key]!r}.",
-            "Move it away, or give the study another --output.",
+            "Move it away, or give the study another folder.",
         )
     config = run.folder / CONFIG
     if config.is_file():
         provenance = json.loads(config.read_text(encoding="utf-8"))["dualtoken"]["provenance"]
         if provenance["data"]["fingerprint"] != fingerprint:
             raise ConfigError(
-                f"{str(run.folder)!r} holds a run on other images.", "Give the same data, or another --output."
+                f"{str(run.folder)!r} holds a run on other images.", "Give the same data, or another folder."
             )
 
 
@@ -143,22 +143,41 @@ def keep_plan(folder: Path, plan: Plan, data: dict[str, str]) -> None:
     Raises:
         OutputError: the folder is of another study.
     """
-    content = plan.to_json() | {"data": data}
-    path = folder / PLAN
-    if not path.is_file():
-        write_json(path, content)
+    check_plan(folder, plan, data)
+    if not (folder / PLAN).is_file():
+        write_json(folder / PLAN, plan.to_json() | {"data": data})
+
+
+def check_plan(folder: Path, plan: Plan, data: dict[str, str]) -> None:
+    """Refuse a folder whose study.json holds another plan or other data; the message says in what they differ.
+
+    Raises:
+        OutputError: it does, or study.json is damaged.
+    """
+    if not (folder / PLAN).is_file():
         return
-    before = read_plan(folder)
-    differ = [key for key in content if key != "data" and before.get(key) != _plain(content[key])]
-    if before["data"]["fingerprint"] != data["fingerprint"]:
-        differ.append("data")
+    before, now = read_plan(folder), _plain(plan.to_json())
+    names = {key: now[key] for key in ("study", "scale", "task")}
+    differ = list(_differences(before, names)) or list(_differences(before, now))
+    if before.get("data", {}).get("fingerprint") != data["fingerprint"]:
+        differ.append("other images")
     if differ:
-        key = differ[0]
+        more = f", and {len(differ) - _SHOWN} more" if len(differ) > _SHOWN else ""
         raise OutputError(
-            f"{str(folder)!r} was begun as another study. Its {key}: {_short(before.get(key))}; now:"
-            f" {_short(content[key])}.",
-            "Give another --output, or what it was begun with.",
+            f"{str(folder)!r} was begun as another study: {'; '.join(differ[:_SHOWN])}{more}.",
+            "Give another folder, or what it was begun with.",
         )
+
+
+def _differences(before: Any, now: dict[str, Any], place: str = "") -> Iterator[str]:
+    """What differs between two plans, key by key: `batch_size: 8 in the folder, 16 now`."""
+    old = before if isinstance(before, dict) else {}
+    for key in [*now, *(key for key in old if place and key not in now)]:
+        name = key if place in ("", "settings") else f"{place}.{key}"
+        if isinstance(now.get(key), dict) and isinstance(old.get(key), dict):
+            yield from _differences(old[key], now[key], name)
+        elif old.get(key, _UNSET) != now.get(key, _UNSET):
+            yield f"{name}: {_short(old.get(key, _UNSET))} in the folder, {_short(now.get(key, _UNSET))} now"
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -169,6 +188,8 @@ def read_plan(folder: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+            raise ValueError("it holds no plan")
     except (OSError, ValueError) as error:
         raise OutputError(
             f"{str(folder)!r} is no folder of a study: {error}.", "Give what `dualtoken study` wrote."
@@ -181,7 +202,7 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = value if value == _UNSET else json.dumps(value)
     return text if len(text) < 80 else text[:77] + "..."
 
 
@@ -206,6 +227,6 @@ def locked(folder: Path, *, needed: bool = True) -> Iterator[None]:
         except BlockingIOError:
             if needed:
                 raise OutputError(
-                    f"Another study is at work in {str(folder)!r}.", "Wait for it, or give another --output."
+                    f"Another study is at work in {str(folder)!r}.", "Wait for it, or give another folder."
                 ) from None
         yield

@@ -6,7 +6,7 @@ Differences are to the network that the table compares with, in the unit of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,13 +17,12 @@ import torch
 from dualtoken.backbone import count_macs, count_parameters, create_model
 from dualtoken.backbone.config import VARIANTS
 from dualtoken.benchmark.published import published
-from dualtoken.benchmark.rows import Row, read_rows
-from dualtoken.errors import DataError
+from dualtoken.benchmark.rows import Row
 from dualtoken.files import write_text
+from dualtoken.study.pages import END, START, split_page
 from dualtoken.study.plans import BASE, STUDIES
-from dualtoken.study.table import Line, lines, write
+from dualtoken.study.table import SHARED, Line, lines, write
 
-START, END = "<!-- tables: start (written by `dualtoken tables`) -->", "<!-- tables: end -->"
 HEADS = ("network", "published", "ours, analytic", "ours, measured (proxy)")
 _S_MIX = "dualtoken_vit_s_mix"
 
@@ -203,28 +202,13 @@ def _words(line: Line) -> str:
 # ---------------------------------------------------------------- in the documents
 
 
-def study_rows(results: Path) -> list[Row]:
-    """The rows of all studies in a folder of results; those of other measurements are left out."""
-    files: Iterable[Path] = sorted(results.glob("*.jsonl")) if results.is_dir() else []
-    return [row for file in files for row in read_rows(file) if "study" in row]
-
-
 def renew(page: Path, rows: Sequence[Row]) -> None:
     """Write the tables between the markers of a Markdown page.
 
     Raises:
         DataError: the page has no markers, or is not there.
     """
-    try:
-        text = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{str(page)!r} cannot be read: {error}.", "Give a page with the markers of docs/paper.md."
-        ) from None
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise DataError(f"{str(page)!r} has no place for tables.", f"Put these two lines there:\n{START}\n{END}")
+    before, _, after = split_page(page)
     write_text(page, f"{before}{START}\n\n{markdown(rows)}\n\n{END}{after}")
 
 
@@ -242,3 +226,5 @@ def print_tables(rows: Sequence[Row]) -> None:
         for cells in table_cells(part, rows):
             table.add_row(*map(escape, cells))
         console.print(table)
+    if rows:
+        console.print(f"\n{SHARED}", style="dim", soft_wrap=True)

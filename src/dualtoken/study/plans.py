@@ -178,6 +178,29 @@ STUDIES: dict[str, tuple[tuple[Arm, ...], str]] = {
 }
 
 
+def check_names(study: str, scale: str = CPU, only: list[str] | None = None) -> None:
+    """Refuse names that no study has, before any data are looked at.
+
+    Args:
+        only: names of arms, one at least; None for all.
+
+    Raises:
+        ConfigError: the message gives the nearest.
+    """
+    if study not in STUDIES:
+        raise ConfigError(unknown_name("study", study, STUDIES))
+    if scale not in SCALES:
+        raise ConfigError(unknown_name("scale", scale, SCALES))
+    if only is None:
+        return
+    names = [arm.name for arm in STUDIES[study][0]]
+    if isinstance(only, str) or not only:
+        raise ConfigError(f"only is {only!r}, expected names of arms.", f"Known: {', '.join(names)}.")
+    for name in only:
+        if name not in names:
+            raise ConfigError(unknown_name("arm", name, names))
+
+
 def make_plan(study: str, scale: str = CPU, task: str = "classification", settings: Settings | None = None) -> Plan:
     """The plan of a study.
 
@@ -190,10 +213,7 @@ def make_plan(study: str, scale: str = CPU, task: str = "classification", settin
     Raises:
         ConfigError: there is no such study or scale, or the data are not for it.
     """
-    if study not in STUDIES:
-        raise ConfigError(unknown_name("study", study, STUDIES))
-    if scale not in SCALES:
-        raise ConfigError(unknown_name("scale", scale, SCALES))
+    check_names(study, scale)
     found = _SCALES.get((study, task, scale))
     if found is None:
         fitting = [of for name, of, size in _SCALES if (name, size) == (study, scale)]
@@ -212,9 +232,31 @@ def what_it_tells(plan: Plan) -> str:
     return _SCALES[plan.study, plan.task, plan.scale].says
 
 
+# Settings that a study has no room for: why, and what to use.
+_FIXED = {
+    "model": ("its arms have the networks", "Choose among them with --only; `peers` compares networks."),
+    "seed": ("every run has its own", "How many there are: --seeds."),
+    "task": (
+        "the labels of the data decide it",
+        "Where the data have several kinds of labels: --set labels=coco, or another kind.",
+    ),
+    "limit_minutes": ("slower arms would see fewer images", "For the study as a whole: --budget."),
+    "device": ("it is the same for all runs", "Name it with --device."),
+}
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings that a study sets itself.
+
+    Raises:
+        ConfigError: there is one; the hint says what to use.
+    """
+    for name, (why, use) in _FIXED.items():
+        if name in settings:
+            raise ConfigError(f"{name} is no setting of a study, which sets it itself: {why}.", use)
+
+
 def _merged(settings: Settings, more: Settings) -> Settings:
-    fixed = [name for name in ("model", "seed", "task", "limit_minutes") if name in more]
-    if fixed:
-        raise ConfigError(f"--set {fixed[0]} would make the arms of a study differ in more than one thing.")
+    check_settings(more)
     args = settings.get("model_args", {}) | more.get("model_args", {})
     return settings | more | ({"model_args": args} if args else {})

@@ -11,33 +11,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dualtoken.benchmark.rows import Row, append_rows, read_rows
+from dualtoken.benchmark.rows import Row, append_rows
 from dualtoken.data.finding import find_task_data, task_of
-from dualtoken.errors import ConfigError, UserError
+from dualtoken.errors import ConfigError, OutputError, UserError
 from dualtoken.files import writable_folder
 from dualtoken.model_folder import load_config
+from dualtoken.study.checks import check_file, check_folder, check_numbers
 from dualtoken.study.folders import (
     BEGUN,
     FINISHED,
     IN_DOUBT,
+    PLAN,
     ROWS,
+    TO_DO,
     Run,
+    check_plan,
     check_run,
     clear_unsaved,
     keep_plan,
     locked,
+    read_plan,
     runs_of,
     state_of,
 )
-from dualtoken.study.plans import CPU, Plan, make_plan
+from dualtoken.study.plans import CPU, Plan, check_names, check_settings, make_plan
+from dualtoken.study.rows import KEYS, read_study_rows
+from dualtoken.training.config import TrainConfig
 from dualtoken.training.progress import duration
 from dualtoken.training.recipes import load_recipe
+from dualtoken.words import counted
 
-KEYS = ("study", "scale", "task", "arm", "seed")  # of a row: which run it is of
 _BUDGET = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
 
 Say = Callable[[str], None]
@@ -65,7 +72,7 @@ def study(
     data: str | Path,
     output: str | Path,
     *,
-    scale: str = CPU,
+    scale: str | None = None,
     seeds: int = 3,
     only: list[str] | None = None,
     budget: float | None = None,
@@ -85,14 +92,15 @@ def study(
         name: `ablations`, `peers` or `dense`.
         data: what `dualtoken train` takes; its labels decide the task.
         output: folder of the study, new or of an earlier call.
-        scale: `cpu` or `gpu`: how large the runs are.
+        scale: `cpu` or `gpu`: how large the runs are. None for `cpu`, and with `train=False` for what the folder has.
         seeds: runs of each arm, with the seeds 0, 1, ...
         only: names of arms to run, beside the base; None for all.
         budget: seconds. A run that is not expected to fit is left for the next call; one that takes longer than
             expected is stopped with its state saved. None for no end.
         device, workers: as for `dualtoken train`.
-        settings: of `dualtoken train`, on top of the scale's and the same in every arm.
-        rows: another JSON lines file to append new rows to.
+        settings: of `dualtoken train`, on top of the scale's and the same in every arm. None with `train=False` takes
+            those that the folder was begun with.
+        rows: another JSON lines file to append new rows to, in a folder that is there.
         train: False to train nothing and take what is there.
         say: told what happens, a line at a time.
 
@@ -100,22 +108,94 @@ def study(
         UserError: the study cannot be begun: an unknown name, another plan in the folder, images that cannot be used.
         KeyboardInterrupt: after Ctrl-C, when the state of the run under way is saved.
     """
-    if seeds < 1:
-        raise ConfigError(f"--seeds is {seeds}, expected at least 1.")
-    plan = make_plan(name, scale, task_of(data, labels=(settings or {}).get("labels", "auto")), settings)
-    load_recipe(plan.recipe, plan.settings)  # a mistake in the settings is answered now
-    folder = writable_folder(output)
-    runs = runs_of(plan, folder, seeds, only)
+    ready = prepare(
+        name, data, output, scale=scale, seeds=seeds, only=only, budget=budget, device=device, workers=workers,
+        settings=settings, rows=rows, train=train,
+    )  # fmt: skip
+    plan, folder, runs = ready.plan, writable_folder(ready.folder), ready.runs
     with locked(folder, needed=train):
-        found = find_task_data(data, plan.task, **_reading(plan))
-        keep_plan(folder, plan, {"source": Path(found.source).name, "fingerprint": found.fingerprint})
-        for run in runs:
-            if state_of(run) in (FINISHED, BEGUN):
-                check_run(run, plan, found.fingerprint)
+        keep_plan(folder, plan, ready.images)
         result = StudyResult(plan, rows_of_finished(plan, folder, runs, rows, found=True))
         if train:
             _train_all(result, runs, data, folder, rows, budget, {"device": device, "workers": workers}, say)
     return result
+
+
+# ---------------------------------------------------------------- before anything is written
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A study that may begin: everything that can be refused was looked at.
+
+    Attributes:
+        images: `source` and `fingerprint` of the data.
+    """
+
+    plan: Plan
+    folder: Path
+    runs: list[Run]
+    images: dict[str, str]
+
+
+def prepare(
+    name: str,
+    data: str | Path,
+    output: str | Path,
+    *,
+    scale: str | None = None,
+    seeds: int = 3,
+    only: list[str] | None = None,
+    budget: float | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    settings: dict[str, Any] | None = None,
+    rows: str | Path | None = None,
+    train: bool = True,
+) -> Ready:
+    """Check a call of `study`, whose arguments these are, from what is quick to what takes a while; nothing is written.
+
+    Raises:
+        UserError: as `study`.
+    """
+    folder = Path(output)
+    check_names(name, scale or CPU, only)
+    check_numbers(seeds, budget)
+    check_settings(settings or {})
+    TrainConfig.from_settings((settings or {}) | ({} if workers is None else {"workers": workers}))
+    check_folder(folder, name, Path(data))
+    if rows is not None:
+        check_file(Path(rows), "rows", folder)
+        read_study_rows(Path(rows))
+    plan = _plan(name, data, folder, scale, settings, kept=not train)
+    runs = runs_of(plan, folder, seeds, only)
+    if not train and not (folder / PLAN).is_file() and all(state_of(run) == TO_DO for run in runs):
+        raise OutputError(f"There is no study in {str(folder)!r}.", "Give the folder that a study was begun in.")
+    found = find_task_data(data, plan.task, **_reading(plan))
+    images = {"source": Path(found.source).name, "fingerprint": found.fingerprint}
+    check_plan(folder, plan, images)
+    for run in runs:
+        if state_of(run) in (FINISHED, BEGUN):
+            check_run(run, plan, found.fingerprint)
+    if device != "auto":  # which fits every machine
+        from dualtoken.prediction import choose_device
+
+        choose_device(device)
+    return Ready(plan, folder, runs, images)
+
+
+def _plan(
+    name: str, data: str | Path, folder: Path, scale: str | None, settings: dict[str, Any] | None, *, kept: bool
+) -> Plan:
+    """The plan as the arguments have it; with `kept` that of the folder, as far as the arguments leave it open."""
+    before = read_plan(folder) if kept and (folder / PLAN).is_file() else {}
+    scale = scale or before.get("scale", CPU)
+    own = settings or before.get("settings", {})
+    plan = make_plan(name, scale, task_of(data, labels=own.get("labels", "auto")), settings)
+    if not settings and before.get("scale") == scale:
+        plan = replace(plan, settings=before["settings"])
+    load_recipe(plan.recipe, plan.settings)  # a mistake in the settings is answered now
+    return plan
 
 
 def _reading(plan: Plan) -> dict[str, Any]:
@@ -138,7 +218,7 @@ def _train_all(
     start = time.monotonic()
     end = None if budget is None else start + budget
     waiting = [run for run in runs if state_of(run) != FINISHED]
-    say(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished.")
+    say(f"{len(runs) - len(waiting)} of {counted(len(runs), 'run')} finished.")
     for number, run in enumerate(waiting, 1):
         if state_of(run) == IN_DOUBT:
             say(f"{run.name}: begun minutes ago, nothing saved; somebody may be at work there. Left for the next call.")
@@ -146,7 +226,8 @@ def _train_all(
             continue
         expected = _expected_seconds(run, result.rows)
         if end is not None and time.monotonic() + expected > end:
-            say(f"{run.name}: about {duration(expected)}, more than is left of the budget. Left for the next call.")
+            needs = f"about {duration(expected)}, more than is left of the budget" if expected else "no time is left"
+            say(f"{run.name}: {needs}. Left for the next call.")
             result.left.append(run)
             continue
         say(f"\n[{number} of {len(waiting)}] {run.name}" + (f", about {duration(expected)}" if expected else ""))
@@ -158,9 +239,12 @@ def _train_all(
             result.failed.append((run, str(error)))
             continue
         except KeyboardInterrupt:
+            verb = "continued" if state_of(run) == BEGUN else "begun"
+            again = f"By the same `dualtoken study`, called again, {run.name} is {verb} and the rest follows."
             if not over.is_set():
+                say(f"The study was stopped. {again}")
                 raise
-            say("The budget is used up; the run is continued by the next call.")
+            say(f"The budget is used up. {again}")
             result.left += waiting[number - 1 :]
             return
         finally:
@@ -269,7 +353,7 @@ def _tidy(command: str, folder: Path) -> str:
 
 
 def _kept(path: Path) -> dict[tuple[Any, ...], Row]:
-    return {_row_key(row): row for row in read_rows(path)} if path.is_file() else {}
+    return {_row_key(row): row for row in read_study_rows(path)}
 
 
 def _row_key(row: Row) -> tuple[Any, ...]:
@@ -286,9 +370,12 @@ def parse_budget(text: str) -> float:
     Raises:
         ConfigError: it is none of these, or nothing.
     """
-    match = _BUDGET.fullmatch(text.strip().lower())
+    text = text.strip().lower()
+    match = _BUDGET.fullmatch(text)
     hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
     total = 3600 * hours + 60 * minutes + seconds
-    if total <= 0:
-        raise ConfigError(f"--budget is {text!r}, expected a time above 0.", "Type: 2h, 25m, 1h30m or 90s.")
-    return total
+    if total > 0:
+        return total
+    if re.fullmatch(r"\d+(\.\d+)?", text) and float(text) > 0:
+        raise ConfigError(f"--budget is {text!r}: its unit is missing.", f"Type: {text}s, {text}m or {text}h.")
+    raise ConfigError(f"--budget is {text!r}, expected a time above 0.", "Type: 2h, 25m, 1h30m or 90s.")

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dualtoken.benchmark.accuracy import MAIN
-from dualtoken.benchmark.rows import Row
+from dualtoken.benchmark.rows import MAIN, Row
 
 # Student's t, 97.5 %, by degrees of freedom from 1 on (Fisher and Yates 1938); beyond the last one by a series.
 _T = (
@@ -18,6 +17,7 @@ _T = (
 )  # fmt: skip
 _NORMAL = 1.959964
 SAME = "not distinguishable"
+SHARED = "A difference counts the seeds that both arms have, so it is not always that of the two means."
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Line:
         measured: the main figure, per cent, over seeds.
         difference: to the base, points, paired by seed; None of the base itself and without a common seed.
         verdict: in words.
+        partly: whether arm and base have seeds that the other lacks, which the difference leaves out.
     """
 
     arm: str
@@ -54,15 +55,20 @@ class Line:
     measured: Estimate
     difference: Estimate | None
     verdict: str
+    partly: bool = False
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of a few values with Student's interval: values of several seeds as draws of one normal distribution."""
+def estimate(values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf) -> Estimate:
+    """The mean of a few values with Student's interval: values of several seeds as draws of one normal distribution.
+
+    Args:
+        lowest, highest: that a value can be; the interval ends there.
+    """
     number, mean = len(values), statistics.fmean(values)
     if number < 2:
         return Estimate(mean, None, None, number)
     half = t_quantile(number - 1) * statistics.stdev(values) / math.sqrt(number)
-    return Estimate(mean, mean - half, mean + half, number)
+    return Estimate(mean, max(lowest, mean - half), min(highest, mean + half), number)
 
 
 def t_quantile(freedom: int) -> float:
@@ -99,10 +105,11 @@ def _line(
     common = sorted(seeds.keys() & base_seeds.keys())
     difference, verdict = None, ""
     if arm != base and common:
-        difference = estimate([_main(seeds[seed]) - _main(base_seeds[seed]) for seed in common])
+        difference = estimate([_main(seeds[seed]) - _main(base_seeds[seed]) for seed in common], -100, 100)
         verdict = _verdict(difference) if len(common) > 1 else _of_one(comparisons.get((arm, common[0])))
-    measured = estimate([_main(row) for row in seeds.values()])
-    return Line(arm, first.get("says", ""), first["mparams"], first["gmacs"], measured, difference, verdict)
+    measured = estimate([_main(row) for row in seeds.values()], 0, 100)
+    partly = difference is not None and seeds.keys() != base_seeds.keys()
+    return Line(arm, first.get("says", ""), first["mparams"], first["gmacs"], measured, difference, verdict, partly)
 
 
 def _main(row: Row) -> float:
@@ -119,12 +126,18 @@ def _verdict(difference: Estimate) -> str:
 
 
 def _of_one(comparison: Row | None) -> str:
-    """What the images of one pair of runs say: of these two runs, and not of what another seed would give."""
+    """What `evaluation.compare` says of one pair of runs: of these two, and not of what another seed would give.
+
+    It tells two apart where the interval leaves 0 out and the images bear it out: McNemar's test, or six at least.
+    """
     if comparison is None:
         return "one seed: not compared"
     low, high = (100 * comparison["difference"][end] for end in ("low", "high"))
-    word = {"a": "worse", "b": "better", None: SAME}[comparison["better"]]
-    return f"{word} on these images ({low:+.1f} to {high:+.1f}); one seed"
+    word, why = {"a": "worse", "b": "better", None: SAME}[comparison["better"]], f"{low:+.1f} to {high:+.1f}"
+    if comparison["better"] is None and not low <= 0 <= high:  # the interval is not what decided
+        p_value = comparison.get("p_value")
+        why = "too few to tell" if p_value is None else f"McNemar's test: p = {p_value:.2g}"
+    return f"{word} on these images ({why}); one seed"
 
 
 # ---------------------------------------------------------------- for people
@@ -201,7 +214,8 @@ def note(parts: Sequence[Line]) -> str:
             "One seed an arm. What is told apart is told of these two networks on these images; another seed may turn"
             " it round."
         )
-    return (
+    text = (
         "Means over seeds, in brackets Student's 95 % interval; differences are paired by seed. "
         f"{SAME[0].upper() + SAME[1:]}: the interval of the difference holds 0."
     )
+    return f"{text} {SHARED}" if any(part.partly for part in parts) else text

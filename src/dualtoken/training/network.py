@@ -36,7 +36,15 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
     network = Network(architecture, len(images.classes), head, head_args, args)
     model = _with_rates(network, config, task)
     if known and alike and not task.heads:
-        load_weights(model, folder / WEIGHTS, skip_classifier=known.classes != images.classes)
+        try:
+            load_weights(model, folder / WEIGHTS, skip_classifier=known.classes != images.classes)
+        except ModelError as error:
+            if not (other := _other_args(known.model_args, args)):
+                raise
+            raise ModelError(
+                f"The weights of {config.model!r} do not fit: {', '.join(other)}.",
+                f"Leave this out of model_args, or start from {architecture} with fresh weights.",
+            ) from error
     elif known:
         print(f"{'Note':<12}{take_weights(model, folder)}")
     if known and images.val_drawn and _drew_another_val(known, config, images):
@@ -73,6 +81,15 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
         model_args=args, provenance=provenance,
     )  # fmt: skip
     return model, description
+
+
+def _other_args(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Which arguments of the network are not those of the model that it starts from, in words."""
+    return [
+        f"{name} is {own[name]!r}, but it was trained " + (f"with {theirs[name]!r}" if name in theirs else "without it")
+        for name in own
+        if name not in theirs or theirs[name] != own[name]
+    ]
 
 
 def _drew_another_val(known: ModelConfig, config: TrainConfig, images: ImageData) -> bool:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+import timm
 import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
-from dualtoken.backbone import count_macs, count_parameters, require_known
+from dualtoken.backbone import count_macs, count_parameters
 from dualtoken.data import ImageData
 from dualtoken.data.finding import find_task_data, task_of
 from dualtoken.data.loading import EpochSampler
@@ -22,7 +23,7 @@ from dualtoken.data.scene_loading import PackedTargets
 from dualtoken.data.scenes import IGNORE, MaskSamples, ObjectSamples
 from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import atomic_path, writable_folder, write_json, write_text
-from dualtoken.hub import find_model
+from dualtoken.hub import find_model, missing_model
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
 from dualtoken.prediction import Predictor, choose_device
@@ -139,8 +140,8 @@ def _prepare(
     data: str | Path, config: TrainConfig, folder: Path, *, resuming: bool
 ) -> tuple[Loop, ImageData, ModelConfig]:
     """Find the images, make the model, plan the run and say all of it; nothing is trained yet."""
-    if not find_model(config.model).is_dir():
-        require_known(config.model)  # before the images are looked through
+    if not (find_model(config.model).is_dir() or timm.is_model(config.model)):  # before the images are looked through
+        raise missing_model(config.model, timm.list_models())
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
     images = find_task_data(
         data, config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
