@@ -66,8 +66,8 @@ class Progress:
         """
         if not self.told and abs(total - self.forecast) >= 0.1 * self.forecast:
             self.told = True
-            steps = counted(total, "step")
-            self.say(f"The pace is not the forecast one: the schedule follows it, and now ends in time after {steps}.")
+            fit = f"at present {counted(total, 'step')} fit into the time"
+            self.say(f"The pace is not the forecast one: {fit}, and the schedule follows.")
         self.total = total
         self.bar.update(self.task, total=total)
 
