@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dualtoken.benchmark.rows import Row, append_rows, read_rows
 from dualtoken.study.folders import COMPARISONS, FINISHED, Run, state_of
@@ -26,7 +27,8 @@ def compare_single_seeds(
         if arm == plan.base or seeds != {seed} or (arm, seed) in known:
             continue
         say(f"Comparing {run.name} with {plan.base}, image by image.")
-        row = _compare(finished[plan.base, seed], run, data, device, workers)
+        reading = {name: plan.settings[name] for name in ("labels", "on_bad_image") if name in plan.settings}
+        row = _compare(finished[plan.base, seed], run, data, {"device": device, "workers": workers} | reading)
         append_rows(folder / COMPARISONS, [row])
         known[arm, seed] = row
     return known
@@ -37,10 +39,10 @@ def kept(folder: Path) -> list[Row]:
     return read_rows(folder / COMPARISONS) if (folder / COMPARISONS).is_file() else []
 
 
-def _compare(base: Run, run: Run, data: str | Path, device: str, workers: int | None) -> Row:
+def _compare(base: Run, run: Run, data: str | Path, how: dict[str, Any]) -> Row:
     from dualtoken.evaluation import compare
 
-    found = compare(base.folder, run.folder, data, split="val", seed=run.seed, device=device, workers=workers)
+    found = compare(base.folder, run.folder, data, split="val", seed=run.seed, **how)
     own = found.to_dict()
     measured = {name: own[name] for name in ("split", "images", "difference", "better", "resamples")}
     test = {"p_value": own.get("p_value")}  # of McNemar's test, which classes have
