@@ -75,6 +75,9 @@ def test_one_seed_is_judged_by_the_images_and_it_is_said():
     compared = {("mlp", 0): {"difference": {"low": 0.02, "high": 0.17}, "better": "b"}}
     known = lines(parts, "base", compared)[1]
     assert known.verdict == "better on these images (+2.0 to +17.0); one seed"
+    titled = {key: row | {"title": "AP"} for key, row in compared.items()}
+    named = lines(parts, "base", titled)[1]
+    assert named.verdict == "better on these images (AP: +2.0 to +17.0); one seed"
     assert "another seed" in note([known])
     even = {("mlp", 0): {"difference": {"low": -0.02, "high": 0.17}, "better": None}}
     assert lines(parts, "base", even)[1].verdict == f"{SAME} on these images (-2.0 to +17.0); one seed"

@@ -137,6 +137,8 @@ def _of_one(comparison: Row | None) -> str:
     if comparison["better"] is None and not low <= 0 <= high:  # the interval is not what decided
         p_value = comparison.get("p_value")
         why = "too few to tell" if p_value is None else f"McNemar's test: p = {p_value:.2g}"
+    if comparison.get("title"):  # boxes and masks are compared by a metric that may not be the table's
+        why = f"{comparison['title']}: {why}"
     return f"{word} on these images ({why}); one seed"
 
 
