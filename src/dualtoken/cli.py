@@ -412,7 +412,7 @@ def convert(
     max_bytes: MaxBytes = None,
 ) -> None:
     """Write a data set with boxes or masks anew, with another kind of labels."""
-    from dualtoken.data.conversion import convert as run
+    from dualtoken.data import convert as run
 
     if labels == "folders":
         raise ConfigError(

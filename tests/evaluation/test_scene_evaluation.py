@@ -13,8 +13,7 @@ from PIL import Image
 from torch import nn
 
 from dualtoken import cli
-from dualtoken.data.finding import find_task_data
-from dualtoken.data.scenes import IGNORE
+from dualtoken.data import IGNORE, find_task_data
 from dualtoken.errors import DataError, ImageError, OutputError
 from dualtoken.evaluation import compare, evaluate
 from dualtoken.evaluation.sources import open_data

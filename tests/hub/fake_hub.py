@@ -136,7 +136,7 @@ def _entry(name: str, content: bytes) -> dict:
 
 def network_for_training(model: str, data: Path) -> tuple[Any, Any]:
     """The network that `dualtoken train DATA --model MODEL` begins with, and its description."""
-    from dualtoken.data.finding import find_task_data
+    from dualtoken.data import find_task_data
     from dualtoken.training.config import TrainConfig
     from dualtoken.training.network import make_network
     from dualtoken.training.run import make_task

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dualtoken.data.scenes import Objects
+from dualtoken.data import Objects
 from dualtoken.metrics.matching import (
     ANSWERS,
     AREAS,

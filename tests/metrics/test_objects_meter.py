@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dualtoken.data.scenes import Objects
+from dualtoken.data import Objects
 from dualtoken.errors import DataError
 from dualtoken.metrics.bootstrap import draws
 from dualtoken.metrics.objects import ObjectMeter, compare_objects, intervals

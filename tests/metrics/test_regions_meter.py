@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dualtoken.data.scenes import IGNORE
+from dualtoken.data import IGNORE
 from dualtoken.errors import DataError
 from dualtoken.metrics.regions import RegionMeter, boundary_width, compare_regions, near_edges
 from dualtoken.outputs import Interval, Segmentation

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dualtoken.data.index import ImageData
-from dualtoken.data.scenes import IGNORE, MaskSamples, Objects, ObjectSamples
+from dualtoken.data import IGNORE, ImageData, MaskSamples, Objects, ObjectSamples
 from dualtoken.outputs import Bin, Interval
 from dualtoken.outputs.mask_evaluation import PixelScores, RegionScores, SegmentationEvaluation
 from dualtoken.outputs.object_evaluation import DetectionEvaluation, ObjectScores, SceneScores

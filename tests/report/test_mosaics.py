@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dualtoken.data.scenes import IGNORE
+from dualtoken.data import IGNORE
 from dualtoken.preprocess import Preprocessing
 from dualtoken.report import batch_mosaic
 from dualtoken.report.class_colours import UNLABELLED, class_colour

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from dualtoken.data.scenes import IGNORE, Objects
+from dualtoken.data import IGNORE, Objects
 from dualtoken.outputs import Detections, Segmentation
 from dualtoken.report.class_colours import class_colour, palette, text_colour
 from dualtoken.report.scene_pictures import draw, draw_truth, side_by_side

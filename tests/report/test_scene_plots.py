@@ -5,7 +5,7 @@ import pytest
 from invented_scenes import interval, invent_objects, mask_samples, object_evaluation, region_evaluation
 from PIL import Image
 
-from dualtoken.data.scenes import IGNORE, ObjectSamples
+from dualtoken.data import IGNORE, ObjectSamples
 from dualtoken.report import plots
 from dualtoken.report.scene_plots import (
     class_scores_plot,

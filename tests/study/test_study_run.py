@@ -14,7 +14,7 @@ from study_runs import TINY, FakeTraining, begin, finish
 
 from dualtoken.benchmark import accuracy
 from dualtoken.benchmark.rows import read_rows
-from dualtoken.data.finding import find_task_data
+from dualtoken.data import find_task_data
 from dualtoken.errors import ConfigError, OutputError, UserError
 from dualtoken.study import study
 from dualtoken.study.command import command

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dualtoken.backbone import count_macs
-from dualtoken.data.scenes import Objects, ObjectSamples
+from dualtoken.data import Objects, ObjectSamples
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks import TASKS, DetectionTask, InstanceSegmentationTask, Network, TaskSettings, as_arrays, moved

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dualtoken.data.scenes import IGNORE, MaskSamples
+from dualtoken.data import IGNORE, MaskSamples
 from dualtoken.errors import ModelError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks import TASKS, Network, SemanticSegmentationTask, TaskSettings

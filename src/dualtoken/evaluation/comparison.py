@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.data import ImageData, find_split
-from dualtoken.data.sources import OnBadImage
+from dualtoken.data import ImageData, OnBadImage, find_split
 from dualtoken.errors import DataError
 from dualtoken.evaluation.scenes import SCENE_BATCH, compare_scenes
 from dualtoken.evaluation.sources import Draw, draw_of, open_data, open_predictor, split_name

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dualtoken.data import ImageData, Samples, find_split
-from dualtoken.data.sources import OnBadImage
+from dualtoken.data import ImageData, OnBadImage, Samples, find_split
 from dualtoken.evaluation.scenes import SCENE_BATCH, SceneEvaluation, evaluate_scenes, scene_pictures
 from dualtoken.evaluation.sources import open_data, open_predictor, split_name
 from dualtoken.files import refuse_others, writable_folder

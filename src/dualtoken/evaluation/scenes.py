@@ -7,9 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from dualtoken.data import ImageData
-from dualtoken.data.scenes import MaskSamples, ObjectSamples
-from dualtoken.data.sources import OnBadImage
+from dualtoken.data import ImageData, MaskSamples, ObjectSamples, OnBadImage
 from dualtoken.errors import DataError, ImageError
 from dualtoken.evaluation.sources import split_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits

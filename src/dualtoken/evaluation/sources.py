@@ -6,10 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dualtoken.data import ImageData
-from dualtoken.data.finding import find_task_data
-from dualtoken.data.index import ImageFiles
-from dualtoken.data.sources import OnBadImage
+from dualtoken.data import ImageData, ImageFiles, OnBadImage, find_task_data
 from dualtoken.errors import DataError
 from dualtoken.images import ImageLimits
 from dualtoken.prediction import Predictor, load

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.data import ImageData, find_split
-from dualtoken.data.index import ImageFiles
+from dualtoken.data import ImageData, ImageFiles, find_split
 from dualtoken.errors import ConfigError, ImageError, require
 from dualtoken.evaluation import Evaluation, evaluate
 from dualtoken.evaluation.scenes import SceneEvaluation

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.data.scenes import Objects
+from dualtoken.data import Objects
 from dualtoken.outputs import Detections
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the overlap (IoU) from which on an object counts as found

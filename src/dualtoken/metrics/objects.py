@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.data.scenes import Objects
+from dualtoken.data import Objects
 from dualtoken.errors import DataError
 from dualtoken.metrics import matching
 from dualtoken.metrics.bootstrap import draws, intervals

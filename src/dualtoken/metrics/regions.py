@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.data.scenes import IGNORE
+from dualtoken.data import IGNORE
 from dualtoken.metrics.bootstrap import RESAMPLES, draws, intervals
 from dualtoken.metrics.classes import BINS, bin_of, bins
 from dualtoken.metrics.pairs import SceneComparison, check_pair, difference_of

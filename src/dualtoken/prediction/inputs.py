@@ -19,9 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dualtoken.data.archives import read_member
-from dualtoken.data.listing import list_archive
-from dualtoken.data.masks import image_folders, masks_among
+from dualtoken.data import image_folders, list_archive, masks_among, read_member
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
 from dualtoken.prediction.video import is_video

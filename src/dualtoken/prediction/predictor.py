@@ -20,9 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dualtoken import reading
-from dualtoken.data.index import BadImage, ImageFiles, Samples
-from dualtoken.data.scenes import MaskSamples
-from dualtoken.data.sources import OnBadImage
+from dualtoken.data import BadImage, ImageFiles, MaskSamples, OnBadImage, Samples
 from dualtoken.errors import ConfigError, DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.model_folder import ModelConfig

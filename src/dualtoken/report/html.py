@@ -13,7 +13,7 @@ import jinja2
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dualtoken.data.index import ImageData, Samples
+from dualtoken.data import ImageData, Samples
 from dualtoken.errors import ImageError
 from dualtoken.files import write_text
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits

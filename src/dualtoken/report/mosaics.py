@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dualtoken.data.scenes import IGNORE, Objects
+from dualtoken.data import IGNORE, Objects
 from dualtoken.outputs.detections import encode_runs
 from dualtoken.preprocess import Preprocessing
 from dualtoken.report.class_colours import UNLABELLED, class_colour

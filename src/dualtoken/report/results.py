@@ -10,8 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dualtoken.data.index import ImageData, Samples
-from dualtoken.data.scenes import MaskSamples, ObjectSamples
+from dualtoken.data import ImageData, MaskSamples, ObjectSamples, Samples
 from dualtoken.files import atomic_path, write_json
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Evaluation

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dualtoken.data.scenes import IGNORE, Objects
+from dualtoken.data import IGNORE, Objects
 from dualtoken.outputs import Detections, Segmentation
 from dualtoken.report import fonts
 from dualtoken.report.class_colours import INK, UNLABELLED, WHITE, Colour, class_colour, text_colour

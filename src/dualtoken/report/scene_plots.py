@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from dualtoken.data.scenes import IGNORE, MaskSamples, ObjectSamples
+from dualtoken.data import IGNORE, MaskSamples, ObjectSamples
 from dualtoken.errors import ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval

@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dualtoken.data.index import ImageData
-from dualtoken.data.scenes import MaskSamples, ObjectSamples
+from dualtoken.data import ImageData, MaskSamples, ObjectSamples
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval
 from dualtoken.outputs.mask_evaluation import SEGMENTATION_METRICS, SegmentationEvaluation

@@ -20,7 +20,7 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
-from dualtoken.data.scenes import IGNORE
+from dualtoken.data import IGNORE
 from dualtoken.errors import OutputError, cannot_write, unknown_name
 from dualtoken.files import atomic_path
 from dualtoken.images import is_image_name

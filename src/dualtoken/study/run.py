@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtoken.benchmark.rows import Row, append_rows
-from dualtoken.data.finding import find_task_data, task_of
+from dualtoken.data import find_task_data, task_of
 from dualtoken.errors import ConfigError, OutputError, UserError
 from dualtoken.files import writable_folder
 from dualtoken.model_folder import load_config

@@ -11,8 +11,7 @@ from timm.data import Mixup
 from torch import Tensor, nn
 
 from dualtoken.backbone import create_model
-from dualtoken.data import Samples, evaluation_loader, training_loader, training_transform
-from dualtoken.data.resident import resident_loader
+from dualtoken.data import Samples, evaluation_loader, resident_loader, training_loader, training_transform
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task, TaskSettings

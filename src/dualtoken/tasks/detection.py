@@ -7,9 +7,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
-from dualtoken.data.scene_transforms import scene_training_transform
-from dualtoken.data.scenes import ObjectSamples
+from dualtoken.data import ObjectSamples, scene_evaluation_loader, scene_training_loader, scene_training_transform
 from dualtoken.heads import Detector, make_detector
 from dualtoken.metrics.objects import ObjectMeter
 from dualtoken.preprocess import Preprocessing

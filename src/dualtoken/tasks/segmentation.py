@@ -7,9 +7,7 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualtoken.data.scene_loading import scene_evaluation_loader, scene_training_loader
-from dualtoken.data.scene_transforms import scene_training_transform
-from dualtoken.data.scenes import IGNORE, MaskSamples
+from dualtoken.data import IGNORE, MaskSamples, scene_evaluation_loader, scene_training_loader, scene_training_transform
 from dualtoken.heads import DECODERS, Segmenter, make_segmenter
 from dualtoken.metrics.regions import RegionMeter
 from dualtoken.preprocess import Preprocessing

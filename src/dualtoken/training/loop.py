@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
-from dualtoken.data.loading import EpochSampler, ImageLoader
+from dualtoken.data import EpochSampler, ImageLoader
 from dualtoken.errors import UserError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks import Meter, Task, moved

@@ -16,11 +16,16 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from dualtoken.backbone import count_macs, count_parameters
-from dualtoken.data import ImageData
-from dualtoken.data.finding import find_task_data, task_of
-from dualtoken.data.loading import EpochSampler
-from dualtoken.data.scene_loading import PackedTargets
-from dualtoken.data.scenes import IGNORE, MaskSamples, ObjectSamples
+from dualtoken.data import (
+    IGNORE,
+    EpochSampler,
+    ImageData,
+    MaskSamples,
+    ObjectSamples,
+    PackedTargets,
+    find_task_data,
+    task_of,
+)
 from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import atomic_path, writable_folder, write_json, write_text
 from dualtoken.hub import find_model, missing_model
