@@ -8,7 +8,8 @@ import dualtoken
 ROOT = Path(dualtoken.__file__).parent
 # Lowest first: a room may import from rooms above it in this list and from itself.
 ORDER = [
-    "words", "errors", "files", "machine", "images", "preprocess", "postprocess", "outputs", "decode", "reading",
+    "words", "errors", "files", "readers",
+    "machine", "images", "preprocess", "postprocess", "outputs", "decode", "reading",
     "backbone", "heads", "data", "metrics", "tasks", "model_folder", "hub", "prediction", "report", "runtime",
     "evaluation", "explanation", "answering", "recipes", "training", "export", "benchmark", "study", "demo", "cli",
 ]  # fmt: skip

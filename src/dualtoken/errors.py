@@ -9,17 +9,33 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType
+
+
+def shown(text: object) -> str:
+    """`text` with whatever could steer a terminal, or turn the line's direction, written as an escape.
+
+    Names of files and classes come from others. Line ends and tabs stay.
+
+    >>> shown("cat\x1b[2J"), shown("sum\u202eexe.jpg")
+    ('cat\\\\x1b[2J', 'sum\\\\u202eexe.jpg')
+    """
+    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
+
+
+# Controls of C0 and C1 but line ends and tabs, marks of direction, separators of lines, and halves of surrogate pairs,
+# which stand for bytes of a file's name that are not UTF-8.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
     """The user's mistake, or the machine's: `message` says what came and what was expected, `hint` what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = shown(message), shown(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
