@@ -332,5 +332,5 @@ def test_arguments_from_a_config_become_a_spec():
 
 
 def test_neither_torch_nor_anything_like_it_is_imported():
-    code = "import sys, dualtoken.reading; print({'torch', 'torchvision', 'timm', 'onnxruntime'} & set(sys.modules))"
+    code = "import sys, dualtoken.answers; print({'torch', 'torchvision', 'timm', 'onnxruntime'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

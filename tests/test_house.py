@@ -8,10 +8,10 @@ import dualtoken
 ROOT = Path(dualtoken.__file__).parent
 # Lowest first: a room may import from rooms above it in this list and from itself.
 ORDER = [
-    "words", "errors", "files", "readers",
-    "machine", "images", "preprocess", "postprocess", "outputs", "decode", "reading",
-    "backbone", "heads", "data", "metrics", "tasks", "model_folder", "hub", "prediction", "report", "runtime",
-    "evaluation", "explanation", "answering", "recipes", "training", "export", "benchmark", "study", "demo", "cli",
+    "words", "errors", "files", "readers", "machine", "images", "preprocess", "postprocess", "outputs", "decode",
+    "backbone", "heads", "data", "metrics", "report", "answers", "tasks", "model_folder", "hub", "prediction",
+    "runtime", "evaluation", "explanation", "answering", "recipes", "training", "export", "benchmark", "study", "demo",
+    "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ORDER[: ORDER.index("backbone")]
 

@@ -21,7 +21,6 @@ from dualtoken.images import DEFAULT_LIMITS
 from dualtoken.model_folder import ModelConfig, build_model, save_model
 from dualtoken.prediction import Predictor
 from dualtoken.preprocess import Preprocessing
-from dualtoken.reading import read_answers
 from dualtoken.tasks import as_arrays
 
 COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}
@@ -132,7 +131,7 @@ class SeeingPredictor(Predictor):
 
     def answer(self, images, sizes):
         raw = as_arrays(self.model(torch.from_numpy(images)))
-        return read_answers(self.config.task, self.classes, raw, sizes, self.config.preprocessing)
+        return self.kind.read(self.config, raw, sizes)
 
 
 def model(task: str, classes: tuple[str, ...] | None = None, **options) -> Predictor:

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import dualtoken
+from dualtoken.answers.agreement import _paired
 from dualtoken.errors import ConfigError, ExportError, MissingExtraError, ModelError, OutputError
 from dualtoken.export import FORMATS, check, export, export_network, formats, run, verify
 from dualtoken.export import onnx as onnx_format
-from dualtoken.export.agreement import _paired
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Detections
 from dualtoken.runtime import load

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtoken.answers import kind_of
+from dualtoken.answers.agreement import Agreement, ObjectAgreement
 from dualtoken.decode import HEADS, DetectorSpec, Engine
 from dualtoken.errors import ConfigError, ImageError, ModelError
-from dualtoken.export.agreement import Agreement, ClassAgreement, ObjectAgreement, PixelAgreement
 from dualtoken.export.pictures import Pictures, pictures_for
 from dualtoken.files import write_json
 from dualtoken.hub import find_folder, find_model
@@ -312,13 +313,7 @@ class _Check:
         return cases
 
     def _agreement(self, config: ModelConfig) -> Agreement:
-        limit = self.limit or 1.0
-        if config.task == "classification":
-            return ClassAgreement(limit)
-        if config.task == "semantic_segmentation":
-            return PixelAgreement(limit)
-        spec = DetectorSpec.of(config.head, len(config.classes), config.head_args)
-        return ObjectAgreement(limit, spec, config.threshold)
+        return kind_of(config.task).agreement(config, self.limit or 1.0)
 
     # ---------------------------------------------------------------- answers
 

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from dualtoken import reading
+from dualtoken.answers import Kind, kind_of
 from dualtoken.data import BadImage, ImageFiles, MaskSamples, OnBadImage, Samples
 from dualtoken.errors import ConfigError, DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
@@ -80,6 +80,11 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
         return self.config.classes
+
+    @property
+    def kind(self) -> Kind:
+        """Its kind of answers."""
+        return kind_of(self.config.task)
 
     @property
     def scenes(self) -> bool:
@@ -222,7 +227,7 @@ class Predictor:
         Raises:
             ModelError: they are not finite numbers, or not one for each class.
         """
-        logits: NDArray[np.float32] = reading.outputs(self.config, self.engine, np.asarray(images))
+        logits: NDArray[np.float32] = self.kind.outputs(self.config, self.engine, np.asarray(images))
         return logits
 
     def answer(self, images: NDArray[np.float32], sizes: Sequence[tuple[int, int]]) -> list[Any]:
@@ -231,7 +236,7 @@ class Predictor:
         Raises:
             ModelError: the network gives something that is no number.
         """
-        return reading.answer(self.config, self.engine, images, sizes)
+        return self.kind.answer(self.config, self.engine, images, sizes)
 
     def _batch_size(self, wanted: int) -> int:
         if wanted < 1:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, device, nn
 
+from dualtoken.answers import kind_of
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.preprocess import Preprocessing
-from dualtoken.reading import read_answers
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,18 @@ class Network:
     head_args: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
     in_chans: int = 3
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a kind of answers must know of a network in training to read its outputs; see `answers.Described`."""
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float = 1.0
+    threshold: float = 0.5
+    head: str = ""
+    head_args: dict[str, Any] = field(default_factory=dict)
 
 
 class Meter(Protocol):
@@ -153,7 +165,7 @@ class Task(ABC):
     def answers(
         self, raw: Any, sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing, temperature: float = 1.0
     ) -> list[Any]:
-        """Raw outputs of a batch to one answer an image: `reading.read_answers`.
+        """Raw outputs of a batch to one answer an image: `Kind.read`.
 
         Args:
             raw: what the network gave.
@@ -164,7 +176,8 @@ class Task(ABC):
         Raises:
             ModelError: the network gave something that is no number.
         """
-        return read_answers(self.name, self.classes, as_arrays(raw), sizes, preprocessing, temperature)
+        config = Reading(self.classes, preprocessing, temperature)
+        return kind_of(self.name).read(config, as_arrays(raw), sizes)
 
 
 def as_arrays(targets: Any) -> Any:

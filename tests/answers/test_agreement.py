@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dualtoken.answers.agreement import ClassAgreement, ObjectAgreement, PixelAgreement
 from dualtoken.decode import DetectorSpec
-from dualtoken.export.agreement import ClassAgreement, ObjectAgreement, PixelAgreement
 from dualtoken.outputs import Classification, Detections, Segmentation
 
 CLASSES = ("cat", "dog")

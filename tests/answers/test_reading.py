@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from dualtoken.answers import KINDS, kind_of
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.heads import make_detector
 from dualtoken.model_folder import ModelConfig
 from dualtoken.postprocess import softmax
 from dualtoken.preprocess import Preprocessing
-from dualtoken.reading import READERS, answer, outputs, read_answers
 from dualtoken.tasks import TASKS
 
 CLASSES = ("red", "green", "blue")
@@ -35,8 +35,12 @@ def config(task: str, head: str = "", **more) -> ModelConfig:
     return ModelConfig("test_resnet", CLASSES, INPUT, task=task, head=head, **more)
 
 
+def answer(config, engine, images, sizes):
+    return kind_of(config.task).answer(config, engine, images, sizes)
+
+
 def test_every_task_can_be_read():
-    assert set(READERS) == set(TASKS)
+    assert set(KINDS) == set(TASKS)
 
 
 def test_a_classifiers_logits_become_probabilities_at_its_temperature():
@@ -76,9 +80,9 @@ def test_a_detectors_parts_become_objects(task, head):
 
 def test_outputs_are_what_answers_are_read_from():
     settings = config("classification", temperature=3.0)
-    raw = outputs(settings, Given([[1, 2, 3], [9, 0, 0]]), IMAGES)
+    raw = kind_of(settings.task).outputs(settings, Given([[1, 2, 3], [9, 0, 0]]), IMAGES)
     assert raw.tolist() == [[1, 2, 3], [9, 0, 0]]
-    (first, _) = read_answers("classification", CLASSES, raw, SIZES, INPUT, 3.0)
+    (first, _) = kind_of(settings.task).read(settings, raw, SIZES)
     np.testing.assert_array_equal(first.probabilities, softmax(raw[0], 3.0))
 
 
@@ -104,12 +108,12 @@ def test_what_is_no_number_is_refused(task, shape, value):
         answer(config(task, "fpn" if len(shape) == 4 else ""), Given(logits), IMAGES, SIZES)
     assert "--lr" in error.value.hint
     with pytest.raises(ModelError, match="not numbers"):
-        read_answers(task, CLASSES, logits, SIZES, INPUT)
+        kind_of(task).read(config(task), logits, SIZES)
 
 
 def test_unknown_tasks_and_arguments_are_named():
     with pytest.raises(ModelError, match="Did you mean 'detection'"):
-        read_answers("detections", CLASSES, [], [], INPUT)
+        kind_of("detections")
     strange = replace(config("detection", "fcos"), head_args={"anchor_scales": 3})
     with pytest.raises(ConfigError, match="Did you mean 'anchor_scale'"):
         answer(strange, Given(), IMAGES, SIZES)
