@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import dualtoken
-from dualtoken.demo import write_digits
+from dualtoken.lab.demo import write_digits
 
 
 def main(folder: Path, recipe: str = "digits") -> None:

@@ -34,7 +34,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_results_page_shows_the_rows():
-    from dualtoken.benchmark import accuracy, growth
+    from dualtoken.lab import accuracy, growth
 
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     assert growth.table(str(ROOT / "results" / "growth.jsonl")) in page

@@ -10,8 +10,7 @@ ROOT = Path(dualtoken.__file__).parent
 ORDER = [
     "words", "errors", "files", "readers", "machine", "images", "preprocess", "postprocess", "outputs", "decode",
     "backbone", "heads", "data", "metrics", "report", "answers", "tasks", "model_folder", "hub", "prediction",
-    "runtime", "evaluation", "explanation", "answering", "recipes", "training", "export", "benchmark", "study", "demo",
-    "cli",
+    "runtime", "evaluation", "explanation", "answering", "recipes", "training", "export", "lab", "cli",
 ]  # fmt: skip
 WITHOUT_TORCH = ORDER[: ORDER.index("backbone")]
 

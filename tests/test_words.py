@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from dualtoken.benchmark.tables import cells
 from dualtoken.export.check import Parity
 from dualtoken.export.guard import GuardReport
+from dualtoken.lab.benchmark_tables import cells
 from dualtoken.metrics.pairs import SceneComparison
 from dualtoken.outputs import Interval
 from dualtoken.report.plots import confusion_plot

@@ -16,17 +16,17 @@ from dualtoken import _timm_hook
 
 if TYPE_CHECKING:
     from dualtoken.backbone import create_model
-    from dualtoken.benchmark import benchmark
     from dualtoken.evaluation import compare, evaluate
     from dualtoken.explanation import explain
     from dualtoken.export import export, verify
     from dualtoken.hub import push_to_hub
     from dualtoken.images import open_image
+    from dualtoken.lab.benchmark import benchmark
     from dualtoken.prediction import from_pretrained, load, predict
     from dualtoken.training import train
 
 _HOMES = {
-    "benchmark": "dualtoken.benchmark",
+    "benchmark": "dualtoken.lab.benchmark",
     "compare": "dualtoken.evaluation",
     "create_model": "dualtoken.backbone",
     "evaluate": "dualtoken.evaluation",

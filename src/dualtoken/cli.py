@@ -573,8 +573,8 @@ def benchmark(
     json_: Json = False,
 ) -> None:
     """Time models side by side, turn by turn, with memory, size and spread."""
-    from dualtoken.benchmark import benchmark as run
-    from dualtoken.benchmark import print_rows
+    from dualtoken.lab.benchmark import benchmark as run
+    from dualtoken.lab.benchmark_tables import print_rows
 
     rows = run(
         models, engines=_parse_list(engine), batches=_parse_numbers("batch", batch), sizes=_parse_numbers("size", size),
@@ -640,7 +640,7 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what is left of it.")] = False,
 ) -> None:
     """Train networks that differ in one thing, seed by seed, and say which differences are more than chance."""
-    from dualtoken.study.command import run
+    from dualtoken.lab.study_command import run
     from dualtoken.training.recipes import parse_settings
 
     failed = run(
@@ -660,7 +660,7 @@ def tables(
     ] = None,
 ) -> None:
     """Print the paper's tables: published, what our networks cost, and what studies measured on small images."""
-    from dualtoken.study.pages import USUAL, rows_for
+    from dualtoken.lab.pages import USUAL, rows_for
 
     rows = rows_for(results, markdown)
     place = str(results or USUAL)
@@ -669,7 +669,7 @@ def tables(
     typer.echo(f"Rows     {found if rows else nothing}", err=True)
     typer.echo("Counting parameters and multiply-accumulates of every network ...", err=True)
 
-    from dualtoken.study.paper import print_tables, renew
+    from dualtoken.lab.paper import print_tables, renew
 
     if markdown is None:
         print_tables(rows)
@@ -735,7 +735,7 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """Handwritten digits, start to end: write them as images, train, evaluate, predict (needs the extra `demo`)."""
-    from dualtoken.demo import run
+    from dualtoken.lab.demo import run
 
     run(output, minutes=minutes, workers=workers, seed=seed)
 

@@ -166,8 +166,8 @@ def test_it_is_evaluated_and_fine_tuned(make_image_folder):
 
 
 def test_it_is_compared_and_benchmarked_by_name(make_image_folder):
-    from dualtoken.benchmark.networks import Subject, build, find_subject
     from dualtoken.export.check import load_reference, model_folder_of
+    from dualtoken.lab.networks import Subject, build, find_subject
 
     data = make_image_folder(classes=("cat", "dog"), per_class=2)
     same = dualtoken.compare(DEFAULT, bundled_folder(DEFAULT), data, workers=0, resamples=10, progress=False)

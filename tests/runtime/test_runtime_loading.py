@@ -304,8 +304,8 @@ def test_engines_and_threads_are_checked(made, monkeypatch):
 
 
 def test_functions_and_rooms_of_one_name():
-    import dualtoken.benchmark.rows
     import dualtoken.export.formats
+    import dualtoken.lab.rows
     from dualtoken.export import FORMATS
 
     assert "onnx" in FORMATS

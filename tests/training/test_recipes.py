@@ -86,7 +86,7 @@ def test_a_recipe_starts_from_its_base(tmp_path):
 
 
 def test_ablations_are_what_their_names_say():
-    from dualtoken.study.plans import ABLATIONS
+    from dualtoken.lab.study_plans import ABLATIONS
 
     switches = {f"ablation_{arm.name}": arm.settings["model_args"] for arm in ABLATIONS if arm.settings}
     for name in recipe_names():

@@ -1,0 +1,1 @@
+"""What authors need rather than users: side-by-side benchmarks, growth, studies, the paper's tables, the demo."""
