@@ -10,11 +10,12 @@ from PIL import Image
 
 from conftest import invent_image, write_class_folders
 from dualtoken.data import find_data
+from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, DataError, ImageError, ModelError
 from dualtoken.images import ImageLimits
 from dualtoken.model_folder import ModelConfig, build_model, save_model
 from dualtoken.outputs import Classification
-from dualtoken.prediction import Predictor, choose_device, collect_inputs, load, predict, predict_stream
+from dualtoken.prediction import Predictor, collect_inputs, load, predict, predict_stream
 from dualtoken.preprocess import Preprocessing
 
 CLASSES = ("cat", "dog", "Vögelchen")

@@ -13,6 +13,7 @@ from typing import Any, cast
 from PIL import Image
 from rich.console import Console
 
+from dualtoken.engines import suffixes
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.files import atomic_path, refuse_existing, writable_folder
 from dualtoken.hub import is_named
@@ -26,7 +27,6 @@ from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
 from dualtoken.report import prediction_table, print_table, sheet_files
 from dualtoken.report.scene_pictures import draw
 from dualtoken.report.scene_tables import scene_table, screen_scene_table
-from dualtoken.runtime.loading import EXPORTED
 
 Show = Callable[[list[Answer]], None]
 _QUALITY = 92  # of JPEG pictures
@@ -74,7 +74,7 @@ def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     first, *rest = arguments
     if rest:
         return (None, list(arguments)) if _only_an_input(first) else (first, rest)
-    if is_named(first) or holds_model(first) or Path(first).suffix in EXPORTED:
+    if is_named(first) or holds_model(first) or Path(first).suffix in suffixes():
         raise ConfigError(f"INPUT is missing: {first!r} is a model.", f"Type: dualtoken predict {first} photo.jpg")
     return None, [first]
 

@@ -464,7 +464,7 @@ def export(
     from dualtoken.export import export as run
 
     result = run(
-        model, place, format=form.name, images=images, image_size=size, dynamic_size=dynamic_size, limit=limit,
+        model, place, format=form, images=images, image_size=size, dynamic_size=dynamic_size, limit=limit,
         progress=not json_,
     )  # fmt: skip
     if json_:
@@ -684,7 +684,7 @@ def runtime_bundle(
     output: Annotated[Path, typer.Option(help="Folder to make.")],
 ) -> None:
     """Write a folder that runs an exported model elsewhere, without torch: the model, requirements, an example."""
-    from dualtoken.runtime import write_bundle
+    from dualtoken.export.bundle import write_bundle
 
     folder = write_bundle(export, output)
     typer.echo(f"Written  {folder}\nNext     pip install -r {folder}/requirements.txt")

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtoken.engines import Engine
 from dualtoken.errors import ConfigError, ModelError, unknown_name
 from dualtoken.postprocess import Floats, nms, require_finite, sigmoid, softmax
 
@@ -30,31 +31,6 @@ _SMALLEST_PROPOSAL, _SMALLEST_BOX = 1e-3, 1e-2  # pixels of a side
 _PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)
 _SECOND_STAGE: Weights = (10.0, 10.0, 5.0, 5.0)
 _MOST_GROWTH = math.log(1000 / 16)  # of a side from its anchor, as a logarithm
-
-
-class Engine(Protocol):
-    """Whatever computes a network, part by part: torch, ONNX Runtime, OpenVINO, ..."""
-
-    def run(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs of one part, in its order; B images and R regions may be any number from 1 up.
-
-        Everything is float32 but `labels`, int64. Maps are only handed from one part to the next, so that an engine
-        may give them as whatever it takes itself.
-
-        | network | part | inputs | outputs |
-        | --- | --- | --- | --- |
-        | classifier | network | images (B, 3, H, W) | logits (B, K) |
-        | segmenter | network | images | logits (B, K, H, W) |
-        | retinanet | network | images | scores (B, N, K) logits, deltas (B, N, 4) |
-        | fcos | network | images | scores (B, N, K) logits, deltas (B, N, 4), centerness (B, N, 1) logits |
-        | both R-CNNs | network | images | objectness (B, N) logits, deltas (B, N, 4), map0, map1, ... |
-        | | boxes | map0, map1, ..., rois (R, 5) | scores (R, K + 1) logits, deltas (R, 4 (K + 1)) |
-        | mask_rcnn | masks | map0, map1, ..., rois (R, 5), labels (R,) | masks (R, 28, 28) probabilities |
-
-        The N positions are those of all levels, the finest first; within a level row by row, then column, then
-        anchor. `rois` are the number of the image in the batch, then left, top, right, bottom in pixels of the
-        input; `labels` are the network's own, where 0 is the background.
-        """
 
 
 @dataclass(frozen=True)

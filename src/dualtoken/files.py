@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -98,3 +99,14 @@ def writable_folder(path: str | Path) -> Path:
         if path.is_dir():
             probe.unlink(missing_ok=True)
     return path
+
+
+def digest(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; of a folder, that of its files' names and digests."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+        lines = "".join(f"{digest(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

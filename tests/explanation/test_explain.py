@@ -14,9 +14,10 @@ import dualtoken
 from dualtoken.cli import app
 from dualtoken.errors import ConfigError, ImageError, ModelError, OutputError
 from dualtoken.explanation import explain_each, opening
+from dualtoken.files import digest
 from dualtoken.model_folder import WEIGHTS, load_config
 from dualtoken.prediction import load
-from dualtoken.runtime.metadata import ExportInfo, digest
+from dualtoken.prediction.exported import ExportInfo
 
 QUICK = {"steps": 2, "progress": False}
 

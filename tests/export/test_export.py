@@ -18,11 +18,10 @@ import dualtoken
 from dualtoken.answers.agreement import _paired
 from dualtoken.errors import ConfigError, ExportError, MissingExtraError, ModelError, OutputError
 from dualtoken.export import FORMATS, check, export, export_network, formats, run, verify
-from dualtoken.export import onnx as onnx_format
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Detections
+from dualtoken.prediction.exported import from_json_text
 from dualtoken.runtime import load
-from dualtoken.runtime.metadata import from_json_text
 
 
 def names(folder: Path) -> list[str]:
@@ -56,7 +55,7 @@ def quick(monkeypatch, exported):
         del model.metadata_props[:]
         onnx.save(model, str(path))
 
-    monkeypatch.setattr(onnx_format, "write", write)
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=write))
 
 
 # ---------------------------------------------------------------- the same answers
@@ -104,7 +103,7 @@ def test_the_other_detectors_answer_the_same(exported, name, suffix):
 @pytest.mark.parametrize("name", ["classifier", pytest.param("mask_rcnn", marks=pytest.mark.slow)])
 def test_programs_of_torch_answer_the_same(exported, name):
     path = exported(name, ".pt2")
-    assert load(path).engine_name == "torch"
+    assert load(path).export.engine == "torch"
     assert path.with_name(f"{path.name}.json").is_file()
 
 
@@ -121,7 +120,7 @@ def test_an_open_size_runs_at_several(model_of, tmp_path):
     result = export(model_of("segmenter"), tmp_path / "m.onnx", dynamic_size=True, progress=False)
     assert result.parity.cases == ("images of 64 x 128", "images of 128 x 64")
     exported = load(result.path)
-    assert exported.info.dynamic_size
+    assert exported.export.info.dynamic_size
     for size in ((32, 64), (160, 96)):
         (logits,) = exported.engine.run("network", [np.zeros((1, 3, *size), np.float32)])
         assert logits.shape == (1, 3, *size)
@@ -235,7 +234,7 @@ def test_disturbed_weights_are_found_and_nothing_is_written(model_of, exported, 
         weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weights.name))
         onnx.save(model, str(path))
 
-    monkeypatch.setattr(onnx_format, "write", disturb)
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=disturb))
     with pytest.raises(ExportError, match=r"answers differently.*'invented-.*limit 1e-04.*Nothing was written"):
         export(model_of("classifier"), tmp_path / "new" / "m.onnx", progress=False)
     assert names(tmp_path / "new") == []
@@ -274,7 +273,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(model_of, tmp_path, monkeypatch)
         except OSError as error:
             raise RuntimeError("the exporter failed") from error
 
-    monkeypatch.setattr(onnx_format, "write", write)
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=write))
     with pytest.raises(OutputError, match="no space is left"):
         export(model_of("classifier"), tmp_path / "new" / "m.onnx", progress=False)
     assert names(tmp_path) == []
@@ -291,7 +290,7 @@ def test_ctrl_c_leaves_nothing(model_of, tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(onnx_format, "write", write)
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=write))
     with pytest.raises(KeyboardInterrupt):
         export(model_of("classifier"), tmp_path / "m.onnx", progress=False)
     assert names(tmp_path) == []
@@ -304,7 +303,7 @@ def test_a_failing_exporter_names_its_reason_and_others(model_of, tmp_path, monk
         except ValueError as error:
             raise RuntimeError("step 3 of 3 failed") from error
 
-    monkeypatch.setattr(onnx_format, "write", write)
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=write))
     with pytest.raises(ExportError) as caught:
         export(model_of("classifier"), tmp_path / "m.onnx", progress=False)
     assert caught.value.message == "ONNX cannot hold this model: ValueError: no operator for aten::gelu."
@@ -316,7 +315,7 @@ def test_an_engine_that_fails_on_the_file_leaves_nothing(model_of, tmp_path, qui
     def fail(self, part, inputs):
         raise RuntimeError("bad node")
 
-    monkeypatch.setattr("dualtoken.runtime.onnx.OnnxEngine.run", fail)
+    monkeypatch.setattr("dualtoken.engines.onnx.OnnxEngine.run", fail)
     with pytest.raises(ExportError, match="fails to run it: RuntimeError: bad node"):
         export(model_of("classifier"), tmp_path / "m.onnx", progress=False)
     assert not (tmp_path / "m.onnx").exists()
@@ -334,9 +333,9 @@ def test_a_missing_package_says_what_to_install(model_of, tmp_path, monkeypatch)
 
 
 def test_format_and_suffix(model_of, tmp_path):
-    assert formats.find_format(None, Path("a/m.xml")) == (FORMATS["openvino"], Path("a/m.xml"))
-    assert formats.find_format(None, Path("m")) == (FORMATS["onnx"], Path("m.onnx"))
-    assert formats.find_format("openvino", Path("v1.2")) == (FORMATS["openvino"], Path("v1.2.xml"))
+    assert formats.find_format(None, Path("a/m.xml")) == ("openvino", Path("a/m.xml"))
+    assert formats.find_format(None, Path("m")) == ("onnx", Path("m.onnx"))
+    assert formats.find_format("openvino", Path("v1.2")) == ("openvino", Path("v1.2.xml"))
     with pytest.raises(ConfigError, match=r"m\.onnx.*\.xml"):
         formats.find_format("openvino", Path("m.onnx"))
     with pytest.raises(ConfigError, match="Did you mean 'openvino'"):

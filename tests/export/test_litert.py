@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dualtoken.export.litert import convolve_single_positions
+from dualtoken.export.formats.litert import convolve_single_positions
 
 
 class Gate(nn.Module):

@@ -138,7 +138,7 @@ def test_a_disturbed_second_stage(exported, model_of, part, monkeypatch):
     beside = path.with_name(f"mask_rcnn.{part}.onnx")
     key = "predictor.cls_score.weight" if part == "boxes" else "predictor.mask_fcn_logits.weight"
     change(beside, key, lambda values: values * 1.01)
-    monkeypatch.setattr("dualtoken.runtime.loading._check_companions", lambda path, info: None)
+    monkeypatch.setattr("dualtoken.prediction.exported._check_companions", lambda path, info: None)
     parity = verify(path, model_of("mask_rcnn"))
     assert not parity.passed
     assert f"'{part} 0'" in parity.failure

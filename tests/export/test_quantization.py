@@ -19,8 +19,8 @@ from dualtoken.export.quantization import (
     quantize_onnx,
     quantize_openvino,
 )
+from dualtoken.prediction.exported import read_export
 from dualtoken.runtime import load
-from dualtoken.runtime.loading import read_export
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from export_models import CLASSES
 from conftest import invent_image
 from dualtoken.export.quantization import quantize_export
 from dualtoken.outputs import Detections
+from dualtoken.prediction.exported import read_export
 from dualtoken.report.scene_tables import scene_table
 from dualtoken.runtime import load
-from dualtoken.runtime.loading import read_export
 
 pytestmark = pytest.mark.slow
 FORMS = {"detection": "coco", "instance_segmentation": "coco", "semantic_segmentation": "masks"}

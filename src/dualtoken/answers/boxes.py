@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from dualtoken.answers.agreement import ObjectAgreement
 from dualtoken.answers.kinds import Described, Kind, Size, register
-from dualtoken.decode import DetectorSpec, Engine, Found, detect
+from dualtoken.decode import DetectorSpec, Found, detect
+from dualtoken.engines import Engine
 from dualtoken.outputs import Detections
 from dualtoken.postprocess import place_masks, require_finite
 from dualtoken.preprocess import Preprocessing

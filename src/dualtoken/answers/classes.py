@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dualtoken.answers.agreement import ClassAgreement
 from dualtoken.answers.kinds import Described, Kind, Size, register, require_shape
-from dualtoken.decode import Engine
+from dualtoken.engines import Engine
 from dualtoken.outputs import Classification
 from dualtoken.postprocess import require_finite, softmax
 

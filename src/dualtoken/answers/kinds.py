@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.answers.agreement import Agreement
-from dualtoken.decode import Engine
+from dualtoken.engines import Engine
 from dualtoken.errors import ModelError, unknown_name
 from dualtoken.postprocess import require_finite
 from dualtoken.preprocess import Preprocessing

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dualtoken.answers.agreement import PixelAgreement
 from dualtoken.answers.kinds import Described, Kind, Size, register, require_shape
-from dualtoken.decode import Engine
+from dualtoken.engines import Engine
 from dualtoken.outputs import Segmentation
 from dualtoken.postprocess import regions, require_finite
 

@@ -9,13 +9,14 @@ import timm
 import torch
 from torch import nn
 
+from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ModelError
+from dualtoken.files import digest
 from dualtoken.hub import is_named, missing_model
 from dualtoken.model_folder import WEIGHTS, ModelConfig, build_model, is_model_folder
-from dualtoken.prediction import Predictor, choose_device, load
+from dualtoken.prediction import Predictor, load
+from dualtoken.prediction.exported import is_export, read_export
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from dualtoken.runtime.loading import is_export, read_export
-from dualtoken.runtime.metadata import digest
 
 _FRESH = "The network has fresh weights: its maps show its architecture, nothing that was learned."
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualtoken.export.check import Parity, verify
     from dualtoken.export.formats import FORMATS, Format
-    from dualtoken.export.onnx import export_network
+    from dualtoken.export.formats.onnx import export_network
     from dualtoken.export.run import ExportResult, export
 
 _HOMES = {
@@ -20,7 +20,7 @@ _HOMES = {
     "Format": "formats",
     "Parity": "check",
     "export": "run",
-    "export_network": "onnx",
+    "export_network": "formats.onnx",
     "verify": "check",
 }
 
@@ -28,7 +28,7 @@ __all__ = ["FORMATS", "ExportResult", "Format", "Parity", "export", "export_netw
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is used: engines of exported files live in this room too, and need no torch."""
+    """Import what is used: listing formats, and writing a bundle, needs no torch."""
     if name in _HOMES:
         return getattr(importlib.import_module(f"dualtoken.export.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'dualtoken.export' has no attribute {name!r}")

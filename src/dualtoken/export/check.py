@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 
 from dualtoken.answers import kind_of
 from dualtoken.answers.agreement import Agreement, ObjectAgreement
-from dualtoken.decode import HEADS, DetectorSpec, Engine
+from dualtoken.decode import HEADS, DetectorSpec
+from dualtoken.engines import MAIN, Engine
 from dualtoken.errors import ConfigError, ImageError, ModelError
 from dualtoken.export.pictures import Pictures, pictures_for
-from dualtoken.files import write_json
+from dualtoken.files import digest, write_json
 from dualtoken.hub import find_folder, find_model
 from dualtoken.machine import machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig, is_model_folder
+from dualtoken.prediction.exported import Export
 from dualtoken.prediction.inputs import NamedInput
+from dualtoken.prediction.models import load
 from dualtoken.prediction.predictor import Predictor
-from dualtoken.runtime.loading import ExportedModel
-from dualtoken.runtime.loading import load as load_export
-from dualtoken.runtime.metadata import digest
 from dualtoken.words import counted
 
 LIMITS: dict[str, float | None] = {"fp32": 1e-4, "fp16": 2e-2, "int8": None}
@@ -130,7 +130,7 @@ def verify(
         model: a model folder, or a loaded model.
         images: pictures to compare on: files, folders, patterns, archives. None takes the model folder's samples, the
             data that it was trained on if that is still there, or invented pictures.
-        engine: runs the export, a key of `dualtoken.runtime.ENGINES`.
+        engine: runs the export, a key of `dualtoken.engines.ENGINES`.
         limit: of raw outputs, relative to the largest; None takes that of the export's precision.
 
     Raises:
@@ -139,8 +139,7 @@ def verify(
         ImageError, DataError: a picture cannot be read, or there is none.
     """
     reference = load_reference(model)
-    exported = load_export(export, engine=engine)
-    return compare(reference, exported, images=images, limit=limit)
+    return compare(reference, load(export, engine=engine), images=images, limit=limit)
 
 
 def load_reference(model: str | Path | Predictor) -> Predictor:
@@ -155,7 +154,7 @@ def load_reference(model: str | Path | Predictor) -> Predictor:
             )
         return Predictor(*load_model(find_folder(model)), name=str(model))
     module: Any = model.model
-    if isinstance(model, ExportedModel) or not hasattr(module, "parameters"):
+    if not hasattr(module, "parameters"):
         raise ModelError(
             f"{model.name!r} is no model in torch.", "Give the model folder, or what `dualtoken.load` gives."
         )
@@ -173,7 +172,7 @@ def model_folder_of(reference: Predictor) -> Path | None:
 
 def compare(
     reference: Predictor,
-    exported: ExportedModel,
+    exported: Predictor,
     *,
     images: str | Path | Sequence[str | Path] | None = None,
     limit: float | None = None,
@@ -181,18 +180,20 @@ def compare(
     """As `verify`, for two loaded models."""
     if limit is not None and not 0 < limit < 1:
         raise ConfigError(f"limit is {limit}, expected a number between 0 and 1.")
+    if exported.export is None:
+        raise ModelError(f"{exported.name!r} is no exported model.", "Type: dualtoken verify FILE FOLDER")
     mine, its = reference.config, exported.config
     if (mine.task, mine.head) != (its.task, its.head):
         raise ModelError(
-            f"{str(exported.path)!r} is for {_purpose(its)}, but {reference.name!r} is for {_purpose(mine)}.",
+            f"{exported.name!r} is for {_purpose(its)}, but {reference.name!r} is for {_purpose(mine)}.",
             "Give the model folder that it was exported from.",
         )
-    limit = LIMITS.get(exported.info.precision) if limit is None else limit
+    limit = LIMITS.get(exported.export.info.precision) if limit is None else limit
     folder = model_folder_of(reference)
     scenes = exported.config.head in HEADS
     data = reference.config.provenance.get("data", {}).get("source")
     with pictures_for(images, folder, data, grey=scenes) as pictures:
-        return _Check(reference, exported, limit, pictures).run()
+        return _Check(reference, exported, exported.export, limit, pictures).run()
 
 
 # ---------------------------------------------------------------- one comparison
@@ -226,14 +227,17 @@ class _Replay:
         self.engine, self.first = engine, first
 
     def run(self, part: str, inputs: Sequence[Any]) -> list[Any]:
-        return self.first if part == "network" else self.engine.run(part, inputs)
+        return self.first if part == MAIN else self.engine.run(part, inputs)
 
 
 class _Check:
-    def __init__(self, reference: Predictor, exported: ExportedModel, limit: float | None, pictures: Pictures) -> None:
+    def __init__(
+        self, reference: Predictor, exported: Predictor, export: Export, limit: float | None, pictures: Pictures
+    ) -> None:
         self.reference, self.exported, self.limit, self.pictures = reference, exported, limit, pictures
+        self.export, self.info = export, export.info
         self.judged = limit is not None
-        self.together = _TOGETHER if exported.info.dynamic_batch else 1
+        self.together = _TOGETHER if export.info.dynamic_batch else 1
         self.detector = exported.config.head in HEADS
         self.input_error = self.max_error = 0.0
         self.part_errors: dict[str, float] = {}
@@ -249,15 +253,14 @@ class _Check:
         for case in self._further(main):
             self.cases.append(case.name)
             self._case(case, [*inputs, *inputs, *inputs][:_FEW], self._agreement(case.change(self.reference.config)))
-        info = self.exported.info
         worst = max(self.part_errors.values(), default=0.0, key=_or_infinite)
         return Parity(
-            export=str(self.exported.path),
+            export=str(self.export.path),
             model=self.reference.name,
             task=self.reference.config.task,
-            format=info.format,
-            engine=self.exported.engine_name,
-            precision=info.precision,
+            format=self.info.format,
+            engine=self.export.engine,
+            precision=self.info.precision,
             passed=not self.failure,
             limit=self.limit,
             images=len(inputs),
@@ -272,7 +275,7 @@ class _Check:
             failure=self.failure,
             notes=tuple(self.notes),
             machine=machine_name(),
-            versions=dict(info.versions),
+            versions=dict(self.info.versions),
         )
 
     # ---------------------------------------------------------------- settings
@@ -288,7 +291,7 @@ class _Check:
         for name in ("classes", "preprocessing", "head_args", "temperature", "threshold"):
             if getattr(mine, name) != getattr(its, name):
                 self._fail(f"its {name} is {getattr(its, name)}, the model's is {getattr(mine, name)}")
-        folder, known = model_folder_of(self.reference), self.exported.info.weights_sha256
+        folder, known = model_folder_of(self.reference), self.info.weights_sha256
         if folder is not None and known and digest(folder / WEIGHTS) != known:
             self.notes.append("the model folder's weights are others than those that were exported")
 
@@ -296,7 +299,7 @@ class _Check:
         cases = []
         if self.together > 1 and len(self.pictures.inputs) <= self.together:
             cases.append(_Case(f"{_TOGETHER} images at once", lambda config: config))
-        if self.exported.info.dynamic_size:
+        if self.info.dynamic_size:
             cases += [_resized(size) for size in _other_sizes(self.exported.config.preprocessing.image_size)]
         if isinstance(main, ObjectAgreement):
             missing = [word for word, number in main.counts.items() if number == 0]
@@ -367,7 +370,7 @@ class _Check:
     def _raw(self, names: list[str], mine: _Recorder, its: _Recorder, where: str) -> None:
         """The first part from each one's own images; every later one from what the model's got."""
         for place, (part, inputs, outputs) in enumerate(mine.calls):
-            if place < len(its.calls) and part == "network":
+            if place < len(its.calls) and part == MAIN:
                 _, its_inputs, found = its.calls[place]
                 self._input(names, inputs[0], its_inputs[0], where)
             else:
@@ -403,7 +406,7 @@ class _Check:
             before = self.part_errors.get(name, 0.0)
             self.part_errors[name] = max(before, float(relative[worst]), key=_or_infinite)
             if self.limit is not None and not relative[worst] <= self.limit:
-                whose = Path(names[worst]).name if part == "network" else "a region"
+                whose = Path(names[worst]).name if part == MAIN else "a region"
                 self._fail(
                     f"for {whose!r}{where} output {name!r} differs by {relative[worst]:.2g} of its largest value"
                     f" (limit {self.limit:.0e})"

@@ -31,7 +31,7 @@ class Piece:
     """One network of a model.
 
     Attributes:
-        name: the part's name, see `dualtoken.decode.Engine`.
+        name: the part's name, see `dualtoken.engines.Engine`.
         module: in evaluation mode, on the CPU, without gradients.
         inputs, outputs: names of its tensors.
         example: inputs that it runs with.

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from dualtoken.runtime.metadata import KEY, digest
+from dualtoken.engines import KEY
+from dualtoken.files import digest
 
 
 def mark_onnx(model: Any, precision: str, companions: Mapping[str, Path] | None = None) -> None:

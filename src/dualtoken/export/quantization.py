@@ -26,11 +26,10 @@ from dualtoken.export.onnx_int8 import OnnxQuantizer, find_products, finish_grap
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
 from dualtoken.export.precision import mark_onnx, mark_openvino
 from dualtoken.export.run import place_of, together
-from dualtoken.files import refuse_existing
+from dualtoken.files import digest, refuse_existing
 from dualtoken.images import DEFAULT_LIMITS
 from dualtoken.prediction import Predictor, load
-from dualtoken.runtime.loading import read_export
-from dualtoken.runtime.metadata import digest
+from dualtoken.prediction.exported import read_export
 
 QUANTIZERS: dict[str, Any] = {".onnx": OnnxQuantizer, ".xml": OpenVinoQuantizer}
 CALIBRATION_IMAGES = 128

@@ -13,18 +13,19 @@ from typing import Any
 
 from rich.console import Console
 
+from dualtoken.engines import ENGINES, MAIN
 from dualtoken.errors import ConfigError, ExportError, UserError, cannot_write
 from dualtoken.export import check
 from dualtoken.export.check import Parity
-from dualtoken.export.formats import FORMATS, Format, find_format
+from dualtoken.export.formats import FORMATS, Format, find_format, others
 from dualtoken.export.model_info import model_info
 from dualtoken.export.pieces import Piece, merged, pieces
-from dualtoken.files import refuse_existing, write_text
+from dualtoken.files import digest, refuse_existing, write_text
 from dualtoken.machine import machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig
+from dualtoken.prediction.exported import ExportInfo, sidecar, to_json_text
+from dualtoken.prediction.models import load
 from dualtoken.prediction.predictor import Predictor
-from dualtoken.runtime.loading import load as load_export
-from dualtoken.runtime.metadata import ExportInfo, digest, sidecar, to_json_text
 from dualtoken.tasks import TASKS
 
 _COMPANIONS = ("boxes", "masks")  # parts that a model may have beside its first
@@ -87,20 +88,21 @@ def export(
         OutputError: something is there already, or the place cannot be written.
         ImageError, DataError: a picture cannot be read, or there is none.
     """
-    form, path = find_format(format, Path(output))
+    name, path = find_format(format, Path(output))
+    form = FORMATS[name]
     if dynamic_size and not form.any_size:
-        able = ", ".join(name for name, other in FORMATS.items() if other.any_size)
+        able = ", ".join(key for key, other in FORMATS.items() if other.any_size)
         raise ConfigError(f"{form.title} takes images of one size only.", f"Formats with open sizes: {able}.")
     for place in _all_places(form, path):
         refuse_existing(place, "--output")
-    writer = form.writer()
+    form.require()
     reference = _resized(check.load_reference(model), image_size)
     with Console(stderr=True).status("") as status, together(path) as folder:
         say = status.update if progress else lambda _: None
         say(f"Writing {form.title} ...")
-        files = _write(form, writer, reference, folder / path.name, dynamic_size=dynamic_size)
+        files = _write(name, reference, folder / path.name, dynamic_size=dynamic_size)
         say("Comparing answers ...")
-        parity = _certify(form, reference, files[0], path, images, limit)
+        parity = _certify(name, reference, files[0], path, images, limit)
         parity.write(check.certificate(files[0]))
         size = sum(_size(file) for file in files)
     return ExportResult(path, tuple(path.with_name(file.name) for file in files), size, parity)
@@ -126,40 +128,40 @@ def _resized(reference: Predictor, image_size: int | tuple[int, int] | None) -> 
 # ---------------------------------------------------------------- the files
 
 
-def _write(form: Format, writer: Any, reference: Predictor, path: Path, *, dynamic_size: bool) -> list[Path]:
+def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -> list[Path]:
     """All files of the model, the main one first."""
-    config = reference.config
+    form, config = FORMATS[name], reference.config
     try:
         found = _pieces(reference.model, config, dynamic_size=dynamic_size)
         if len(found) > 1 and not form.pieces:
             raise ExportError(
                 f"{form.title} holds one network, a model with {config.head} has {len(found)}.",
-                _others(form, several=True),
+                others(name, several=True),
             )
         places = {piece.name: place_of(path, piece.name) for piece in found}
         for piece in found:
-            writer.write(piece, places[piece.name])
+            form.write(piece, places[piece.name])
     except UserError:
         raise
     except Exception as error:  # exporters raise anything
         _raise_if_disk(error, path)
         raise ExportError(
-            f"{form.title} cannot hold this model: {_reason(error)}.", f"{_others(form)} --debug shows all of it."
+            f"{form.title} cannot hold this model: {_reason(error)}.", f"{others(name)} --debug shows all of it."
         ) from error
     files = [file for place in places.values() for file in form.files(place)]
     info = ExportInfo(
-        format=form.name,
-        exporter=writer.EXPORTER,
-        dynamic_batch=getattr(writer, "DYNAMIC_BATCH", True),
+        format=name,
+        exporter=form.exporter,
+        dynamic_batch=form.any_batch,
         dynamic_size=dynamic_size,
-        parts={name: place.name for name, place in places.items() if name != "network"},
+        parts={part: place.name for part, place in places.items() if part != MAIN},
         sha256={file.name: digest(file) for file in files if file != path},
-        versions={name: metadata.version(name.replace("_", "-")) for name in ("dualtoken", *writer.PACKAGES)},
+        versions={package: metadata.version(package.replace("_", "-")) for package in ("dualtoken", *form.packages)},
         weights_sha256=_weights(reference),
     )
     text = to_json_text(config, info)
-    if form.inside:
-        writer.describe(path, text, model_info(config))
+    if form.describe:
+        form.describe(path, text, model_info(config))
     else:
         write_text(sidecar(path), text)
         files.append(sidecar(path))
@@ -184,7 +186,7 @@ def _weights(reference: Predictor) -> str:
 
 def place_of(path: Path, part: str) -> Path:
     """The file of a part of the export `path`."""
-    return path if part == "network" else path.with_name(f"{path.stem}.{part}{path.suffix}")
+    return path if part == MAIN else path.with_name(f"{path.stem}.{part}{path.suffix}")
 
 
 def _all_places(form: Format, path: Path) -> list[Path]:
@@ -236,27 +238,28 @@ def together(path: Path) -> Iterator[Path]:
 # ---------------------------------------------------------------- the proof
 
 
-def _certify(form: Format, reference: Predictor, file: Path, path: Path, images: Any, limit: float | None) -> Parity:
+def _certify(name: str, reference: Predictor, file: Path, path: Path, images: Any, limit: float | None) -> Parity:
     """Raises ExportError where answers differ."""
-    if not form.runs:
+    form = FORMATS[name]
+    if ENGINES[name].elsewhere:
         return Parity(
-            export=str(path), model=reference.name, task=reference.config.task, format=form.name, engine="",
+            export=str(path), model=reference.name, task=reference.config.task, format=name, engine="",
             precision="fp32", checked=False, failure=f"{form.title} runs on macOS only; compare there before use.",
             machine=machine_name(),
         )  # fmt: skip
     try:
-        exported = load_export(file, engine=form.name)
+        exported = load(file, engine=name)
         parity = check.compare(reference, exported, images=images, limit=limit)
     except UserError:
         raise
     except Exception as error:  # engines raise anything
         raise ExportError(
             f"The export was written, but {form.title} fails to run it: {_reason(error)}. It was removed.",
-            _others(form),
+            others(name),
         ) from error
     if not parity.passed:
         raise ExportError(
-            f"The export answers differently from the model: {parity.failure}. Nothing was written.", _others(form)
+            f"The export answers differently from the model: {parity.failure}. Nothing was written.", others(name)
         )
     return replace(parity, export=str(path))
 
@@ -276,11 +279,3 @@ def _raise_if_disk(error: BaseException, path: Path) -> None:
         if isinstance(cause, OSError) and cause.errno:
             raise cannot_write(path, cause) from error
         cause = cause.__cause__ or cause.__context__
-
-
-def _others(form: Format, *, several: bool = False) -> str:
-    """Formats that can be run here; only those that hold several networks if asked."""
-    others = [
-        name for name, other in FORMATS.items() if name != form.name and other.runs and (other.pieces or not several)
-    ]
-    return f"Other formats: {', '.join(others)}."

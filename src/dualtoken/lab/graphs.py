@@ -66,7 +66,7 @@ def _fingerprint(subject: Subject, image_size: int) -> str:
 def main() -> None:
     """Write one graph."""
     kind, name, size, path = sys.argv[1:]
-    from dualtoken.export.onnx import export_network
+    from dualtoken.export.formats.onnx import export_network
 
     network = merge(build(Subject(name, kind), int(size)))
     export_network(network, Path(path), (int(size), int(size)))

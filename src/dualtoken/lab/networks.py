@@ -141,7 +141,7 @@ def _costs(subject: Subject, image_size: int) -> tuple[Row, str | None]:
     try:
         if subject.kind == "file":
             from dualtoken.model_folder import build_model
-            from dualtoken.runtime.loading import read_export
+            from dualtoken.prediction.exported import read_export
 
             config, info = read_export(subject.name)
             model, precision = _of_a_detector(build_model(config)), info.precision

@@ -178,7 +178,7 @@ def prepare(
         if state_of(run) in (FINISHED, BEGUN):
             check_run(run, plan, found.fingerprint)
     if device != "auto":  # which fits every machine
-        from dualtoken.prediction import choose_device
+        from dualtoken.engines.torch import choose_device
 
         choose_device(device)
     return Ready(plan, folder, runs, images)

@@ -11,28 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dualtoken.prediction.inputs import NamedInput, collect_inputs, open_input
-    from dualtoken.prediction.loading import from_pretrained, load, predict, predict_stream
+    from dualtoken.prediction.models import from_pretrained, load, predict, predict_stream
     from dualtoken.prediction.predictor import Logits, Predictor
-    from dualtoken.prediction.torch_engine import choose_device
 
 _HOMES = {
     "Logits": "predictor",
     "NamedInput": "inputs",
     "Predictor": "predictor",
-    "choose_device": "torch_engine",
     "collect_inputs": "inputs",
-    "from_pretrained": "loading",
-    "load": "loading",
+    "from_pretrained": "models",
+    "load": "models",
     "open_input": "inputs",
-    "predict": "loading",
-    "predict_stream": "loading",
+    "predict": "models",
+    "predict_stream": "models",
 }
 
 __all__ = [
     "Logits",
     "NamedInput",
     "Predictor",
-    "choose_device",
     "collect_inputs",
     "from_pretrained",
     "load",

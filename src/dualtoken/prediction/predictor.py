@@ -31,7 +31,8 @@ from dualtoken.prediction.inputs import NamedInput, is_tensor, open_input
 if TYPE_CHECKING:
     from torch import nn
 
-    from dualtoken.decode import Engine
+    from dualtoken.engines import Engine
+    from dualtoken.prediction.exported import Export
     from dualtoken.tasks import Task
 
 
@@ -66,12 +67,14 @@ class Predictor:
             evaluation mode and left on its device.
         config: of the model; `classes` are in the order of the outputs.
         name: what reports call the model; the architecture's name if not given.
+        export: the exported file that the engine runs; None for networks in torch.
     """
 
-    largest_batch: int | None = None  # images that the engine takes at once; None for any number
-
-    def __init__(self, model: Engine | nn.Module, config: ModelConfig, name: str | None = None) -> None:
+    def __init__(
+        self, model: Engine | nn.Module, config: ModelConfig, name: str | None = None, *, export: Export | None = None
+    ) -> None:
         self.model = model
+        self.export = export
         self.engine = _engine(model)
         self.config = config
         self.name = name or config.architecture
@@ -241,7 +244,7 @@ class Predictor:
     def _batch_size(self, wanted: int) -> int:
         if wanted < 1:
             raise ConfigError(f"batch_size is {wanted}, expected 1 or more.")
-        return min(wanted, self.largest_batch or wanted)
+        return 1 if self.export and not self.export.info.dynamic_batch else wanted
 
     def _load(self, open_it: Any) -> Loaded | ImageError:
         try:
@@ -294,7 +297,7 @@ class Predictor:
 def _engine(model: Any) -> Engine:
     torch = sys.modules.get("torch")  # a module of torch's cannot be there without it
     if torch is not None and isinstance(model, torch.nn.Module):
-        from dualtoken.prediction.torch_engine import torch_engine
+        from dualtoken.engines.torch import torch_engine
 
         return torch_engine(model)
     return cast("Engine", model)

@@ -26,12 +26,13 @@ from dualtoken.data import (
     find_task_data,
     task_of,
 )
+from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import atomic_path, writable_folder, write_json, write_text
 from dualtoken.hub import find_model, missing_model
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
-from dualtoken.prediction import Predictor, choose_device
+from dualtoken.prediction import Predictor
 from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, run_folder

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch.fx import Graph
+from typing import TYPE_CHECKING, Any
 
 from dualtoken.errors import require
-from dualtoken.export.pieces import Piece, silence
+from dualtoken.export.formats import FORMATS, Format
 
-EXPORTER = "coremltools"
-PACKAGES = ("torch", "coremltools")
-DYNAMIC_BATCH = False
+if TYPE_CHECKING:
+    from torch.fx import Graph
+
+    from dualtoken.export.pieces import Piece
 
 
 def write(piece: Piece, path: Path) -> None:
@@ -23,6 +21,8 @@ def write(piece: Piece, path: Path) -> None:
     Raises:
         MissingExtraError: coremltools is not installed.
     """
+    from dualtoken.export.pieces import silence
+
     logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of every torch newer than itself
     with silence():
         coremltools: Any = require("coremltools", "coreml")
@@ -44,6 +44,13 @@ def write(piece: Piece, path: Path) -> None:
 
 def _complete_pools(graph: Graph) -> None:
     """coremltools wants the steps of a pool written out, where torch leaves them out for those of its window."""
+    import torch
+
     for node in graph.nodes:
         if node.target is torch.ops.aten.max_pool2d.default and len(node.args) == 2:
             node.args = (*node.args, node.args[1])
+
+
+FORMATS["coreml"] = Format(
+    "Core ML", ".mlpackage", write, "coremltools", ("torch", "coremltools"), "coreml", pieces=False, any_batch=False
+)

@@ -17,13 +17,14 @@ from small_exports import CLASSES, HEADS, Made, add_text
 import dualtoken
 from conftest import invent_image
 from dualtoken.data import find_data
+from dualtoken.engines import KEY
 from dualtoken.errors import ConfigError, MissingExtraError, ModelError
 from dualtoken.evaluation import compare, evaluate
+from dualtoken.files import digest
 from dualtoken.prediction import Predictor
 from dualtoken.prediction import load as load_any
-from dualtoken.runtime import ENGINES, ExportedModel, load
-from dualtoken.runtime.loading import read_export
-from dualtoken.runtime.metadata import KEY, ExportInfo, digest, from_json_text, sidecar, to_json_text
+from dualtoken.prediction.exported import ExportInfo, from_json_text, read_export, sidecar, to_json_text
+from dualtoken.runtime import ENGINES, load
 
 QUICK = ["classification", "instance_segmentation"]
 TASKS = [task if task in QUICK else pytest.param(task, marks=pytest.mark.slow) for task in HEADS]
@@ -81,8 +82,7 @@ def test_answers_are_those_of_the_model_folder(made, task, engine):
     folder = made(task)
     exported = load(folder / "model.onnx", engine=engine, threads=1)
     original = load_any(folder / "model", device="cpu")
-    assert isinstance(exported, ExportedModel)
-    assert exported.engine_name == engine
+    assert exported.export.engine == engine
     assert exported.classes == original.classes == CLASSES
     answers, expected = exported.predict(IMAGES), original.predict(IMAGES)
     for answer, truth in zip(answers, expected, strict=True):
@@ -145,8 +145,7 @@ def test_half_precision_goes_in_and_comes_out_as_float32(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     images = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
     for engine in ("onnx", "openvino"):
-        module, _, name = ENGINES[engine].home.partition(":")
-        made = getattr(__import__(module, fromlist=[name]), name)({"network": path}, threads=1)
+        made = ENGINES[engine].open({"network": path}, threads=1)
         (logits,) = made.run("network", [images])
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, images.mean((2, 3)), atol=2e-3)
@@ -269,7 +268,7 @@ def test_a_text_cannot_reach_out_of_its_folder(copied, tmp_path):
     ("name", "said", "hint"),
     [
         ("none.onnx", "There is no file 'none.onnx'", "dualtoken export MODEL"),
-        ("model.h5", "suffix is '.h5'", r"end in \.onnx, \.xml"),
+        ("model.h5", "suffix is '.h5'", r"Exported models end in .*\.onnx, \.xml"),
         ("model.safetensors", "suffix is '.safetensors'", "Give its folder"),
         ("model.mlpackage", "cannot be run here", "Core ML"),
         ("folder", "is a folder", "dualtoken.load"),
@@ -281,8 +280,10 @@ def test_other_paths_are_explained(tmp_path, monkeypatch, name, said, hint):
     for other in ("model.h5", "model.safetensors"):
         (tmp_path / other).write_bytes(b"x")
     with pytest.raises(ModelError, match=said) as caught:
-        load(name)
+        read_export(name)
     assert caught.match(hint)
+    with pytest.raises(ModelError):
+        load(name)
 
 
 def test_engines_and_threads_are_checked(made, monkeypatch):
@@ -295,9 +296,9 @@ def test_engines_and_threads_are_checked(made, monkeypatch):
         load(path, threads=0)
     with pytest.raises(ConfigError, match="exported models run on the CPU"):
         dualtoken.load(path, device="cuda")
-    find = "dualtoken.runtime.loading.importlib.util.find_spec"
+    find = "dualtoken.engines.importlib.util.find_spec"
     monkeypatch.setattr(find, lambda package: None if package == "onnxruntime" else True)
-    assert load(path).engine_name == "openvino"  # what is installed
+    assert load(path).export.engine == "openvino"  # what is installed
     monkeypatch.setattr(find, lambda package: None)
     with pytest.raises(MissingExtraError, match=r"'onnxruntime' or 'openvino'.*\n.*dualtoken\[runtime\]"):
         load(path)
@@ -318,7 +319,9 @@ def test_the_import_is_light():
     code = (
         "import sys; import dualtoken.runtime\n"
         "heavy = {'torch', 'timm', 'onnxruntime', 'openvino', 'onnx', 'matplotlib', 'torchvision', 'pydantic'}\n"
-        "from dualtoken.runtime import load, write_bundle\n"
+        "from dualtoken.runtime import ENGINES, load, write_bundle\n"
+        "from dualtoken.export import FORMATS\n"
+        "assert set(FORMATS) == set(ENGINES)\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     start = time.process_time()

@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from string import Template
 
+from dualtoken.engines import ENGINES
 from dualtoken.files import atomic_path, refuse_existing
 from dualtoken.model_folder import ModelConfig
-from dualtoken.runtime.loading import ENGINES, read_export
-from dualtoken.runtime.metadata import ExportInfo, sidecar
+from dualtoken.prediction.exported import ExportInfo, read_export, sidecar
 
 _PREDICT = Template('''"""Answer for images: python predict.py IMAGE..."""
 

@@ -1,46 +1,16 @@
-"""ExecuTorch's files (.pte), for phones and boards: lowered to XNNPACK, which runs on any CPU; and their engine."""
+"""ExecuTorch's files (.pte), for phones and boards, in its runtime for Python."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtoken.engines import ENGINES, EngineKind
 from dualtoken.errors import ModelError, require
-
-if TYPE_CHECKING:
-    from dualtoken.export.pieces import Piece
-
-EXPORTER = "executorch, XNNPACK"
-PACKAGES = ("torch", "executorch")
-DYNAMIC_BATCH = False  # XNNPACK plans its memory for one shape; boxes of detectors come one at a time too
-
-
-def write(piece: Piece, path: Path) -> None:
-    """Write one network of a model, for one image at a time.
-
-    Raises:
-        MissingExtraError: executorch is not installed.
-    """
-    from dualtoken.export.pieces import silence
-
-    with silence():
-        require("executorch.exir", "executorch")
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it reports every operator that it leaves to the CPU
-    try:
-        with silence():
-            program = to_edge_transform_and_lower(piece.single().program(), partitioner=[XnnpackPartitioner()])
-            buffer = program.to_executorch().buffer
-    finally:
-        logging.root.setLevel(level)
-    path.write_bytes(buffer)
 
 
 class ExecutorchEngine:
@@ -73,3 +43,6 @@ class ExecutorchEngine:
 
         found = self._methods[part].execute([torch.from_numpy(np.ascontiguousarray(array)) for array in inputs])
         return [tensor.clone().numpy() for tensor in found]  # the next run writes over its own
+
+
+ENGINES["executorch"] = EngineKind((".pte",), "executorch", "executorch", ExecutorchEngine)

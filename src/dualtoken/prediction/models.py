@@ -1,37 +1,40 @@
-"""From a path to a model that answers: a model folder runs in torch, an exported file in its own engine."""
+"""From a path to a model that answers: a model folder runs in torch, an exported file in an engine of its own."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dualtoken.engines import ENGINES, MAIN, choose_engine
 from dualtoken.errors import ConfigError, require
 from dualtoken.hub import find_model, find_pretrained, missing_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.model_folder import load_config, load_model
 from dualtoken.outputs import Answer
+from dualtoken.prediction.exported import Export, is_export, read_export
 from dualtoken.prediction.inputs import collect_inputs
 from dualtoken.prediction.predictor import Predictor
 
-_RUNTIME = "dualtoken.runtime.loading"  # stands on this room, so it is called by its name
 
-
-def load(path: str | Path, *, device: str = "auto") -> Predictor:
+def load(path: str | Path, *, device: str = "auto", engine: str = "auto", threads: int | None = None) -> Predictor:
     """Load a model folder, a model of the package or of the Hub, or an exported model, ready to predict.
 
     Args:
-        path: a folder that `dualtoken train` wrote, a file that `dualtoken export` wrote, the name of a model that
-            comes with the package (`dualtoken-vit-t-cifar10`), or `hf-hub:USER/NAME` of the Hugging Face Hub.
+        path: a folder that `dualtoken train` wrote, a file that `dualtoken export` wrote (files that belong to it lie
+            beside it), the name of a model that comes with the package (`dualtoken-vit-t-cifar10`), or
+            `hf-hub:USER/NAME` of the Hugging Face Hub.
         device: `auto`, `cpu`, `cuda`, `mps`; exported models run on the CPU.
+        engine: for an exported model, a key of `ENGINES`; `auto` takes the first that runs such files and is installed.
+        threads: that one run uses; None for as many as the engine thinks best.
 
     Raises:
-        ModelError: it is none of these, damaged, or cannot be fetched.
-        ConfigError: no such device.
+        ModelError: it is none of these, damaged, a file that belongs to it is missing or another, or it cannot be
+            fetched.
+        ConfigError: no such device, an unknown engine or one that cannot run it, or an impossible number of threads.
         MissingExtraError: what it runs in is not installed.
     """
-    return _open(find_model(path), str(path), device)
+    return _open(find_model(path), str(path), device, engine, threads)
 
 
 def from_pretrained(
@@ -57,26 +60,38 @@ def from_pretrained(
         MissingExtraError: what it needs is not installed.
     """
     place = find_pretrained(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-    return _open(place, str(model), device)
+    return _open(place, str(model), device, "auto", None)
 
 
-def _open(path: Path, name: str, device: str) -> Predictor:
-    runtime = importlib.import_module(_RUNTIME)
-    if runtime.is_export(path):
+def _open(path: Path, name: str, device: str, engine: str, threads: int | None) -> Predictor:
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}, expected 1 or more.")
+    if is_export(path):
         if device not in ("auto", "cpu"):
             raise ConfigError(
                 f"The device is {device!r}, but exported models run on the CPU here.", "Type: --device cpu"
             )
-        exported: Predictor = runtime.load(path)
-        return exported
+        return _open_export(path, engine, threads)
     if not path.exists():
         raise missing_model(name)
+    if engine != "auto":
+        raise ConfigError(f"The engine is {engine!r}, but a model folder runs in torch.", "Export it first.")
     load_config(path)  # a mistake is answered before torch is imported
-    require("torch", "train")
-    from dualtoken.prediction.torch_engine import choose_device
+    torch: Any = require("torch", "train")
+    from dualtoken.engines.torch import choose_device
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     model, config = load_model(path)
     return Predictor(model.to(choose_device(device)), config, name=name)
+
+
+def _open_export(path: Path, engine: str, threads: int | None) -> Predictor:
+    config, info = read_export(path)
+    chosen = choose_engine(engine, path)
+    files = {MAIN: path} | {part: path.with_name(file) for part, file in info.parts.items()}
+    made = ENGINES[chosen].open(files, threads=threads)
+    return Predictor(made, config, name=str(path), export=Export(path, info, chosen))
 
 
 def predict(

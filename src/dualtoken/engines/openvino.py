@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtoken.engines import ENGINES, KEY, MAIN, EngineKind
 from dualtoken.errors import ModelError, require
-from dualtoken.runtime.metadata import KEY
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}  # not bfloat16 where the CPU has it
 
@@ -52,7 +52,7 @@ class OpenvinoEngine:
 
         With an open number OpenVINO works out every shape again in each run, an eighth of the time of a small network.
         """
-        one = one and part == "network"  # the others' first input is a map, and boxes are never the same number
+        one = one and part == MAIN  # the others' first input is a map, and boxes are never the same number
         if (part, one) not in self._compiled:
             try:
                 model = self._core.read_model(str(self._files[part]))
@@ -84,3 +84,6 @@ def read_text(path: Path) -> str | None:
         ) from None
     entry = root.find(f"./rt_info/{KEY}")
     return None if entry is None else entry.get("value")
+
+
+ENGINES["openvino"] = EngineKind((".xml", ".onnx"), "openvino", "runtime-openvino", OpenvinoEngine, read_text)

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtoken.engines import ENGINES, KEY, EngineKind
 from dualtoken.errors import ModelError, require
-from dualtoken.runtime.metadata import KEY
 
 _METADATA = 14  # the field of ONNX's ModelProto with pairs of texts; in a pair 1 is the key, 2 the value
 _VARINT, _BYTES = 0, 2  # protobuf's wire types
@@ -123,3 +123,6 @@ def _varint(file: BinaryIO) -> int:
         if byte[0] < 0x80:
             return value
     raise _CutOffError
+
+
+ENGINES["onnx"] = EngineKind((".onnx",), "onnxruntime", "runtime", OnnxEngine, read_text)

@@ -1,18 +1,18 @@
-"""The engine of model folders: torch, on any of its devices."""
+"""torch itself, for the networks of model folders, on any of its devices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from dualtoken.engines import Engine
 from dualtoken.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dualtoken.decode import Engine
+    import torch
+    from torch import nn
 
 
 class TorchEngine:
@@ -23,6 +23,8 @@ class TorchEngine:
 
     def run(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The part `network` for images (B, 3, H, W) float32: its output, in float32."""
+        import torch
+
         parameter = next(self.module.parameters(), None)
         to = torch.device("cpu") if parameter is None else parameter.device
         with torch.inference_mode():
@@ -42,6 +44,8 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigError: no such device, or not in this machine.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

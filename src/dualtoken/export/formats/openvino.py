@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from dualtoken.engines import KEY
 from dualtoken.errors import require
-from dualtoken.export import onnx
-from dualtoken.export.pieces import Piece
-from dualtoken.runtime.metadata import KEY
+from dualtoken.export.formats import FORMATS, Format, onnx
 
-EXPORTER = "torch.onnx dynamo, openvino.convert_model"
-PACKAGES = ("torch", "onnx", "onnxscript", "openvino")
+if TYPE_CHECKING:
+    from dualtoken.export.pieces import Piece
 
 
 def write(piece: Piece, path: Path) -> None:
@@ -44,3 +44,9 @@ def describe(path: Path, text: str, model_info: Mapping[str, str]) -> None:
     for key, value in model_info.items():
         ElementTree.SubElement(keys, key, value=value)
     tree.write(path, encoding="utf-8", xml_declaration=True)
+
+
+FORMATS["openvino"] = Format(
+    "OpenVINO", ".xml", write, "torch.onnx dynamo, openvino.convert_model", ("torch", "onnx", "onnxscript", "openvino"),
+    "openvino", any_size=True, weights=".bin", describe=describe,
+)  # fmt: skip

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from dualtoken.engines import KEY
+from dualtoken.files import digest
 from dualtoken.model_folder import WEIGHTS, ModelConfig, build_model, load_model, save_model
+from dualtoken.prediction.exported import ExportInfo, to_json_text
 from dualtoken.preprocess import Preprocessing
-from dualtoken.runtime.metadata import KEY, ExportInfo, digest, to_json_text
 
 CLASSES = ("cat", "dog", "café")
 FEW = {"channels": 64, "max_detections": 5, "score_threshold": 0.0}

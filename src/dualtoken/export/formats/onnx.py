@@ -11,19 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
+from dualtoken.engines import KEY
 from dualtoken.errors import require
-from dualtoken.export.pieces import Piece, pieces, silence
+from dualtoken.export.formats import FORMATS, Format
 from dualtoken.files import atomic_path
-from dualtoken.runtime.metadata import KEY
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.export import ExportedProgram
 
-EXPORTER = "torch.onnx dynamo"
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+    from dualtoken.export.pieces import Piece
+
 OPSET = 20
 
 
@@ -42,6 +40,8 @@ def export_network(network: nn.Module, path: str | Path, image_size: tuple[int, 
         MissingExtraError: onnx or onnxscript is not installed.
         OutputError: the place cannot be written.
     """
+    from dualtoken.export.pieces import pieces
+
     (piece,) = pieces(network, image_size, channels)
     with atomic_path(path) as temporary:
         write(piece, temporary)
@@ -61,6 +61,10 @@ def write(piece: Piece, path: Path) -> None:
 
 def convert(program: ExportedProgram, path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     """Write a program as one ONNX file with the weights in it."""
+    import torch
+
+    from dualtoken.export.pieces import silence
+
     onnx = require("onnx", "onnx")
     with silence(), _quiet_logs():
         exported: Any = torch.onnx.export(
@@ -157,3 +161,9 @@ def _quiet_logs() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+FORMATS["onnx"] = Format(
+    "ONNX", ".onnx", write, "torch.onnx dynamo", ("torch", "onnx", "onnxscript", "onnxruntime"), "onnx", any_size=True,
+    describe=describe,
+)  # fmt: skip

@@ -1,0 +1,166 @@
+"""Exported files: what they say about themselves, as one JSON text, and whether all that belongs to them is there.
+
+ONNX and OpenVINO carry the text inside the file, under the key `dualtoken`; formats without a place for it have it in a
+file beside them, `model.tflite.json` for `model.tflite`. Reading it needs no engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dualtoken.engines import kind_of, suffixes
+from dualtoken.errors import ModelError
+from dualtoken.files import digest
+from dualtoken.model_folder import ModelConfig
+
+FORMAT = 1  # of the text; raised when an older runtime could misread it
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """How a model was exported.
+
+    Attributes:
+        format: a key of `dualtoken.export.FORMATS`, such as `onnx`.
+        exporter: what made the file, such as `torch.onnx dynamo`.
+        precision: `fp32`; `int8`, which computes in integers; `fp16`, `weights-int8` or `weights-int4`, which store the
+            weights in so many bits and compute in float32.
+        dynamic_batch: whether any number of images can be given at once; else one at a time.
+        dynamic_size: whether images of any size can be given; else of `image_size` only.
+        parts: for models of several networks the others' files by name: {"boxes": "model.boxes.onnx"}.
+        sha256: digests of all files that belong to the export beside its main one, by name.
+        versions: of the packages that made it.
+        weights_sha256: of the model folder's `model.safetensors`.
+    """
+
+    format: str
+    exporter: str
+    precision: str = "fp32"
+    dynamic_batch: bool = True
+    dynamic_size: bool = False
+    parts: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Which file a `Predictor` runs, and in which engine."""
+
+    path: Path
+    info: ExportInfo
+    engine: str
+
+
+def to_json_text(config: ModelConfig, info: ExportInfo) -> str:
+    """The text that goes into an export; NaN is refused, JSON has none."""
+    content = {"format": FORMAT, "model": config.to_json(), "export": asdict(info)}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def from_json_text(text: str, source: str = "the export") -> tuple[ModelConfig, ExportInfo]:
+    """The inverse of `to_json_text`.
+
+    Args:
+        text: what the export carries.
+        source: what messages call it.
+
+    Raises:
+        ModelError: it is not such a text, or a later version wrote it.
+    """
+    try:
+        content: dict[str, Any] = json.loads(text)
+        if content["format"] > FORMAT:
+            raise ModelError(
+                f"{source} has format {content['format']}, this version reads up to {FORMAT}.",
+                "Type: pip install --upgrade dualtoken",
+            )
+        return ModelConfig.from_json(content["model"]), ExportInfo(**content["export"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            f"What {source} says about itself cannot be read: {error!r}.",
+            "Export the model again: dualtoken export MODEL --output FILE",
+        ) from error
+
+
+def is_export(path: str | Path) -> bool:
+    """Whether `path` is, or is meant to be, an exported file and not a model folder."""
+    path = Path(path)
+    return path.is_file() or path.suffix in suffixes()
+
+
+def sidecar(path: str | Path) -> Path:
+    """The file beside an export that holds its text, for formats without a place for it."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.json")
+
+
+def read_export(path: str | Path) -> tuple[ModelConfig, ExportInfo]:
+    """What an export says about itself; needs no engine.
+
+    Raises:
+        ModelError: there is no such file, it is no export of ours, it is damaged, or a file that belongs to it is
+            missing or another.
+    """
+    path = Path(path)
+    _check_path(path)
+    text = _text(path)
+    if text is None:
+        whole = path.with_name(Path(path.stem).stem + path.suffix)
+        if whole != path and whole.is_file():
+            raise ModelError(f"{str(path)!r} is one part of an exported model.", f"Give the whole: {whole}")
+        raise ModelError(
+            f"{str(path)!r} was not written by `dualtoken export`: classes and pre-processing are not in it.",
+            f"Type: dualtoken export MODEL --output {path.name}",
+        )
+    config, info = from_json_text(text, repr(str(path)))
+    _check_companions(path, info)
+    return config, info
+
+
+def _text(path: Path) -> str | None:
+    kind = kind_of(path)
+    if kind is not None and kind.read_text is not None:
+        return kind.read_text(path)
+    beside = sidecar(path)
+    return beside.read_text(encoding="utf-8") if beside.is_file() else None
+
+
+def _check_path(path: Path) -> None:
+    kind = kind_of(path)
+    if kind is not None and kind.elsewhere:
+        raise ModelError(f"{str(path)!r} cannot be run here.", kind.elsewhere)
+    if path.is_dir():
+        raise ModelError(f"{str(path)!r} is a folder, not an exported file.", "A model folder: dualtoken.load(FOLDER).")
+    if not path.exists():
+        raise ModelError(
+            f"There is no file {str(path)!r}.", "An exported model: dualtoken export MODEL --output model.onnx"
+        )
+    if kind is None:
+        hint = f"Exported models end in {', '.join(suffixes())}."
+        if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+            hint = f"Give the file beside it: {path.with_suffix('.xml')}"
+        elif path.suffix == ".safetensors":
+            hint = f"Give its folder: {path.parent}"
+        raise ModelError(f"{str(path)!r} is not an exported model: its suffix is {path.suffix!r}.", hint)
+
+
+def _check_companions(path: Path, info: ExportInfo) -> None:
+    """All files that belong to an export lie beside it, as they were written."""
+    for name in sorted({*info.parts.values(), *info.sha256}):
+        beside = path.with_name(Path(name).name)  # never outside its folder, whatever the text says
+        if not beside.exists():
+            raise ModelError(
+                f"{str(path)!r} needs {name!r} beside it, which is missing.",
+                f"Copy all files of the export together, and keep their names: {', '.join([path.name, *info.sha256])}.",
+            )
+        if name in info.sha256 and digest(beside) != info.sha256[name]:
+            raise ModelError(
+                f"{str(beside)!r} is not the file that {path.name!r} was exported with.",
+                "Copy all files of one export together, or export again.",
+            )
