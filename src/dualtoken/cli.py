@@ -16,8 +16,7 @@ from dualtoken.words import counted
 DONE, WITH_FAILURES, USER_MISTAKE = 0, 1, 2  # and 130: interrupted
 # The extra that brings a package, by the name that it is imported by.
 EXTRAS = dict.fromkeys(
-    ("torch", "torchvision", "timm", "lightning_fabric", "tensorboardX", "matplotlib", "jinja2", "safetensors",
-     "pydantic"),
+    ("torch", "torchvision", "timm", "lightning_fabric", "tensorboardX", "matplotlib", "jinja2", "safetensors"),
     "train",
 ) | {
     "onnxruntime": "runtime", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino", "nncf": "openvino",

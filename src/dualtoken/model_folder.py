@@ -7,25 +7,26 @@ stands under the one key `dualtoken`. Pre-processing stands only in `pretrained_
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualtoken.errors import ModelError, unknown_name
+from dualtoken.errors import ConfigError, ModelError, UserError, unknown_name
 from dualtoken.files import atomic_path, write_json
 from dualtoken.preprocess import Preprocessing
+from dualtoken.readers import judged, parse_json, read_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from dualtoken.model_schema import Fitting, TimmFile
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 FORMAT = 1
 IMAGENET_CLASSES = 1000
-_OWN_ARGS = ("num_classes", "in_chans")  # which follow from the classes and the pre-processing
 
 
 @dataclass
@@ -85,42 +86,56 @@ class ModelConfig:
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_json`; a missing key raises KeyError. A classifier of timm's own needs no `dualtoken`."""
-        pretrained, ours = content["pretrained_cfg"], content.get("dualtoken")
-        preprocessing = Preprocessing.from_dict(
-            {"image_size": pretrained["input_size"][1:]}
-            | {key: pretrained[key] for key in ("crop_pct", "interpolation", "mean", "std")}
-            | {"crop_mode": pretrained.get("crop_mode", "center")}
-        )
-        if ours is None:
-            args = {key: value for key, value in content.get("model_args", {}).items() if key not in _OWN_ARGS}
-            return cls(content["architecture"], _class_names(content), preprocessing, model_args=args)
+    def from_json(cls, content: Any, where: str = CONFIG) -> ModelConfig:
+        """The inverse of `to_json`; a classifier that timm wrote has no key `dualtoken`.
+
+        Raises:
+            ModelError: something is missing, unknown, or not what it should be; it names `where` and the key.
+        """
+        from dualtoken.model_schema import ELSEWHERE, ModelFile, TimmFile
+
+        own = content.get("dualtoken") if isinstance(content, dict) else {}
+        if isinstance(own, dict) and isinstance(version := own.get("format"), int) and version > FORMAT:
+            raise ModelError(
+                f"{where!r} has format {version}, this version reads up to {FORMAT}.",
+                "Type: pip install --upgrade dualtoken",
+            )
+        if own is None:
+            theirs = judged(content, TimmFile, where, error=ModelError)
+            args = {key: value for key, value in theirs.model_args.items() if key not in ELSEWHERE}
+            return cls(
+                theirs.architecture, _class_names(theirs), _preprocessing(theirs.pretrained_cfg), model_args=args
+            )
+        file = judged(content, ModelFile, where, error=ModelError)
         return cls(
-            architecture=content["architecture"],
-            classes=tuple(content["label_names"]),
-            preprocessing=preprocessing,
-            task=ours["task"],
-            head=ours.get("head", ""),  # these three came with boxes and masks
-            head_args=ours.get("head_args", {}),
-            threshold=ours.get("threshold", 0.5),
-            model_args=content["model_args"],
-            temperature=ours["temperature"],
-            metrics=ours["metrics"],
-            provenance=ours["provenance"],
+            architecture=file.architecture,
+            classes=tuple(file.label_names),
+            preprocessing=_preprocessing(file.pretrained_cfg),
+            model_args=file.model_args,
+            **{name: value for name, value in file.dualtoken if name != "format"},
         )
 
 
-def _class_names(content: dict[str, Any]) -> tuple[str, ...]:
+def _preprocessing(fitting: Fitting) -> Preprocessing:
+    return Preprocessing(
+        image_size=fitting.input_size[1:],
+        crop_pct=fitting.crop_pct,
+        crop_mode=fitting.crop_mode,
+        interpolation=fitting.interpolation,
+        mean=tuple(fitting.mean),
+        std=tuple(fitting.std),
+    )
+
+
+def _class_names(file: TimmFile) -> tuple[str, ...]:
     """The classes of a config that timm wrote: named there, ImageNet's where there are 1,000, or numbered."""
-    names = content.get("label_names") or content["pretrained_cfg"].get("label_names")
+    names = file.label_names or file.pretrained_cfg.label_names
     if names:
-        in_order = [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
-        described = content.get("label_descriptions") or {}
-        return tuple(str(described.get(name, name)) for name in in_order)
-    count = content["num_classes"]
-    if count != IMAGENET_CLASSES:
-        return tuple(f"class {number}" for number in range(count))
+        in_order = [names[key] for key in sorted(names, key=_number)] if isinstance(names, dict) else names
+        described = file.label_descriptions or {}
+        return tuple(described.get(name, name) for name in in_order)
+    if file.num_classes != IMAGENET_CLASSES:
+        return tuple(f"class {number}" for number in range(file.num_classes))
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
@@ -130,6 +145,10 @@ def _class_names(content: dict[str, Any]) -> tuple[str, ...]:
         text if plain.count(text) == 1 else f"{text} ({name})"
         for text, name in zip(plain, info.label_names(), strict=True)
     )
+
+
+def _number(key: str) -> int:
+    return int(key) if key.isdecimal() else -1
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -192,17 +211,12 @@ def load_config(folder: str | Path) -> ModelConfig:
                 f"The model folder {str(folder)!r} has no {name} (found: {found}).",
                 "Copy the whole folder that `dualtoken train` wrote.",
             )
+    where = str(folder / CONFIG)
+    content = parse_json(read_text(folder / CONFIG, error=ModelError), where, error=ModelError)
     try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        version = content.get("dualtoken", {}).get("format", FORMAT)  # none in a classifier that timm wrote
-        if version > FORMAT:
-            raise ModelError(
-                f"{str(folder / CONFIG)!r} has format {version}, this version reads up to {FORMAT}.",
-                "Type: pip install --upgrade dualtoken",
-            )
-        return ModelConfig.from_json(content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{str(folder / CONFIG)!r} is not a model's config: {error!r}.") from error
+        return ModelConfig.from_json(content, where)
+    except ConfigError as error:  # of the pre-processing
+        raise ModelError(f"{where!r}: {error.message}", error.hint) from None
 
 
 def build_model(config: ModelConfig) -> nn.Module:
@@ -211,6 +225,7 @@ def build_model(config: ModelConfig) -> nn.Module:
     Raises:
         ModelError: this version does not know its task, architecture or head.
     """
+    from dualtoken.model_schema import refuse_loading
     from dualtoken.tasks import TASKS, Network
 
     if config.task not in TASKS:
@@ -223,7 +238,16 @@ def build_model(config: ModelConfig) -> nn.Module:
         args=config.model_args,
         in_chans=len(config.preprocessing.mean),
     )
-    return TASKS[config.task].build(network).eval()
+    try:
+        refuse_loading(config.model_args)  # also of a config that was made in Python
+        return TASKS[config.task].build(network).eval()
+    except UserError:
+        raise
+    except Exception as error:  # hundreds of networks: each refuses other arguments in another way
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(
+            f"{config.architecture} cannot be made with {config.model_args or 'its usual arguments'}: {reason}."
+        ) from error
 
 
 def load_model(folder: str | Path) -> tuple[nn.Module, ModelConfig]:

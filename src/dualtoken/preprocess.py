@@ -19,6 +19,8 @@ from dualtoken.errors import ConfigError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+MOST_PIXELS_A_SIDE = 4096  # of a network's input
+
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -75,6 +77,9 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
+        if not all(1 <= side <= MOST_PIXELS_A_SIDE for side in self.image_size):
+            most = MOST_PIXELS_A_SIDE
+            raise ConfigError(f"image_size is {self.image_size}, expected two sides of 1 to {most} pixels.")
         if not 0 < self.crop_pct <= 1:
             raise ConfigError(f"crop_pct is {self.crop_pct}, expected a number above 0 and at most 1.")
         if self.crop_mode not in ("center", "squash", "border"):

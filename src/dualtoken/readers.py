@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -28,6 +28,7 @@ MOST_SCALAR = 65_536  # characters of one value in YAML: numbers to base 60 take
 MOST_BITS = 1024  # of a whole number; longer ones cannot become floats
 MOST_LINE = 65_536  # characters of a name in a list
 _LOOKED_THROUGH = 16 * 2**20  # JSON up to so many bytes is looked through value by value: COCO's own is larger
+T = TypeVar("T")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -183,6 +184,41 @@ def _look_through(value: Any, where: str, error: type[UserError]) -> None:
         if not level:
             return
     raise error(f"{where!r} is nested too deeply: expected at most {MOST_DEPTH} levels.")
+
+
+def judged(content: Any, schema: type[T], where: str, *, error: type[UserError] = DataError) -> T:
+    """JSON's values as an instance of `schema`, strictly: no text for a number, no number for a truth value.
+
+    Args:
+        content: what `parse_json` gave.
+        schema: a class of pydantic's or a dataclass, whose fields say what may be there.
+        where: the file, as messages call it.
+        error: what is raised.
+
+    Raises:
+        UserError: of the kind `error`: it names the first place that is not as it should be.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(schema).validate_json(json.dumps(content), strict=True)
+    except ValidationError as reason:
+        first = reason.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise error(f"{where!r} has no {place!r}.") from None
+        if first["type"] == "extra_forbidden":
+            raise error(f"{where!r} has an unknown key {place!r}.") from None
+        own = first.get("ctx", {}).get("error")  # what a schema's own check says
+        if own is not None:
+            raise error(f"{where!r}{f', {place}' if place else ''}: {own}.") from None
+        said = first["msg"].removeprefix("Input should be ")
+        raise error(f"{where!r}: {place or 'all'} is {_short(first['input'])}, expected {said}.") from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 # ---------------------------------------------------------------- CSV, XML and lists of names

@@ -54,7 +54,9 @@ def rewritten(path: Path, **changes) -> Path:
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    add_text(path, to_json_text(config, replace(info, **changes)))
+    content = json.loads(to_json_text(config, info))
+    content["export"] |= changes
+    add_text(path, json.dumps(content))
     return path
 
 
@@ -167,11 +169,16 @@ def test_the_text_comes_back_as_it_went_in(made):
 def test_texts_of_a_later_version_or_of_others_are_refused(made):
     config, info = read_export(made() / "model.onnx")
     later = json.loads(to_json_text(config, info)) | {"format": 2}
-    with pytest.raises(ModelError, match=r"m\.onnx has format 2.*\n.*--upgrade"):
+    with pytest.raises(ModelError, match=r"m\.onnx' has format 2.*\n.*--upgrade"):
         from_json_text(json.dumps(later), "m.onnx")
     for text in ("", "[]", "{}", '{"format": 1}', '{"format": "1"}'):
-        with pytest.raises(ModelError, match="cannot be read"):
-            from_json_text(text)
+        with pytest.raises(ModelError, match=r"^'m\.onnx'"):
+            from_json_text(text, "m.onnx")
+    for name in ("../b.onnx", "/etc/passwd", "a\\b", ""):
+        outside = json.loads(to_json_text(config, info))
+        outside["export"]["parts"] = {"boxes": name}
+        with pytest.raises(ModelError, match="no name of a file beside"):
+            from_json_text(json.dumps(outside))
 
 
 def test_openvino_files_carry_it_too(made, tmp_path):
@@ -260,7 +267,7 @@ def test_companions_must_be_there_and_unchanged(copied):
 
 def test_a_text_cannot_reach_out_of_its_folder(copied, tmp_path):
     path = rewritten(copied(), sha256={"../../secret": "0"})
-    with pytest.raises(ModelError, match="beside it, which is missing"):
+    with pytest.raises(ModelError, match="no name of a file beside the export"):
         load(path)
 
 

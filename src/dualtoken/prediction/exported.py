@@ -10,12 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dualtoken.engines import kind_of, suffixes
 from dualtoken.errors import ModelError
 from dualtoken.files import digest
 from dualtoken.model_folder import ModelConfig
+from dualtoken.readers import judged, parse_json
 
 FORMAT = 1  # of the text; raised when an older runtime could misread it
 
@@ -47,6 +48,13 @@ class ExportInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        for name in (*self.parts.values(), *self.sha256):
+            if name in ("", ".", "..") or set(name) & set("/\\\0"):
+                raise ValueError(f"{name!r} is no name of a file beside the export")
+
 
 @dataclass(frozen=True)
 class Export:
@@ -55,6 +63,16 @@ class Export:
     path: Path
     info: ExportInfo
     engine: str
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """All of the text."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    format: int
+    model: dict[str, Any]
+    export: ExportInfo
 
 
 def to_json_text(config: ModelConfig, info: ExportInfo) -> str:
@@ -73,19 +91,15 @@ def from_json_text(text: str, source: str = "the export") -> tuple[ModelConfig, 
     Raises:
         ModelError: it is not such a text, or a later version wrote it.
     """
-    try:
-        content: dict[str, Any] = json.loads(text)
-        if content["format"] > FORMAT:
-            raise ModelError(
-                f"{source} has format {content['format']}, this version reads up to {FORMAT}.",
-                "Type: pip install --upgrade dualtoken",
-            )
-        return ModelConfig.from_json(content["model"]), ExportInfo(**content["export"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    content = parse_json(text, source, error=ModelError)
+    version = content.get("format") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT:
         raise ModelError(
-            f"What {source} says about itself cannot be read: {error!r}.",
-            "Export the model again: dualtoken export MODEL --output FILE",
-        ) from error
+            f"{source!r} has format {version}, this version reads up to {FORMAT}.",
+            "Type: pip install --upgrade dualtoken",
+        )
+    carried = judged(content, _Carried, source, error=ModelError)
+    return ModelConfig.from_json(carried.model, source), carried.export
 
 
 def is_export(path: str | Path) -> bool:
@@ -118,7 +132,7 @@ def read_export(path: str | Path) -> tuple[ModelConfig, ExportInfo]:
             f"{str(path)!r} was not written by `dualtoken export`: classes and pre-processing are not in it.",
             f"Type: dualtoken export MODEL --output {path.name}",
         )
-    config, info = from_json_text(text, repr(str(path)))
+    config, info = from_json_text(text, str(path))
     _check_companions(path, info)
     return config, info
 

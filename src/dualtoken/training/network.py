@@ -18,6 +18,7 @@ from dualtoken.errors import ConfigError, ModelError
 from dualtoken.hub import find_model
 from dualtoken.machine import command_line, machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config, load_weights, read_weights, versions
+from dualtoken.model_schema import NOT_OF_A_NETWORK
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from dualtoken.tasks import Network, Task
 from dualtoken.training.config import TrainConfig
@@ -78,7 +79,7 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
     }
     description = ModelConfig(
         architecture, images.classes, preprocessing, task=task.name, head=head, head_args=dict(head_args),
-        model_args=args, provenance=provenance,
+        model_args={name: value for name, value in args.items() if name not in NOT_OF_A_NETWORK}, provenance=provenance,
     )  # fmt: skip
     return model, description
 
