@@ -8,11 +8,40 @@ import dualtoken
 ROOT = Path(dualtoken.__file__).parent
 # Lowest first: a room may import from rooms above it in this list and from itself.
 ORDER = [
-    "words", "errors", "registry", "files", "readers", "machine", "images", "preprocess", "postprocess", "outputs",
-    "engines", "decode", "backbone", "heads", "data", "metrics", "report", "answers", "tasks", "model_schema",
-    "model_folder", "hub", "prediction", "evaluation", "explanation", "answering", "recipes", "training", "export",
-    "runtime", "lab", "cli",
-]  # fmt: skip
+    "words",
+    "errors",
+    "static",
+    "registry",
+    "files",
+    "readers",
+    "machine",
+    "images",
+    "preprocess",
+    "postprocess",
+    "outputs",
+    "engines",
+    "decode",
+    "backbone",
+    "heads",
+    "data",
+    "metrics",
+    "report",
+    "answers",
+    "tasks",
+    "model_schema",
+    "model_folder",
+    "hub",
+    "prediction",
+    "evaluation",
+    "explanation",
+    "answering",
+    "recipes",
+    "training",
+    "export",
+    "runtime",
+    "lab",
+    "cli",
+]
 WITHOUT_TORCH = ORDER[: ORDER.index("backbone")]
 ENGINES_OF_TORCH = ("engines/torch.py", "engines/executorch.py")  # which import it when they run, and not before
 

@@ -162,6 +162,7 @@ def train(
     ] = None,
 ) -> None:
     """Train on images with classes, boxes or masks and write a model folder with its report."""
+    from dualtoken.training.checks import check_settings
     from dualtoken.training.folder import run_folder
     from dualtoken.training.recipes import load_recipe, parse_settings
 
@@ -175,7 +176,7 @@ def train(
         raise ConfigError("--output is missing.", "Type: dualtoken train DATA --output RUN")
     settings = parse_settings(set_ or []) | {key: value for key, value in given.items() if value is not None}
     if resume is None:
-        load_recipe(recipe or "small", settings)  # a mistake in the settings is answered before torch is imported
+        check_settings(load_recipe(recipe or "small", settings))  # mistakes are answered before torch is imported
     run_folder(output, resume)
 
     from dualtoken.training import train as run

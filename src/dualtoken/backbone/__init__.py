@@ -1,9 +1,19 @@
 """The backbone: images to feature maps. Start reading at model.py."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from dualtoken.backbone.config import VARIANTS, BackboneConfig, Variant
-from dualtoken.backbone.measure import count_macs, count_parameters
-from dualtoken.backbone.model import DualTokenViT
-from dualtoken.backbone.registry import create_model, require_known
+
+if TYPE_CHECKING:
+    from dualtoken.backbone.measure import count_macs, count_parameters
+    from dualtoken.backbone.model import DualTokenViT
+    from dualtoken.backbone.registry import create_model, require_known
+
+_HOMES = {"DualTokenViT": "model", "count_macs": "measure", "count_parameters": "measure", "create_model": "registry",
+          "require_known": "registry"}  # fmt: skip
 
 __all__ = [
     "VARIANTS",
@@ -15,3 +25,10 @@ __all__ = [
     "create_model",
     "require_known",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch when a network is made: names, sizes and switches are known without it."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

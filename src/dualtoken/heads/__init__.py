@@ -5,8 +5,24 @@ A new head is a function in one of the files here and a line in its table.
 
 from __future__ import annotations
 
-from dualtoken.heads.body import Body
-from dualtoken.heads.detection import DETECTORS, Detector, make_detector
-from dualtoken.heads.segmentation import DECODERS, Segmenter, make_segmenter
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dualtoken.heads.decoders import DECODERS
+
+if TYPE_CHECKING:
+    from dualtoken.heads.body import Body
+    from dualtoken.heads.detection import DETECTORS, Detector, make_detector
+    from dualtoken.heads.segmentation import Segmenter, make_segmenter
+
+_HOMES = {"Body": "body", "DETECTORS": "detection", "Detector": "detection", "make_detector": "detection",
+          "Segmenter": "segmentation", "make_segmenter": "segmentation"}  # fmt: skip
 
 __all__ = ["DECODERS", "DETECTORS", "Body", "Detector", "Segmenter", "make_detector", "make_segmenter"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch when a network is made: the names of heads are known without it."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,16 +14,7 @@ from torch import Tensor, nn
 from dualtoken.backbone import require_known
 from dualtoken.errors import ConfigError, ModelError, require, unknown_name
 from dualtoken.heads.body import undecayed
-
-# Our names, and the package's name and the arguments that differ from its own.
-DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "deeplabv3": ("deeplabv3", {"encoder_output_stride": 16}),
-    "deeplabv3plus": ("deeplabv3plus", {"encoder_output_stride": 16}),
-    "pspnet": ("pspnet", {"encoder_depth": 5, "upsampling": 32}),
-    "fpn": ("fpn", {}),
-    "upernet": ("upernet", {}),
-    "segformer": ("segformer", {}),
-}
+from dualtoken.heads.decoders import DECODERS
 
 
 class Segmenter(nn.Module):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-import timm
 import yaml
 from lightning_fabric import Fabric
 from torch import nn
@@ -29,11 +28,11 @@ from dualtoken.data import (
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import atomic_path, writable_folder, write_json, write_text
-from dualtoken.hub import find_model, missing_model
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
 from dualtoken.prediction import Predictor
 from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
+from dualtoken.training.checks import check_settings
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, run_folder
 from dualtoken.training.forecast import Forecast, measure
@@ -146,8 +145,6 @@ def _prepare(
     data: str | Path, config: TrainConfig, folder: Path, *, resuming: bool
 ) -> tuple[Loop, ImageData, ModelConfig]:
     """Find the images, make the model, plan the run and say all of it; nothing is trained yet."""
-    if not (find_model(config.model).is_dir() or timm.is_model(config.model)):  # before the images are looked through
-        raise missing_model(config.model, timm.list_models())
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
     images = find_task_data(
         data, config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
@@ -186,6 +183,7 @@ def _prepare(
 def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str, Any]) -> TrainConfig:
     """The settings of a new run, with its task: as given, or as the labels say."""
     given = load_recipe(recipe or TASKS["classification"].recipe, settings)
+    check_settings(given)
     task = task_of(data, given.task, given.labels)
     useless = sorted(TASKS[task].unused & set(settings))
     if useless:
