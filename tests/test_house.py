@@ -15,6 +15,8 @@ ORDER = [
     "files",
     "readers",
     "machine",
+    "pixels",
+    "wholeness",
     "images",
     "preprocess",
     "postprocess",

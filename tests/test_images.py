@@ -20,6 +20,8 @@ from PIL import Image, ImageFile
 
 from dualtoken.errors import ImageError
 from dualtoken.images import (
+    DARK,
+    FRAMES,
     IMAGE_SUFFIXES,
     ImageLimits,
     ImageWarning,
@@ -116,7 +118,6 @@ GOLDEN: dict[str, tuple[Callable[[], bytes], tuple[int, int, int], int]] = {
     "tiff 1": (lambda: encoded(plain("1", 1), "TIFF"), WHITE, 0),
     "tiff uint16": (lambda: tiff(257 * 100, "H", 1), (100,) * 3, 0),
     "tiff int16": (lambda: tiff(32767, "h", 2), WHITE, 0),
-    "tiff int16 negative": (lambda: tiff(-5, "h", 2), (0, 0, 0), 0),
     "tiff uint32": (lambda: tiff(2**32 - 1, "I", 1), WHITE, 0),
     "tiff int32": (lambda: tiff(2**31 - 1, "i", 2), WHITE, 0),
     "tiff float": (lambda: encoded(array(100 / 255, np.float32), "TIFF"), (100,) * 3, 0),
@@ -130,7 +131,7 @@ def test_every_format_and_mode_gives_the_right_rgb(case: str) -> None:
     assert (image.mode, image.size) == ("RGB", SIZE)
     difference = np.abs(np.asarray(image, int) - np.array(colour)).max()
     assert difference <= tolerance, np.asarray(image)[0, 0]
-    assert check_image(make()) is False
+    assert check_image(make()) == frozenset()
 
 
 MODES: dict[str, tuple[Callable[[], Image.Image], tuple[int, int, int]]] = {
@@ -140,8 +141,8 @@ MODES: dict[str, tuple[Callable[[], Image.Image], tuple[int, int, int]]] = {
     "PA": (lambda: palette(False).convert("PA"), RED),
     "YCbCr": (lambda: plain("YCbCr", (100, 128, 128)), (100,) * 3),
     "HSV": (lambda: plain("HSV", (0, 0, 90)), (90,) * 3),
-    "I;16": (lambda: array(257 * 9, np.uint16), (9,) * 3),
-    "I;16B": (lambda: Image.frombytes("I;16B", SIZE, struct.pack(">24H", *[257 * 9] * 24)), (9,) * 3),
+    "I;16": (lambda: array(257 * 90, np.uint16), (90,) * 3),
+    "I;16B": (lambda: Image.frombytes("I;16B", SIZE, struct.pack(">24H", *[257 * 90] * 24)), (90,) * 3),
     "I": (lambda: plain("I", 257 * 9), (9,) * 3),
     "F": (lambda: plain("F", 1.0), WHITE),
 }
@@ -214,7 +215,7 @@ def test_animation_gives_the_first_frame_and_a_warning(file_format: str) -> None
     with pytest.warns(ImageWarning, match="first was read"):
         image = open_image(content, name="moving")
     np.testing.assert_allclose(np.asarray(image, int)[0, 0], RED, atol=20)
-    assert check_image(content, full=False) is True
+    assert check_image(content, full=False) == {FRAMES}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_image(content, warn=False)
@@ -347,3 +348,137 @@ def test_image_error_survives_the_way_between_processes() -> None:
 def test_names_of_images() -> None:
     assert all(is_image_name(f"a/b c{suffix.upper()}") for suffix in IMAGE_SUFFIXES)
     assert not any(map(is_image_name, [".a.jpg", "a/._b.jpg", "jpg", "a.txt", "a.jpg.part", ".jpg", "Thumbs.db"]))
+
+
+# ---------------------------------------------------------------- values and bands that are no colours
+
+
+def bands(values: np.ndarray, *, extra: tuple[int, ...], sample_format: int = 1) -> bytes:
+    """An uncompressed TIFF of (height, width, bands) 8-bit values, of which the first three are colours."""
+    height, width, count = values.shape
+    data = np.ascontiguousarray(values).tobytes()
+    tags = [(256, 3, (width,)), (257, 3, (height,)), (258, 3, (8,) * count), (259, 3, (1,)),
+            (262, 3, (2 if count > 2 else 1,)), (273, 4, (8,)),
+            (277, 3, (count,)), (278, 3, (height,)), (279, 4, (len(data),)), (338, 3, extra),
+            (339, 3, (sample_format,) * count)]  # fmt: skip
+    tags = [tag for tag in tags if tag[2]]
+    directory, beyond = b"", b""
+    after = 8 + len(data) + 2 + 12 * len(tags) + 4
+    for number, kind, numbers in tags:
+        packed = struct.pack(f"<{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        if len(packed) > 4:
+            packed, beyond = struct.pack("<I", after + len(beyond)), beyond + packed
+        directory += struct.pack("<HHI", number, kind, len(numbers)) + packed.ljust(4, b"\0")
+    header = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return header + data + struct.pack("<H", len(tags)) + directory + bytes(4) + beyond
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 6), dtype=np.uint8)
+NO_COLOURS = {
+    "four bands": (bands(NOISE[..., :4], extra=(0,)), "more bands than colours"),
+    "five bands": (bands(NOISE[..., :5], extra=(0, 0)), "more bands than colours"),
+    "near infrared as alpha": (bands(NOISE[..., :4], extra=(2,)), "near infrared"),
+    "signed bytes": (bands(NOISE[..., :1], extra=(), sample_format=2), "below 0"),
+    "signed shorts": (tiff(-5, "h", 2), "from -5 to -5"),
+    "floats above one": (encoded(array(3.5, np.float32), "TIFF"), "expected 0 to 1"),
+}
+
+
+@pytest.mark.parametrize("case", NO_COLOURS)
+def test_what_is_no_colour_is_refused(case):
+    content, said = NO_COLOURS[case]
+    for read in (open_image, check_image):
+        with pytest.raises(ImageError, match=said):
+            read(content)
+
+
+def test_alpha_of_a_tiff_is_alpha():
+    values = NOISE[..., :4].copy()
+    values[..., 3] = 255
+    values[:3, :, 3] = 0
+    image = np.asarray(open_image(bands(values, extra=(2,))))
+    assert (image[:3] == 255).all()
+    np.testing.assert_array_equal(image[3:], values[3:, :, :3])
+
+
+def test_sixteen_bits_that_are_hardly_used_are_said():
+    content = encoded(array(4000, np.uint16), "PNG")
+    with pytest.warns(ImageWarning, match="nearly black"):
+        open_image(content)
+    assert check_image(content) == {DARK}
+    assert check_image(encoded(array(5000, np.uint16), "PNG")) == frozenset()
+
+
+# ---------------------------------------------------------------- headers that promise too much
+
+
+def promising(content: bytes, size: tuple[int, int]) -> bytes:
+    """A JPEG or PNG whose header says another (width, height)."""
+    changed = bytearray(content)
+    if content.startswith(b"\x89PNG"):
+        changed[16:24] = struct.pack(">II", *size)
+        changed[29:33] = struct.pack(">I", zlib.crc32(bytes(changed[12:29])))
+        return bytes(changed)
+    frame = max(content.find(b"\xff\xc0"), content.find(b"\xff\xc2"))
+    changed[frame + 5 : frame + 9] = struct.pack(">HH", size[1], size[0])
+    return bytes(changed)
+
+
+def small(kind: str, **options: Any) -> bytes:
+    return encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)), kind, **options)
+
+
+PROMISES = {
+    "jpeg": ({}, (64, 80)),
+    "jpeg wide": ({}, (72, 64)),
+    "jpeg large": ({}, (3000, 3000)),
+    "jpeg progressive": ({"progressive": True}, (64, 80)),
+    "png": ({}, (64, 128)),
+}
+
+
+@pytest.mark.parametrize("case", PROMISES)
+def test_a_header_that_promises_more_than_there_is_is_truncated(case):
+    options, size = PROMISES[case]
+    content = small("PNG" if case == "png" else "JPEG", **options)
+    assert open_image(content).size == (64, 64)
+    for read in (open_image, check_image):
+        with pytest.raises(ImageError, match="truncated"):
+            read(promising(content, size))
+
+
+@pytest.mark.slow
+def test_nine_thousand_by_nine_thousand_over_few_kilobytes():
+    with pytest.raises(ImageError, match="truncated"):
+        open_image(promising(small("JPEG"), (9000, 9000)))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"subsampling": 0}])
+def test_grey_and_black_images_are_whole(options):
+    for value in ((128, 128, 128), (0, 0, 0)):
+        plain = Image.new("RGB", (70, 50), value)
+        for content in (encoded(plain, "JPEG", **options), encoded(plain, "PNG"), encoded(plain.convert("1"), "PNG")):
+            assert open_image(content).size == (70, 50)
+            check_image(content)
+            assert open_image(content + b"and more behind its end").size == (70, 50)
+    for mode in ("P", "L", "LA", "RGBA", "I;16"):
+        assert open_image(encoded(Image.new(mode, (13, 7)), "PNG")).size == (13, 7)
+
+
+def test_the_shape_has_a_limit_too():
+    for size in ((1, 70_000), (70_000, 1)):
+        content = encoded(Image.new("L", size), "PNG")
+        with pytest.raises(ImageError, match=r"a side of at most 65,535.*\n.*--max-pixels 70000000"):
+            open_image(content, limits=ImageLimits(max_pixels=10_000_000))
+        assert open_image(content).size == size
+
+
+def test_memory_that_ends_is_the_fault_of_the_image(monkeypatch):
+    for error in (MemoryError, RecursionError):
+
+        def fail(*_: object, error: type[BaseException] = error) -> None:
+            raise error
+
+        monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+        with pytest.raises(ImageError, match=r"'a\.png' needs more memory"):
+            open_image(small("PNG"), name="a.png")

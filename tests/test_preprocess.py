@@ -105,3 +105,36 @@ def test_normalising_gives_the_bits_of_the_plain_formula(size, grey):
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
     assert np.array_equal(found.view(np.uint32), np.ascontiguousarray(expected).view(np.uint32))
+
+
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (3, 60_000), (60_000, 3)])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_a_line_of_pixels_costs_no_more_than_the_input(size, crop_mode, monkeypatch):
+    asked = []
+    resize = Image.Image.resize
+
+    def watched(self, size, *arguments, **options):
+        asked.append(size[0] * size[1])
+        return resize(self, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    image = Image.new("RGB", size, (10, 200, 30))
+    small = Preprocessing((64, 96), crop_mode=crop_mode).resize(image)
+    assert small.size == (96, 64)
+    assert max(asked) <= 17 * 64 * 96
+    if crop_mode != "border":
+        assert small.getextrema() == ((10, 10), (200, 200), (30, 30))
+
+
+def test_the_part_that_is_seen_is_the_middle_of_the_whole():
+    """A gradient along the line tells where the crop was taken from."""
+    line = np.repeat(np.linspace(0, 255, 4000, dtype=np.uint8)[None, :, None], 3, 2)
+    image = Image.fromarray(np.ascontiguousarray(np.repeat(line, 20, 0)))
+    for picture in (image, image.transpose(Image.Transpose.ROTATE_90)):
+        fitting = Preprocessing((32, 32))
+        rows, columns = fitting.placement((picture.height, picture.width)).size
+        assert rows * columns > 16 * 32 * 32
+        whole = picture.resize((columns, rows), Image.Resampling.BICUBIC)
+        left, top = round((columns - 32) / 2), round((rows - 32) / 2)
+        cropped = np.asarray(whole.crop((left, top, left + 32, top + 32)), int)
+        assert np.abs(np.asarray(fitting.resize(picture), int) - cropped).max() <= 1

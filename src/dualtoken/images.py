@@ -19,22 +19,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import (
     AvifImagePlugin,  # noqa: F401
     ExifTags,
     Image,
     ImageFile,
     Jpeg2KImagePlugin,  # noqa: F401
-    TiffImagePlugin,
+    TiffImagePlugin,  # noqa: F401
     WebPImagePlugin,  # noqa: F401
 )
 
 from dualtoken.errors import ImageError
+from dualtoken.pixels import Colour, is_dark, to_rgb
+from dualtoken.wholeness import is_cut_off
 
 Source = str | Path | bytes | BinaryIO | Image.Image
-Colour = tuple[int, int, int]
-
+FRAMES = "has several frames, the first was read"
+DARK = "uses less than a sixteenth of its 16 bits and looks nearly black"
 WHITE: Colour = (255, 255, 255)
 
 # Formats whose reader is pillow's own code, with the suffixes that a scan of a folder looks for. Others stay
@@ -66,7 +67,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # orientations that swap width and height
-_TRANSPARENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 _OTHER_KINDS = {
     b"<!DO": "an HTML page",
     b"<htm": "an HTML page",
@@ -78,7 +78,7 @@ _OTHER_KINDS = {
 
 
 class ImageWarning(UserWarning):
-    """An image was read, but not all of it: an animation or a multi-page file gave its first frame."""
+    """An image was read, but not all of it, or not as a person expects: `FRAMES` and `DARK` say what there is."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ class ImageLimits:
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 100_000_000
+
+    @property
+    def max_side(self) -> int:
+        """Longest side, in pixels: what no image of a camera exceeds, or more where more pixels are allowed."""
+        return max(65_535, self.max_pixels // 1000)
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -114,15 +119,16 @@ def open_image(
     """Read one image as 8-bit RGB, upright.
 
     EXIF orientation is applied. Transparent pixels are blended with `background`. Grey values of 16 or 32
-    bits are scaled by the range that they are stored in, floating-point ones are taken as 0 to 1. Of an
-    animation or a multi-page file comes the first frame.
+    bits are scaled by the range that they are stored in, floating-point ones are taken as 0 to 1; values
+    outside of that, and bands that are neither colour nor alpha, are refused. Of an animation or a
+    multi-page file comes the first frame.
 
     Args:
         source: a path, the bytes of a file, an open binary file, or an image of pillow's.
         name: what error messages call the image; taken from `source` when that has a name.
         limits: the largest file and image that are accepted.
         background: RGB, 0 to 255.
-        warn: say when frames were left out.
+        warn: say when frames were left out, or 16 bits are hardly used.
 
     Returns:
         An image of mode RGB.
@@ -131,23 +137,23 @@ def open_image(
         ImageError: there is no such file, it is not an image, is truncated or damaged, or is over a limit.
 
     Warns:
-        ImageWarning: only the first of several frames was read.
+        ImageWarning: only the first of several frames was read, or the image is nearly black.
     """
     name = name or _name_of(source)
     with _explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
-        image.load()
-        rgb = _upright(image, _to_rgb(image, name, background))
-        several = warn and _has_frames(image)
-    if several:
-        warnings.warn(ImageWarning(f"{name!r} has several frames, the first was read."), stacklevel=2)
+        _load(image, source, name)
+        rgb = _upright(image, to_rgb(image, name, background))
+        remarks = _remarks(image) if warn else ()
+    for remark in remarks:
+        warnings.warn(ImageWarning(f"{name!r} {remark}."), stacklevel=2)
     return rgb
 
 
 def check_image(
     source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS, full: bool = True
-) -> bool:
-    """Find out cheaply whether `open_image` would read `source`; returns whether it has several frames.
+) -> frozenset[str]:
+    """Find out cheaply whether `open_image` would read `source`; returns what a person should know: `FRAMES`, `DARK`.
 
     Args:
         source, name, limits: as in `open_image`.
@@ -162,10 +168,10 @@ def check_image(
         if full:
             # A JPEG's whole stream is parsed, but only one pixel of an 8 x 8 block is computed.
             image.draft("L", (1, 1))
-            image.load()
-            if image.mode not in ("RGB", "L"):
-                _to_rgb(image, name, WHITE)
-        return _has_frames(image)
+            _load(image, source, name)
+            if image.mode not in ("RGB", "L") or image.format == "TIFF":
+                to_rgb(image, name, WHITE)
+        return _remarks(image, loaded=full)
 
 
 def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -188,7 +194,7 @@ def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLim
                 f"The mask {name!r} is a JPEG, whatever it is called: its values are no longer exact.",
                 "Save the masks as PNG, from their source.",
             )
-        image.load()
+        _load(image, source, name)
         if image.mode == "1":
             return Image.fromarray(np.asarray(image).astype(np.uint8))
         if image.mode not in ("P", "L", "I;16", "I;16B", "I", "RGB", "RGBA"):
@@ -228,6 +234,8 @@ def _explained(name: str) -> Iterator[None]:
         raise ImageError(f"There is no file {name!r}.", "Check the path; a link may point to nothing.") from None
     except (PermissionError, IsADirectoryError) as error:
         raise ImageError(f"{name!r} cannot be read: {error.strerror}.") from None
+    except (MemoryError, RecursionError) as error:
+        raise ImageError(f"{name!r} needs more memory than there is.", "Make it smaller, or leave it out.") from error
     except Exception as error:  # bytes of strangers reach a dozen parsers: each fails in its own way
         reason = str(error).rstrip(".") or type(error).__name__
         raise ImageError(
@@ -268,7 +276,7 @@ def _check_bytes(size: int, name: str, limits: ImageLimits) -> None:
 
 
 def _check_pixels(image: Image.Image, name: str, limits: ImageLimits) -> None:
-    pixels = image.width * image.height
+    pixels, longest = image.width * image.height, max(image.width, image.height)
     if pixels == 0:
         raise ImageError(f"{name!r} has {image.width} x {image.height} pixels: nothing to see.")
     if pixels > limits.max_pixels:
@@ -276,6 +284,24 @@ def _check_pixels(image: Image.Image, name: str, limits: ImageLimits) -> None:
             f"{name!r} has {image.width} x {image.height} = {pixels:,} pixels,"
             f" limit {limits.max_pixels:,} (--max-pixels).",
             f"If you trust it: --max-pixels {pixels} (Python: limits=ImageLimits(max_pixels={pixels})).",
+        )
+
+    if longest > limits.max_side:
+        most = 1000 * longest
+        raise ImageError(
+            f"{name!r} has {image.width} x {image.height} pixels, a side of at most {limits.max_side:,} is expected.",
+            f"If you trust it: --max-pixels {most} (Python: limits=ImageLimits(max_pixels={most})).",
+        )
+
+
+def _load(image: Image.Image, source: Source, name: str) -> None:
+    """Decode the pixels; raises `ImageError` where the file has fewer than its header says."""
+    file = getattr(image, "fp", None)  # forgotten by pillow as soon as it has loaded
+    image.load()
+    if not isinstance(source, Image.Image) and file is not None and is_cut_off(image, file):
+        raise ImageError(
+            f"{name!r} is truncated: it holds fewer pixels than it says that it has.",
+            "Copy it again from its source, or leave it out.",
         )
 
 
@@ -308,9 +334,11 @@ def _kind(prefix: bytes) -> str:
     return "a text" if prefix.decode("ascii", "replace").isprintable() else f"something that starts with {prefix!r}"
 
 
-def _has_frames(image: Image.Image) -> bool:
+def _remarks(image: Image.Image, *, loaded: bool = True) -> frozenset[str]:
+    """What a person should know of an image that can be read."""
     # A phone's JPEG may carry a second picture (depth, preview): that is no animation.
-    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    return frozenset(([FRAMES] if several else []) + ([DARK] if loaded and is_dark(image) else []))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -328,50 +356,3 @@ def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     rgb.info = {}  # else whoever opens the result again would turn it twice
     return rgb
-
-
-def _to_rgb(image: Image.Image, name: str, background: Colour) -> Image.Image:
-    """Any mode of pillow's to a new RGB image with 8 bits a channel."""
-    if image.mode.startswith("I"):
-        return _from_grey(_scaled_integers(image))
-    if image.mode == "F":
-        return _from_grey(_scaled_floats(image, name))
-    if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
-        return _blended(image, background)
-    return image.convert("RGB")
-
-
-def _blended(image: Image.Image, background: Colour) -> Image.Image:
-    if image.mode == "La":  # pillow has no direct way from it
-        image = image.convert("LA")
-    image = image.convert("RGBA")
-    canvas = Image.new("RGBA", image.size, (*background, 255))
-    canvas.alpha_composite(image)
-    return canvas.convert("RGB")
-
-
-def _scaled_integers(image: Image.Image) -> NDArray[np.float64]:
-    """Grey integers to 0..1 by the range of their stored type: equal values stay equal in all files."""
-    bits, signed = 16, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
-        signed = image.tag_v2.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 2
-    values = np.asarray(image)
-    if bits == 32 and not signed:
-        values = values.view(np.uint32)  # pillow keeps the bits and calls them signed
-    return values / float(2 ** (bits - signed) - 1)
-
-
-def _scaled_floats(image: Image.Image, name: str) -> NDArray[np.float64]:
-    values = np.asarray(image, np.float64)
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 1):  # so written, NaN fails too
-        raise ImageError(
-            f"{name!r} has floating-point pixels from {low:g} to {high:g}, expected 0 to 1.",
-            "Scale it, or save it with 8 or 16 bits: what black and white are cannot be guessed.",
-        )
-    return values
-
-
-def _from_grey(values: NDArray[np.float64]) -> Image.Image:
-    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")

@@ -21,6 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 MOST_PIXELS_A_SIDE = 4096  # of a network's input
 
+_FAR_MORE = 16  # times the pixels of the network's input: no photograph is resized to so many
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -121,6 +122,8 @@ class Preprocessing:
         """An RGB image of any size to one of exactly `image_size`."""
         height, width = self.image_size
         (rows, columns), _, left, top = self.placement((image.height, image.width))
+        if rows * columns > _FAR_MORE * height * width:  # a line of pixels: as wide as asked it would fill the memory
+            return self._resize_part(image)
         if image.size != (columns, rows):
             image = image.resize((columns, rows), _FILTERS[self.interpolation])
         if self.crop_mode != "border":
@@ -128,6 +131,13 @@ class Preprocessing:
         canvas = Image.new("RGB", (width, height), self.fill)
         canvas.paste(image, (left, top))
         return canvas
+
+    def _resize_part(self, image: Image.Image) -> Image.Image:
+        """What `resize` gives where it crops, made of the part that is seen; the last bit of a value may differ."""
+        height, width = self.image_size
+        _, (scale_y, scale_x), left, top = self.placement((image.height, image.width))
+        seen = (-left / scale_x, -top / scale_y, (width - left) / scale_x, (height - top) / scale_y)
+        return image.resize((width, height), _FILTERS[self.interpolation], box=seen)
 
     def normalise(self, image: Image.Image) -> NDArray[np.float32]:
         """An RGB image to float32 (3, height, width), or (1, height, width) where mean has one number."""

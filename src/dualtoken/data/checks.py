@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dualtoken.data.index import Samples
 from dualtoken.errors import ImageError
-from dualtoken.images import ImageLimits, check_image
+from dualtoken.images import FRAMES, ImageLimits, check_image
 
 _CHUNK = 64
 # More than a few only fight for the interpreter: measured on small images, 8 are half as quick as 4.
@@ -50,7 +50,7 @@ def _check_chunk(samples: Samples, full: bool, limits: ImageLimits, indices: ran
     for index in indices:
         try:
             source = samples.source(index, limits)
-            if check_image(source, name=samples.path(index), limits=limits, full=full):
+            if FRAMES in check_image(source, name=samples.path(index), limits=limits, full=full):
                 findings.several_frames.append(index)
         except ImageError as error:
             findings.bad[index] = error.message
