@@ -144,6 +144,33 @@ def test_a_bad_file_does_not_stop_the_rest(predictor, make_image_folder):
     assert "There is no file" in str(bad[1][1])
 
 
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_an_image_that_ends_the_memory_ends_nothing_else(predictor, make_image_folder, monkeypatch, error):
+    root = make_image_folder(per_class=2)
+    Image.new("RGB", (77, 32)).save(root / "cat" / "0001.jpg")
+    resize = Preprocessing.resize
+
+    def failing(self, image):
+        if image.width == 77:
+            raise error
+        return resize(self, image)
+
+    monkeypatch.setattr(Preprocessing, "resize", failing)
+    answers = list(predictor.stream(collect_inputs([root])))
+    bad = [answer for answer in answers if isinstance(answer, tuple)]
+    assert len(answers) == 4
+    assert [("0001" in path, "more memory" in str(reason)) for path, reason in bad] == [(True, True)]
+
+
+def test_a_line_of_pixels_is_answered_or_refused_by_itself(predictor, make_image_folder):
+    root = make_image_folder(per_class=1)
+    Image.new("RGB", (1, 90_000)).save(root / "cat" / "line.png")
+    Image.new("L", (1_000_000, 1)).save(root / "cat" / "longer.png")
+    answers = list(predictor.stream(collect_inputs([root])))
+    assert [str(answer[1])[:1] for answer in answers if isinstance(answer, tuple)] == ["'"]
+    assert sum(not isinstance(answer, tuple) for answer in answers) == 3
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_order_and_answers_do_not_depend_on_threads(predictor, make_image_folder, workers):
     root = make_image_folder(per_class=9)

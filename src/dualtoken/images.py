@@ -29,7 +29,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from dualtoken.errors import ImageError
+from dualtoken.errors import ImageError, UserError
 from dualtoken.pixels import Colour, is_dark, to_rgb
 from dualtoken.wholeness import is_cut_off
 
@@ -140,7 +140,7 @@ def open_image(
         ImageWarning: only the first of several frames was read, or the image is nearly black.
     """
     name = name or _name_of(source)
-    with _explained(name), _opened(source, name, limits) as image:
+    with explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
         _load(image, source, name)
         rgb = _upright(image, to_rgb(image, name, background))
@@ -163,7 +163,7 @@ def check_image(
         ImageError: as `open_image`.
     """
     name = name or _name_of(source)
-    with _explained(name), _opened(source, name, limits) as image:
+    with explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
         if full:
             # A JPEG's whole stream is parsed, but only one pixel of an 8 x 8 block is computed.
@@ -187,7 +187,7 @@ def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLim
         ImageError: as `open_image`; or the mask has transparency or floating-point values, which name no class.
     """
     name = name or _name_of(source)
-    with _explained(name), _opened(source, name, limits) as image:
+    with explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
         if image.format == "JPEG":
             raise ImageError(
@@ -208,7 +208,7 @@ def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLim
 def upright_size(source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
     """(height, width) that `open_image` will give, read from the header alone; arguments and errors as there."""
     name = name or _name_of(source)
-    with _explained(name), _opened(source, name, limits) as image:
+    with explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
         turned = _orientation(image) in _SIDEWAYS
         return (image.width, image.height) if turned else (image.height, image.width)
@@ -223,19 +223,24 @@ def _name_of(source: Source) -> str:
     return str(name) if name else f"<{type(source).__name__}>"
 
 
+def too_large(name: str) -> ImageError:
+    """The error for an image that ends the memory: it ends no run."""
+    return ImageError(f"{name!r} needs more memory than there is.", "Make it smaller, or leave it out.")
+
+
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def explained(name: str) -> Iterator[None]:
     """Turn whatever a reader stumbles over into an `ImageError` that names the file."""
     try:
         yield
-    except ImageError:
+    except UserError:
         raise
     except FileNotFoundError:
         raise ImageError(f"There is no file {name!r}.", "Check the path; a link may point to nothing.") from None
     except (PermissionError, IsADirectoryError) as error:
         raise ImageError(f"{name!r} cannot be read: {error.strerror}.") from None
     except (MemoryError, RecursionError) as error:
-        raise ImageError(f"{name!r} needs more memory than there is.", "Make it smaller, or leave it out.") from error
+        raise too_large(name) from error
     except Exception as error:  # bytes of strangers reach a dozen parsers: each fails in its own way
         reason = str(error).rstrip(".") or type(error).__name__
         raise ImageError(

@@ -16,7 +16,16 @@ from dualtoken.data.checks import _THREADS, _progress_bar
 from dualtoken.data.index import ImageFiles
 from dualtoken.data.scene_labels import Frame
 from dualtoken.errors import ImageError
-from dualtoken.images import _SIDEWAYS, ImageLimits, _check_pixels, _explained, _opened, _orientation, check_image
+from dualtoken.images import (
+    _SIDEWAYS,
+    FRAMES,
+    ImageLimits,
+    _check_pixels,
+    _opened,
+    _orientation,
+    check_image,
+    explained,
+)
 
 T = TypeVar("T")
 
@@ -56,7 +65,7 @@ def check_frames(files: ImageFiles, *, full: bool, limits: ImageLimits, progress
     """Read the header of each image, in threads, and its pixels too if `full`."""
     found = Frames()
 
-    def look(index: int) -> tuple[Frame, bool]:
+    def look(index: int) -> tuple[Frame, frozenset[str]]:
         source, name = files.source(index, limits), files.path(index)
         return frame_of(source, name, limits), check_image(source, name=name, limits=limits, full=full)
 
@@ -65,13 +74,13 @@ def check_frames(files: ImageFiles, *, full: bool, limits: ImageLimits, progress
             found.bad[index] = result.message
         else:
             found.good[index] = result[0]
-            found.animated += [index] if result[1] else []
+            found.animated += [index] if FRAMES in result[1] else []
     return found
 
 
 def frame_of(source: str | bytes, name: str, limits: ImageLimits) -> Frame:
     """The frame of one image, from its header; raises `ImageError`."""
-    with _explained(name), _opened(source, name, limits) as image:
+    with explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
         orientation = _orientation(image)
         stored = image.height, image.width

@@ -7,7 +7,7 @@ from the file to the answer, is here and the same for all of them. Nothing here 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.progress import Progress
 from dualtoken.answers import Kind, kind_of
 from dualtoken.data import BadImage, ImageFiles, MaskSamples, OnBadImage, Samples
 from dualtoken.errors import ConfigError, DataError, ImageError
-from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits, too_large
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Answer, Detections
 from dualtoken.prediction.ahead import work_ahead
@@ -164,7 +164,7 @@ class Predictor:
             raise ConfigError(f"threshold is {threshold}, expected a number from 0 to 1.")
 
         def load(item: NamedInput) -> Loaded | ImageError:
-            return self._load(lambda: open_input(*item, limits))
+            return self._load(item[0], lambda: open_input(*item, limits))
 
         loaded = work_ahead(load, inputs, workers, 2 * batch_size)
         while chunk := [(name, image) for (name, _), image in islice(loaded, batch_size)]:
@@ -246,12 +246,14 @@ class Predictor:
             raise ConfigError(f"batch_size is {wanted}, expected 1 or more.")
         return 1 if self.export and not self.export.info.dynamic_batch else wanted
 
-    def _load(self, open_it: Any) -> Loaded | ImageError:
+    def _load(self, name: str | None, open_it: Callable[[], Image.Image]) -> Loaded | ImageError:
         try:
             image = open_it()
             return Loaded(self.config.preprocessing(image), (image.height, image.width))
         except ImageError as error:
             return error
+        except (MemoryError, RecursionError):  # ends this image, and not the rest
+            return too_large(name or "pixels")
 
     def _answers(self, chunk: list[tuple[str | None, Loaded | ImageError]], threshold: float) -> Iterator[Answer]:
         good = [loaded for _, loaded in chunk if isinstance(loaded, Loaded)]
@@ -280,7 +282,7 @@ class Predictor:
         batch_size = self._batch_size(batch_size)
 
         def load(row: int) -> Loaded | ImageError:
-            return self._load(lambda: _open_row(samples, row, limits))
+            return self._load(samples.path(row), lambda: _open_row(samples, row, limits))
 
         done = 0
         with _progress_bar(shown=progress) as bar:
