@@ -120,7 +120,16 @@ _REASONS = {
     errno.EPERM: "permission is denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.EEXIST: "a file is there, but a folder is needed",
+    errno.EISDIR: "a folder is there, but a file is to be written",
+    errno.EFBIG: "the file would be larger than is allowed",
+    errno.EIO: "the device reports an error",
 }
+
+
+def is_about_the_place(error: OSError) -> bool:
+    """Whether the place that is written to is at fault."""
+    return error.errno in _REASONS
 
 
 def cannot_write(path: object, error: OSError) -> OutputError:

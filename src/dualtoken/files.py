@@ -1,18 +1,28 @@
-"""Writing so that nothing is ever half-written: to a temporary name beside the target, then renamed."""
+"""Writing so that nothing is ever half-written: to a temporary name beside the target, then renamed.
+
+And so that nobody writes over another: `alone` holds a place while it is written, and clears what a killed run left.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from dualtoken.errors import OutputError, cannot_write
+from dualtoken.errors import OutputError, cannot_write, is_about_the_place
+
+_TOKEN = 4  # random bytes in a temporary name
+# Ours, the probes of `writable_folder`, and the ones that safetensors writes to before it renames.
+_LEFT_BEHIND = re.compile(rf"\..*\.[0-9a-f]{{{2 * _TOKEN}}}(\.[^.]*)?|\.probe-[0-9a-f]+|\.tmp[A-Za-z0-9]{{6}}")
 
 
 @contextmanager
@@ -26,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         OutputError: the place cannot be written (full, read-only, not permitted).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(_TOKEN)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -110,3 +120,106 @@ def digest(path: str | Path) -> str:
         return hashlib.sha256(lines.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------- one writer a place
+
+
+@contextmanager
+def alone(path: str | Path) -> Iterator[None]:
+    """Hold `path`, a file or folder that is written, while the block runs; clear what a killed writer left there.
+
+    The lock is a file beside it, `.NAME.lock`, that names host and process. The system lets go of it when its process
+    ends in whatever way, so that a lock of this host that can be had is a stale one. Other ranks of one run share it.
+
+    Raises:
+        OutputError: another process is writing there.
+    """
+    path = Path(os.path.realpath(path))
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        yield
+        return
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _opened_lock(lock)
+    except OSError:  # nothing can be made beside it; whether it can itself be written is found out elsewhere
+        yield
+        return
+    try:
+        owner = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": time.ctime()})
+        file.truncate(0)
+        file.seek(0)
+        file.write(owner.encode())
+        file.flush()
+        _sweep(path)
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        file.close()
+
+
+def _opened_lock(lock: Path) -> BinaryIO:
+    """The lock, held by this process; raises `OutputError` where another one holds it."""
+    while True:
+        file = lock.open("ab+")
+        file.seek(0)
+        text = file.read(1000).decode("utf-8", "replace")
+        try:
+            _lock(file)
+        except OSError:
+            file.close()
+            raise _taken(lock, text, "Wait for it, or choose another --output.") from None
+        if not lock.exists() or lock.stat().st_ino != os.fstat(file.fileno()).st_ino:
+            file.close()  # let go of and removed by its owner in this moment
+            continue
+        if text and f'"host": "{socket.gethostname()}"' not in text:  # another machine: it cannot be asked from here
+            file.close()
+            raise _taken(lock, text, f"If that process is gone, remove {str(lock)!r}.")
+        return file
+
+
+def _lock(file: BinaryIO) -> None:
+    """Take the system's lock on an open file, without waiting; OSError where another process has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: what is open there cannot be removed, and the lock's owner is not asked
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _taken(lock: Path, text: str, hint: str) -> OutputError:
+    try:
+        owner = json.loads(text)
+        who = f"process {owner['process']} on {owner['host']}, since {owner['since']}"
+    except (ValueError, KeyError, TypeError):
+        who = "another process"
+    place = lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
+    return OutputError(f"{str(place)!r} is being written by {who}.", hint)
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files of writers that were killed: those in the folder `path`, or those of the file `path`."""
+    if path.is_dir():
+        places = [path, *(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())]
+        found = [entry for place in places for entry in place.iterdir() if _LEFT_BEHIND.fullmatch(entry.name)]
+    elif path.parent.is_dir():
+        own = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{{2 * _TOKEN}}}{re.escape(path.suffix)}")
+        found = [entry for entry in path.parent.iterdir() if own.fullmatch(entry.name)]
+    else:
+        found = []
+    for entry in found:
+        with suppress(OSError):  # a folder, or not ours to remove
+            entry.unlink()
+
+
+@contextmanager
+def explained_place(path: str | Path) -> Iterator[None]:
+    """A disk that is full, or a place that can no longer be written, as the `OutputError` that says so."""
+    try:
+        yield
+    except OSError as error:
+        if is_about_the_place(error):
+            raise cannot_write(error.filename or path, error) from error
+        raise

@@ -1,23 +1,18 @@
+import time
+
 import pytest
 import torch
 
-from dualtoken.training import precision
-
-CPU = torch.device("cpu")
+from dualtoken.training.precision import choose_precision
 
 
-@pytest.mark.parametrize(("bf16_seconds", "chosen"), [(0.5, "bf16-mixed"), (0.9, "32-true"), (7.0, "32-true")])
-def test_a_cpu_with_bf16_units_is_measured(monkeypatch, bf16_seconds, chosen):
-    monkeypatch.setattr(precision, "has_bf16_units", lambda: True)
-    monkeypatch.setattr(precision, "product_seconds", lambda dtype: bf16_seconds if dtype == torch.bfloat16 else 1.0)
-    assert precision.choose_precision(CPU) == chosen
+def test_a_cpu_computes_in_float32_whatever_a_clock_says(monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", None)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AMX AVX512")
+    assert choose_precision(torch.device("cpu")) == "32-true"
 
 
-def test_a_cpu_without_them_is_not(monkeypatch):
-    monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
-    monkeypatch.delattr(precision, "product_seconds")
-    assert precision.choose_precision(CPU) == "32-true"
-
-
-def test_the_measurement_measures():
-    assert precision.product_seconds(torch.float32, rounds=1) > 0
+@pytest.mark.parametrize(("able", "chosen"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_gpu_computes_in_bf16_if_it_has_it(monkeypatch, able, chosen):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: able)
+    assert choose_precision(torch.device("cuda")) == chosen

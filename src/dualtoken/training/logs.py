@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 from typing import Any
 
-from dualtoken.files import write_text
+from dualtoken.errors import OutputError
+from dualtoken.files import explained_place, write_text
 
 HISTORY = "metrics.csv"
+BOARD = "tensorboard"
 
 
 class Logs:
@@ -22,14 +25,23 @@ class Logs:
 
     def __enter__(self) -> Logs:
         if self.enabled:
-            from tensorboardX import SummaryWriter
+            # The writer of events itself, and not the one that has a thread: its errors are ours, at the next epoch.
+            from tensorboardX.event_file_writer import EventsWriter
 
-            self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+            with explained_place(self.folder / BOARD):
+                (self.folder / BOARD).mkdir(parents=True, exist_ok=True)
+                self.writer = EventsWriter(str(self.folder / BOARD / "events"))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.writer:
-            self.writer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.writer is None:
+            return
+        try:
+            with explained_place(self.folder / BOARD):
+                self.writer.close()
+        except OutputError:
+            if kind is None:  # else the first error says more
+                raise
 
     def add(self, row: dict[str, float]) -> None:
         if not self.enabled:
@@ -41,6 +53,15 @@ class Logs:
         table.writeheader()
         table.writerows(self.rows)
         write_text(self.folder / HISTORY, text.getvalue())
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                self.writer.add_scalar(name, value, int(row["step"]))
+        self._add_points(row)
+
+    def _add_points(self, row: dict[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with explained_place(self.folder / BOARD):
+            for name, value in row.items():
+                if name not in ("epoch", "step"):
+                    point = Event(wall_time=time.time(), step=int(row["step"]), summary=scalar(name, value))
+                    self.writer.write_event(point)
+            self.writer.flush()
