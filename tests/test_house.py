@@ -26,7 +26,6 @@ ORDER = [
     "backbone",
     "heads",
     "data",
-    "metrics",
     "report",
     "answers",
     "tasks",

@@ -25,7 +25,7 @@ from dualtoken.prediction.inputs import STDIN, NamedInput, Note
 from dualtoken.prediction.tiles import predict_tiled
 from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
 from dualtoken.report import prediction_table, print_table, sheet_files
-from dualtoken.report.scene_pictures import draw
+from dualtoken.report.pictures import draw
 from dualtoken.report.scene_tables import scene_table, screen_scene_table
 
 Show = Callable[[list[Answer]], None]

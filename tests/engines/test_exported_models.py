@@ -112,7 +112,7 @@ def test_it_is_a_predictor_and_evaluates_without_more_code(made, make_image_fold
     ours, theirs = evaluate(export, root, **options), evaluate(folder, root, **options)
     assert ours.metrics["top1"].value == theirs.metrics["top1"].value
     np.testing.assert_allclose(ours.images.score, theirs.images.score, atol=1e-5)
-    assert compare(folder, export, root, **options).only_a == 0
+    assert compare(folder, export, root, **options).better_a == 0
     data = find_data(root, val_fraction=0, progress=False)
     logits = exported.logits(data.splits["all"], progress=False).logits
     np.testing.assert_allclose(logits, load_any(folder).logits(data.splits["all"], progress=False).logits, atol=1e-4)

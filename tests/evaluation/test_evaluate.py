@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from dualtoken.answers.comparison import mcnemar
 from dualtoken.data import find_data
 from dualtoken.errors import DataError, ImageError, ModelError, OutputError
 from dualtoken.evaluation import compare, evaluate
-from dualtoken.evaluation.comparison import mcnemar
 from dualtoken.model_folder import ModelConfig, build_model, save_model
 from dualtoken.prediction import Predictor
 from dualtoken.preprocess import Preprocessing
@@ -68,19 +68,19 @@ def test_a_good_and_a_blind_model(data):
     assert good.metrics["top1"].value == 1
     assert blind.metrics["top1"].value == pytest.approx(1 / 3)
     assert blind.confusion.tolist() == [[8, 0, 0]] * 3
-    assert [(p.truth, p.predicted, p.images, p.share) for p in blind.confused()] == [
+    assert [(p.truth, p.predicted, p.count, p.share) for p in blind.confused()] == [
         ("green", "blue", 8, 1.0),
         ("red", "blue", 8, 1.0),
     ]
     assert (good.n, good.split, good.source) == (24, "val", data.source)
-    assert len(good.mistakes()) == 0
-    assert len(blind.mistakes()) == 16
+    assert len(good.worst()) == 0
+    assert len(blind.worst()) == 16
 
 
 def test_the_surest_mistake_comes_first(data):
     evaluation = evaluate(blind_model(), data, **QUIET)
     evaluation.images.score[20] = 0.99
-    assert evaluation.mistakes()[0] == 20
+    assert evaluation.worst()[0] == 20
 
 
 def test_files_are_written(data, tmp_path):
@@ -174,7 +174,7 @@ def test_a_model_folder(folder, tmp_path):
     save_model(build_model(config), config, tmp_path / "model")
     evaluation = evaluate(tmp_path / "model", folder, device="cpu", **QUIET)
     assert evaluation.model == str(tmp_path / "model")
-    assert evaluation.temperature == 2.0
+    assert evaluation.settings["temperature"] == 2.0
     summary = evaluation.summary()
     for words in ("Top-1 accuracy", "24 of 3 classes, split 'val'", "95 % intervals"):
         assert words in summary
@@ -187,32 +187,32 @@ def test_a_model_is_not_better_than_itself(data):
     comparison = compare(blind_model(), blind_model(), data, **QUIET)
     assert comparison.better is None
     assert comparison.p_value == 1
-    assert "not distinguishable: they are right and wrong on the same images" in comparison.summary()
+    assert "not distinguishable: they are equally good on every image" in comparison.summary()
 
 
 def test_a_clearly_better_model_is_named(data):
     good, blind = colour_model(data), blind_model()
     first, second = compare(good, blind, data, **QUIET), compare(blind, good, data, **QUIET)
     assert (first.better, second.better) == ("a", "b")
-    assert first.verdict().startswith("A is better by 66.7 points (95 % interval ")
+    assert first.verdict().startswith("A is better by 66.7 points of Top-1 accuracy (95 % interval ")
     assert second.verdict() == "B" + first.verdict()[1:]
-    assert (first.only_a, first.only_b) == (16, 0)
+    assert (first.better_a, first.better_b) == (16, 0)
     assert first.difference.low < first.difference.value < first.difference.high < 0
     json.dumps(first.to_dict(), allow_nan=False)
 
 
 def test_few_disagreements_are_not_distinguishable(data):
-    comparison = replace(compare(colour_model(data), blind_model(), data, **QUIET), only_a=3, only_b=1, p_value=0.6)
+    comparison = replace(compare(colour_model(data), blind_model(), data, **QUIET), better_a=3, better_b=1, p_value=0.6)
     assert comparison.better is None
     assert (
-        "not distinguishable on these 24 images: B minus A is -66.7 points (McNemar's test: p = 0.6"
+        "not distinguishable on these 24 images: B minus A is -66.7 points of Top-1 accuracy (McNemar's test: p = 0.6"
         in comparison.verdict()
     )
 
 
 def test_the_same_model_with_its_classes_in_another_order(folder, data):
     comparison = compare(colour_model(data), colour_model(data, classes=CLASSES[::-1]), folder, split="val", **QUIET)
-    assert (comparison.top1_a, comparison.top1_b, comparison.only_a + comparison.only_b) == (1, 1, 0)
+    assert (comparison.value_a, comparison.value_b, comparison.better_a + comparison.better_b) == (1, 1, 0)
 
 
 def test_other_classes_cannot_be_compared(data):

@@ -162,7 +162,7 @@ def test_who_sees_everything_scores_one(made, task):
     else:
         assert evaluation.metrics["ap75"].value == pytest.approx(1)
         assert (evaluation.images.f1 == 1).all()
-        assert evaluation.threshold == pytest.approx(0.8)
+        assert evaluation.settings["threshold"] == pytest.approx(0.8)
         assert evaluation.images.objects.sum() == evaluation.images.found.sum() == OBJECTS
     json.dumps(evaluation.to_dict(), allow_nan=False)
 
@@ -175,7 +175,7 @@ def test_who_sees_nothing_scores_nothing(made, task):
         assert [evaluation.per_class[place].iou.value for place in (1, 2)] == [0, 0]
     else:
         assert evaluation.metrics["ap"].value == 0
-        assert evaluation.threshold == 0.5  # no score is better than another
+        assert evaluation.settings["threshold"] == 0.5  # no score is better than another
         assert evaluation.images.found.sum() == evaluation.images.false.sum() == 0
     json.dumps(evaluation.to_dict(), allow_nan=False)
 

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 from export_models import CLASSES, MODELS, make_model
 
+from dualtoken.answers import Evaluation
 from dualtoken.errors import ConfigError, DataError, ExportError, ModelError, OutputError
 from dualtoken.export.calibration import distance, one_by_one
 from dualtoken.export.onnx_int8 import NARROW, OnnxQuantizer, Seen, affine, find_products, weight_scales
@@ -19,6 +20,7 @@ from dualtoken.export.quantization import (
     quantize_onnx,
     quantize_openvino,
 )
+from dualtoken.outputs import Interval
 from dualtoken.prediction.exported import read_export
 from dualtoken.runtime import load
 
@@ -327,17 +329,13 @@ def test_an_impossible_loss_is_refused_before_any_work(tmp_path):
 
 
 def test_the_main_figure_is_the_tasks():
-    class Interval:
-        def __init__(self, value):
-            self.value = value
+    def evaluation(task: str, **metrics: float) -> Evaluation:
+        found = {name: Interval(value, 0, 1) for name, value in metrics.items()}
+        return Evaluation(task, "", "", "", (), found, (), None, (), 0, 0)
 
-    class Evaluation:
-        def __init__(self, **metrics):
-            self.metrics = {name: Interval(value) for name, value in metrics.items()}
-
-    assert main_figure(Evaluation(top5=0.9, top1=0.5)) == 0.5
-    assert main_figure(Evaluation(ap=0.3, mask_ap=0.2)) == 0.2
-    assert main_figure(Evaluation(pixel_accuracy=0.9, miou=0.4)) == 0.4
+    assert main_figure(evaluation("classification", top5=0.9, top1=0.5)) == 0.5
+    assert main_figure(evaluation("instance_segmentation", ap=0.3, mask_ap=0.2)) == 0.2
+    assert main_figure(evaluation("semantic_segmentation", pixel_accuracy=0.9, miou=0.4)) == 0.4
 
 
 @pytest.mark.parametrize(("bits", "limit", "share"), [(16, 0.01, 0.6), (8, 0.05, 0.5), (4, 0.6, 0.4)])

@@ -171,7 +171,7 @@ def test_it_is_compared_and_benchmarked_by_name(make_image_folder):
 
     data = make_image_folder(classes=("cat", "dog"), per_class=2)
     same = dualtoken.compare(DEFAULT, bundled_folder(DEFAULT), data, workers=0, resamples=10, progress=False)
-    assert same.only_a == same.only_b == 0
+    assert same.better_a == same.better_b == 0
     assert find_subject(DEFAULT) == Subject(DEFAULT, "folder")
     assert build(Subject(DEFAULT, "folder"), 64)(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
     assert model_folder_of(load_reference(DEFAULT)) == bundled_folder(DEFAULT)

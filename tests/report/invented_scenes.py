@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dualtoken.answers import Evaluation
+from dualtoken.answers.box_meter import ObjectCounts, ObjectScores
+from dualtoken.answers.region_meter import PixelScores, RegionScores
 from dualtoken.data import IGNORE, ImageData, MaskSamples, Objects, ObjectSamples
 from dualtoken.outputs import Bin, Interval
-from dualtoken.outputs.mask_evaluation import PixelScores, RegionScores, SegmentationEvaluation
-from dualtoken.outputs.object_evaluation import DetectionEvaluation, ObjectScores, SceneScores
 
 SIZE = (48, 64)
 
@@ -64,7 +65,7 @@ def mask_data(root: Path, classes: tuple[str, ...]) -> ImageData:
 
 def object_evaluation(
     classes: tuple[str, ...], *, images: int = 3, masks: bool = False, answers: bool = True
-) -> DetectionEvaluation:
+) -> Evaluation:
     """Of each class k there are 10 (k + 1) objects, and none of a class called `none`; half of them are found."""
     number = len(classes)
     support = np.array([0 if name == "none" else 10 * (place + 1) for place, name in enumerate(classes)])
@@ -83,24 +84,26 @@ def object_evaluation(
     curves[support == 0] = np.nan
     metrics = {"ap": interval(0.412), "ap50": interval(0.634), "ap75": interval(0.44), "ap_small": interval(0.2)}
     metrics |= {f"mask_{name}": interval(value.value - 0.1) for name, value in metrics.items()} if masks else {}
-    return DetectionEvaluation(
+    scores = ObjectCounts(
+        np.arange(images), np.linspace(0, 1, images), *(np.full(images, count) for count in (4, 2, 1))
+    )
+    return Evaluation(
         "instance_segmentation" if masks else "detection", "runs/x", "photos", "val", classes, metrics,
-        tuple(per_class), curves, confusion, (Bin(0.5, 0.6, 30, 0.55, 0.5),) if answers else (), 0.37,
-        SceneScores(np.arange(images), np.linspace(0, 1, images), *(np.full(images, count) for count in (4, 2, 1))),
-        (), 0, 200,
+        tuple(per_class), scores, (), 0, 200, confusion, (Bin(0.5, 0.6, 30, 0.55, 0.5),) if answers else (), curves,
+        {"threshold": 0.37},
     )  # fmt: skip
 
 
-def region_evaluation(classes: tuple[str, ...], *, images: int = 3, confidence: bool = True) -> SegmentationEvaluation:
+def region_evaluation(classes: tuple[str, ...], *, images: int = 3, confidence: bool = True) -> Evaluation:
     number = len(classes)
     confusion = np.full((number, number), 1000, np.int64) + np.diag(np.full(number, 97_000))
     per_class = tuple(
         RegionScores(name, int(confusion[k].sum()), 1 / number, interval((k + 1) / (number + 1)), interval(0.3))
         for k, name in enumerate(classes)
     )
-    return SegmentationEvaluation(
+    return Evaluation(
         "semantic_segmentation", "runs/y", "streets", "val", classes,
         {"miou": interval(0.611), "boundary_iou": interval(0.47), "pixel_accuracy": interval(0.897)}, per_class,
-        confusion, (Bin(0.9, 1.0, 900_000, 0.95, 0.9),) if confidence else (),
         PixelScores(np.arange(images), np.linspace(0, 1, images), np.linspace(0.5, 1, images)), (), 0, 200,
+        confusion, (Bin(0.9, 1.0, 900_000, 0.95, 0.9),) if confidence else (),
     )  # fmt: skip

@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dualtoken.metrics.classes import reliability
-from dualtoken.outputs import Bin, PerImage
+from dualtoken.answers.class_meter import PerImage, reliability
+from dualtoken.outputs import Bin
 from dualtoken.report import fonts
-from dualtoken.report.plots import confusion_plot, curves, reliability_plot, short_number, to_png
+from dualtoken.report.plots import curves, short_number, to_png
+from dualtoken.report.score_plots import confusion_plot as plot_of_counts
+from dualtoken.report.score_plots import reliability_plot
+
+
+def confusion_plot(confusion, names):
+    return plot_of_counts(confusion, names, "images")
+
 
 HISTORY = [
     {"epoch": e, "step": 10 * e, "train_loss": 2 / e, "val_loss": 2.1 / e, "val_top1": 1 - 0.5 / e, "lr": 1e-3 / e}

@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 from dualtoken.data import IGNORE, Objects
 from dualtoken.outputs import Detections, Segmentation
 from dualtoken.report.class_colours import class_colour, palette, text_colour
-from dualtoken.report.scene_pictures import draw, draw_truth, side_by_side
+from dualtoken.report.pictures import draw, draw_truth, side_by_side
 from dualtoken.report.tags import place_tags
 
 # pycocotools asks numpy for an array in the way of numpy 1.

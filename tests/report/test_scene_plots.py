@@ -5,19 +5,18 @@ import pytest
 from invented_scenes import interval, invent_objects, mask_samples, object_evaluation, region_evaluation
 from PIL import Image
 
+from dualtoken.answers import KINDS
 from dualtoken.data import IGNORE, ObjectSamples
 from dualtoken.report import plots
-from dualtoken.report.scene_plots import (
-    class_scores_plot,
-    count_pixels,
-    label_plots,
-    object_confusion_plot,
-    percent_text,
-    precision_recall_plot,
-    region_confusion_plot,
-)
+from dualtoken.report.label_plots import count_pixels, mask_label_plots, object_label_plots
+from dualtoken.report.plots import percent_text
+from dualtoken.report.score_plots import class_scores_plot, confusion_plot
 
 NAMES = ("person", "$car$", "none", "a very long name of a class that cannot stand beside its bar", "猫")
+
+
+def drawn(evaluation, name: str):
+    return KINDS[evaluation.task].figures(evaluation)[name]
 
 
 def size_of(figure) -> tuple[int, int]:
@@ -42,7 +41,7 @@ def widths(axes) -> list[float]:
 def test_objects_are_counted_without_crowds():
     objects = [invent_objects(3, 2), invent_objects(0, 2), invent_objects(4, 2), invent_objects(2, 2, crowd=True)]
     samples = ObjectSamples.build("x", list("abcd"), objects)
-    figures = label_plots(samples, ("cat", "dog", "cow"))
+    figures = object_label_plots(samples, ("cat", "dog", "cow"))
     assert len(figures) == 4
     bars, images = figures["Objects of each class"].axes
     assert names_of(bars) == ["cat", "dog", "cow"]
@@ -59,7 +58,7 @@ def test_objects_are_counted_without_crowds():
 
 def test_sizes_are_those_of_coco():
     objects = invent_objects(4, 1)._replace(areas=np.array([32**2 - 1, 32**2 + 1, 96**2, 96**2 + 1], np.float32))
-    axes = label_plots(ObjectSamples.build("x", ["a"], [objects]), ("cat",))["Size of the objects"].axes[0]
+    axes = object_label_plots(ObjectSamples.build("x", ["a"], [objects]), ("cat",))["Size of the objects"].axes[0]
     assert texts(axes) == ["small\n25 %", "medium\n50 %", "large\n25 %"]
     assert sum(patch.get_height() for patch in axes.patches) == 4
 
@@ -67,7 +66,9 @@ def test_sizes_are_those_of_coco():
 def test_shapes_tell_tall_from_wide():
     boxes = np.array([[0, 0, 10, 40], [0, 0, 1, 1000], [0, 0, 80, 10]], np.float32)
     samples = ObjectSamples.build("x", ["a"], [invent_objects(3, 1)._replace(boxes=boxes)])
-    heights = [patch.get_height() for patch in label_plots(samples, ("cat",))["Shape of the boxes"].axes[0].patches]
+    heights = [
+        patch.get_height() for patch in object_label_plots(samples, ("cat",))["Shape of the boxes"].axes[0].patches
+    ]
     assert heights[0] == 1  # 1:1000, drawn at the end
     assert heights[5] == 1  # 1:4, 2 of the 6 powers of two from the left: bin 5 of 30
     assert heights[-1] == 1  # 8:1
@@ -75,7 +76,7 @@ def test_shapes_tell_tall_from_wide():
 
 def test_images_without_any_object_can_be_drawn():
     samples = ObjectSamples.build("x", ["a", "b"], [invent_objects(0, 1)] * 2)
-    figures = label_plots(samples, ("cat",))
+    figures = object_label_plots(samples, ("cat",))
     assert list(figures) == ["Objects of each class", "Objects in an image"]
     for figure in figures.values():
         size_of(figure)
@@ -83,7 +84,7 @@ def test_images_without_any_object_can_be_drawn():
 
 def test_of_many_classes_both_ends_are_shown_and_the_absent_counted():
     samples = ObjectSamples.build("x", ["a"], [invent_objects(120, 70)])
-    figure = label_plots(samples, tuple(f"c{place}" for place in range(80)))["Objects of each class"]
+    figure = object_label_plots(samples, tuple(f"c{place}" for place in range(80)))["Objects of each class"]
     assert "none of 10 of the 80 classes" in figure.get_suptitle()
     assert len(names_of(figure.axes[0])) == 30
     assert "… 40 further classes between …" in texts(figure.axes[0])
@@ -100,18 +101,18 @@ def test_pixels_are_counted_in_masks_that_can_be_read(tmp_path):
     assert counts.pixels.tolist() == [60, 0, 240, 0]
     assert counts.images.tolist() == [1, 0, 2, 0]
     assert (counts.ignored, counts.read) == (100, 2)
-    ((title, figure),) = label_plots(samples, ("a", "b", "c", "d")).items()
+    ((title, figure),) = mask_label_plots(samples, ("a", "b", "c", "d")).items()
     assert title == "Classes in 2 images, 25.0 % of the pixels are unlabelled"
     assert names_of(figure.axes[0]) == ["c", "a", "b", "d"]
     assert texts(figure.axes[0]) == ["80.0 %", "20.0 %", "0.0 %", "0.0 %"]
     size_of(figure)
     for place in range(2):
         (tmp_path / f"mask_{place:02}.png").unlink()
-    assert label_plots(samples, ("a", "b", "c", "d")) == {}
+    assert mask_label_plots(samples, ("a", "b", "c", "d")) == {}
 
 
 def test_not_every_mask_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("dualtoken.report.scene_plots.SAMPLED_MASKS", 3)
+    monkeypatch.setattr("dualtoken.report.label_plots.SAMPLED_MASKS", 3)
     samples = mask_samples(tmp_path, [np.full((4, 4), place, np.uint8) for place in range(7)], 7)
     assert np.flatnonzero(count_pixels(samples, 7).images).tolist() == [0, 3, 6]
 
@@ -121,7 +122,7 @@ def test_not_every_mask_is_read(tmp_path, monkeypatch):
 
 def test_precision_and_recall_of_few_classes():
     evaluation = object_evaluation(NAMES)
-    figure = precision_recall_plot(evaluation.curves, evaluation.per_class, evaluation.metrics["ap50"])
+    figure = drawn(evaluation, "curves")
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert next(iter(lines)).endswith(f"{100 * 5 / 6:.1f} %")  # most objects first
     assert not any("none" in label for label in lines)
@@ -136,10 +137,10 @@ def test_precision_and_recall_of_few_classes():
 
 def test_of_many_curves_ten_have_names():
     evaluation = object_evaluation(tuple(f"c{place}" for place in range(40)))
-    axes = precision_recall_plot(evaluation.curves, evaluation.per_class).axes[0]
+    axes = drawn(evaluation, "curves").axes[0]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert [label.split()[0] for label in labels[:10]] == [f"c{place}" for place in range(39, 29, -1)]
-    assert labels[10:] == ["mean of the classes", "30 more"]
+    assert labels[10:] == ["mean of the classes  63.4 %", "30 more"]
     styles = {(line.get_color(), line.get_linestyle()) for line in axes.lines if line.get_label().startswith("c")}
     assert len(styles) == 10
 
@@ -147,19 +148,19 @@ def test_of_many_curves_ten_have_names():
 @pytest.mark.parametrize("classes", [("one",), ("none",), ("none", "cat")])
 def test_a_model_that_found_nothing_can_be_drawn(classes):
     evaluation = object_evaluation(classes, answers=False)
-    size_of(precision_recall_plot(evaluation.curves, evaluation.per_class))
-    size_of(object_confusion_plot(evaluation.confusion, classes))
+    size_of(drawn(evaluation, "curves"))
+    size_of(drawn(evaluation, "confusion"))
     scores = [scores.ap for scores in evaluation.per_class]
     size_of(class_scores_plot(classes, scores, metric="AP", counts=["0"] * len(classes)))
 
 
 def test_confusion_shows_what_was_missed_and_invented():
     confusion = np.array([[6, 1, 3], [0, 2, 0], [2, 1, 0]])
-    figure = object_confusion_plot(confusion, ["cat", "dog"])
+    figure = confusion_plot(confusion, ["cat", "dog", "background"], "12 objects, 12 detections", background=True)
     axes = figure.axes[0]
     assert names_of(axes) == ["cat", "dog", "background"]
     assert texts(axes) == ["6", "1", "3", "2", "2", "1"]
-    assert axes.get_title() == "12 objects, 12 answers"
+    assert axes.get_title() == "12 objects, 12 detections"
     blue, orange = (image.get_array() for image in axes.images)
     np.testing.assert_allclose(blue[:2, :2], [[0.6, 0.1], [0, 1]])
     np.testing.assert_allclose(orange[:2, 2], [0.3, 0])
@@ -171,16 +172,16 @@ def test_confusion_shows_what_was_missed_and_invented():
 @pytest.mark.parametrize("classes", [29, 30])
 def test_confusion_of_up_to_thirty_names(classes):
     names = tuple(f"c{place}" for place in range(classes))
-    axes = object_confusion_plot(object_evaluation(names).confusion, names).axes[0]
+    axes = drawn(object_evaluation(names), "confusion").axes[0]
     assert bool(axes.texts) == (classes == 29)  # the background is one more
-    assert region_confusion_plot(region_evaluation(names).confusion, names).axes[0].texts
+    assert drawn(region_evaluation(names), "confusion").axes[0].texts
 
 
 def test_confusion_of_many_classes_is_a_picture():
     names = tuple(f"c{place}" for place in range(80))
     figures = (
-        object_confusion_plot(object_evaluation(names).confusion, names),
-        region_confusion_plot(region_evaluation(names).confusion, names),
+        drawn(object_evaluation(names), "confusion"),
+        drawn(region_evaluation(names), "confusion"),
     )
     for figure in figures:
         assert not figure.axes[0].texts
@@ -189,7 +190,7 @@ def test_confusion_of_many_classes_is_a_picture():
 
 def test_confusion_of_pixels_is_in_per_cent():
     confusion = np.array([[9_960_000, 40_000, 0], [0, 3_000_000, 1_000_000], [0, 0, 0]])
-    axes = region_confusion_plot(confusion, ["sky", "road", "none"]).axes[0]
+    axes = confusion_plot(confusion, ["sky", "road", "none"], "14 M pixels", percent=True).axes[0]
     assert texts(axes) == ["100", "75", "25"]
     assert axes.get_title() == "14 M pixels, % of the true class"
 

@@ -7,8 +7,8 @@ Everything else asks the entry and never its name. Nothing here needs torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,19 @@ from numpy.typing import NDArray
 from dualtoken.answers.agreement import Agreement
 from dualtoken.engines import Engine
 from dualtoken.errors import ModelError, unknown_name
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.outputs import Interval, Metric
 from dualtoken.postprocess import require_finite
 from dualtoken.preprocess import Preprocessing
+from dualtoken.words import counted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dualtoken.answers.evaluation import Confused, Evaluation
+    from dualtoken.answers.meter import Meter
+    from dualtoken.data import ImageData
+    from dualtoken.report.page import Block, Section, Shown
 
 Size = tuple[int, int]
 
@@ -44,9 +55,25 @@ class Kind(ABC):
 
     Attributes:
         name: key in `KINDS`, and of the task that learns it in `tasks.TASKS`.
+        batch: most images that are worth evaluating at once.
+        leading: key in `metrics` of the one that models are judged by.
+        right_or_wrong: whether an image is either, so that McNemar's test compares two models.
+        counts: what is confused: images, objects, pixels.
+        class_title: what `class_score` is called.
+        image_score: name of the array in `Evaluation.images` that says how good the answer to each image is.
+        image_score_title: how that is called.
+        nothing_confused: said where no two classes were confused.
     """
 
     name: ClassVar[str]
+    batch: ClassVar[int] = 64
+    leading: ClassVar[str]
+    right_or_wrong: ClassVar[bool] = False
+    counts: ClassVar[str] = "images"
+    class_title: ClassVar[str] = "score"
+    image_score: ClassVar[str]
+    image_score_title: ClassVar[str] = "score"
+    nothing_confused: ClassVar[str] = "nothing"
 
     # ---------------------------------------------------------------- from raw outputs to answers
 
@@ -91,7 +118,92 @@ class Kind(ABC):
             config: of the model.
             limit: largest difference of raw outputs, relative to the largest one.
         """
-        raise ModelError(f"Answers of the kind {self.name} have no parity check.")
+        raise ModelError(f"Predictions of {self.name} have no parity check.")
+
+    # ---------------------------------------------------------------- judging
+
+    @property
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Metric]:
+        """What is measured, by name."""
+
+    @abstractmethod
+    def meter(self, config: Described) -> Meter:
+        """A fresh meter for the answers of a model."""
+
+    @abstractmethod
+    def truth(self, samples: Any, row: int, limits: ImageLimits = DEFAULT_LIMITS) -> Any:
+        """The ground truth of an image, as the meter takes it.
+
+        Raises:
+            ImageError: its mask cannot be read.
+        """
+
+    def size(self, samples: Any, row: int) -> Size:
+        """(height, width) of an image, as its labels have it."""
+        height, width = samples.sizes[row].tolist()
+        return height, width
+
+    def worst(self, images: Any) -> NDArray[np.int64]:
+        """(N,) places in `Evaluation.images`, the worst first."""
+        return np.argsort(getattr(images, self.image_score), kind="stable")
+
+    def best(self, images: Any) -> NDArray[np.int64]:
+        """(N,) places in `Evaluation.images`, the best first."""
+        return np.argsort(-getattr(images, self.image_score), kind="stable")
+
+    def class_score(self, scores: Any) -> Interval | None:
+        """What a class of `Evaluation.per_class` is judged by."""
+        return None
+
+    # ---------------------------------------------------------------- telling
+
+    def content(self, evaluation: Evaluation) -> str:
+        """How many images of what, for a summary."""
+        return f"{evaluation.n:,} of {counted(len(evaluation.classes), 'class', 'classes')}"
+
+    def tell_class(self, scores: Any) -> str:
+        """A weak class in a summary."""
+        score = self.class_score(scores)
+        return f"{scores.name}: {100 * score.value:.0f} % of {scores.support:,}" if score else scores.name
+
+    def tell_confused(self, pair: Confused) -> str:
+        """Two confused classes in a summary."""
+        return f"{pair.truth} taken for {pair.predicted}: {pair.count:,} ({100 * pair.share:.0f} %)"
+
+    def tell_more(self, evaluation: Evaluation) -> list[tuple[str, str]]:
+        """Further rows of a summary."""
+        return []
+
+    def rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """One row an image for `predictions.csv`, in the order of `Evaluation.images`: floats with six places."""
+        columns = {name: array for name, array in vars(evaluation.images).items() if name != "index"}
+        return [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*(array.tolist() for array in columns.values()), strict=True)
+        ]
+
+    def figures(self, evaluation: Evaluation) -> dict[str, Figure]:
+        """The figures of an evaluation, by the name that they have as files; see `report.score_plots`."""
+        return {}
+
+    def label_figures(self, samples: Any, classes: Sequence[str], limits: ImageLimits) -> dict[str, Figure]:
+        """What the labels of a split hold: title to figure."""
+        return {}
+
+    def split_table(self, data: ImageData) -> Block:
+        """A table of the splits."""
+        from dualtoken.report.page import table
+
+        return table(["Split", "Images"], [(name, f"{len(part):,}") for name, part in data.splits.items()])
+
+    def blocks(self, evaluation: Evaluation) -> list[Block]:
+        """What a report says right below the metrics."""
+        return []
+
+    def sections(self, shown: Shown, figures: Mapping[str, Figure]) -> list[Section]:
+        """What a report says about predictions and classes; `figures` are those of `self.figures`."""
+        return []
 
 
 KINDS: dict[str, Kind] = {}
@@ -123,6 +235,3 @@ def require_shape(logits: NDArray[Any], expected: tuple[int, int], axes: int) ->
     if logits.ndim != axes or logits.shape[:2] != expected:
         rest = ", height, width" if axes == 4 else ""
         raise ModelError(f"The network gives {logits.shape}, expected {str(expected)[:-1]}{rest}).")
-
-
-Registered = Callable[[type[Kind]], type[Kind]]

@@ -1,10 +1,8 @@
-"""How good a model is: metrics with intervals, calibration, and the comparison of two models."""
+"""How good a model is: metrics with intervals, and the comparison of two models."""
 
 from __future__ import annotations
 
-from dualtoken.evaluation.comparison import Comparison, compare
-from dualtoken.evaluation.run import evaluate, evaluation_of
-from dualtoken.metrics.calibration import fit_temperature
-from dualtoken.outputs import Evaluation
+from dualtoken.answers import Comparison, Evaluation
+from dualtoken.evaluation.measuring import compare, evaluate, evaluation_of, measure
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "evaluation_of", "fit_temperature"]
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "evaluation_of", "measure"]

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from dualtoken.data import ImageData, ImageFiles, find_split
 from dualtoken.errors import ConfigError, ImageError, require
 from dualtoken.evaluation import Evaluation, evaluate
-from dualtoken.evaluation.scenes import SceneEvaluation
 from dualtoken.evaluation.sources import open_data
 from dualtoken.export.calibration import Feed
 from dualtoken.export.formats import FORMATS
@@ -35,7 +34,6 @@ QUANTIZERS: dict[str, Any] = {".onnx": OnnxQuantizer, ".xml": OpenVinoQuantizer}
 CALIBRATION_IMAGES = 128
 _PRECISIONS = {16: "fp16", 8: "weights-int8", 4: "weights-int4"}
 _BLOCK = 32  # weights that share a scale, where only weights have few bits
-_FIGURES = ("top1", "mask_ap", "ap", "miou")
 
 
 def quantize_export(
@@ -108,9 +106,9 @@ def _refuse_others(source: Path, target: Path, beside: Iterable[Path]) -> None:
             refuse_existing(place, f"{file.name!r} belongs to {source.name!r} and goes beside --output, which")
 
 
-def main_figure(evaluation: Evaluation | SceneEvaluation) -> float:
+def main_figure(evaluation: Evaluation) -> float:
     """The figure that a task is judged by, in [0, 1]: top-1 accuracy, average precision (of masks), or mean IoU."""
-    return next(evaluation.metrics[name].value for name in _FIGURES if name in evaluation.metrics)
+    return evaluation.leading.value
 
 
 def quantize_onnx(

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from dualtoken.answers import kind_of
 from dualtoken.model_folder import ModelConfig
-from dualtoken.outputs import DETECTION_METRICS, METRICS, SEGMENTATION_METRICS, Interval
+from dualtoken.outputs import Interval, Metric
 
 _SHOWN = 100  # classes listed by name
 # What the Hub calls a task, and what this one does with an image.
@@ -20,8 +21,6 @@ _TASKS = {
     "instance_segmentation": ("image-segmentation", "finds objects of its classes and outlines each"),
     "semantic_segmentation": ("image-segmentation", "says of every pixel which of its classes it belongs to"),
 }
-_METRICS = METRICS | DETECTION_METRICS | SEGMENTATION_METRICS
-_HEADLINES = {"top1": "accuracy", "ap": "mean_average_precision", "mask_ap": "mask_ap", "miou": "mean_iou"}
 _UNKNOWN = {
     "classification": "Every picture gets one of these classes, also one that shows none of them: there is no answer"
     ' "something else", and a high score does not rule it out.',
@@ -76,9 +75,9 @@ def _header(config: ModelConfig, name: str, license: str | None) -> str:
         "tags": [task, "dualtoken", *(["timm"] if config.task == "classification" else []), config.architecture],
     }
     figures = [
-        {"type": kind, "value": round(100 * config.metrics[key]["value"], 2), "name": f"{_METRICS[key].title}, %"}
-        for key, kind in _HEADLINES.items()
-        if _interval(config, key)
+        {"type": metric.hub, "value": round(100 * interval.value, 2), "name": f"{metric.title}, %"}
+        for metric, interval in _measures(config)
+        if metric.hub
     ]
     if figures:
         source = _source(config)
@@ -122,11 +121,7 @@ def _classes(config: ModelConfig) -> str:
 
 
 def _measured(config: ModelConfig, address: str) -> str:
-    rows = [
-        f"| {_METRICS[key].title} | {_METRICS[key].write(interval)} | {_METRICS[key].about} |"
-        for key in config.metrics
-        if (interval := _interval(config, key))
-    ]
+    rows = [f"| {metric.title} | {metric.write(interval)} | {metric.about} |" for metric, interval in _measures(config)]
     if not rows:
         return "It was not measured."
     split, images = config.metrics.get("split", "val"), config.metrics.get("images")
@@ -225,8 +220,11 @@ def _source(config: ModelConfig) -> str:
     return str((config.provenance.get("data") or {}).get("source", "its data"))
 
 
-def _interval(config: ModelConfig, key: str) -> Interval | None:
-    value = config.metrics.get(key)
-    if key not in _METRICS or not isinstance(value, dict) or not {"value", "low", "high"} <= value.keys():
-        return None
-    return Interval(value["value"], value["low"], value["high"])
+def _measures(config: ModelConfig) -> list[tuple[Metric, Interval]]:
+    """What was measured and is known to its kind of answers."""
+    table, ends = kind_of(config.task).metrics, {"value", "low", "high"}
+    return [
+        (table[key], Interval(value["value"], value["low"], value["high"]))
+        for key, value in config.metrics.items()
+        if key in table and isinstance(value, dict) and ends <= value.keys()
+    ]

@@ -1,8 +1,10 @@
-"""What the results of every task are made of: intervals, how metrics are written, bins of confidence."""
+"""What every evaluation is made of: metrics and how they are written, intervals, bins of confidence."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,26 @@ class Interval:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is called, written and read."""
+    """How a metric is called, written, read and counted.
+
+    Attributes:
+        title: such as `Top-1 accuracy`.
+        percent: whether it is a share in [0, 1] and written as one.
+        about: what it is, in one line.
+        of: the value from what the meter of its table counted, for any weighting of the images; NaN where there is
+            nothing to measure. See `class_meter.METRICS`, `box_meter.METRICS`, `region_meter.METRICS`.
+        exact: whether it is a share of images that are right: where all or none are, the binomial bound holds.
+        always: whether it is listed where nothing can be measured, as 0 with the interval 0 to 1.
+        hub: what the Hugging Face Hub calls it; "" where its tables do not list it.
+    """
 
     title: str
     percent: bool
     about: str
+    of: Callable[[Any], float] | None = None
+    exact: bool = False
+    always: bool = False
+    hub: str = ""
 
     def write(self, interval: Interval) -> str:
         """The value with its interval, in the metric's own notation."""
@@ -37,15 +54,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose score lies in [low, high): how sure the model was, and how often it was right."""
+    """Answers whose score lies in [low, high): their number, mean confidence, and the share that is right."""
 
     low: float
     high: float
     images: int
     confidence: float
     accuracy: float
-
-
-def listed(head: str, texts: list[str]) -> list[tuple[str, str]]:
-    """Rows of a summary: the head stands before the first text only."""
-    return [(head if number == 0 else "", text) for number, text in enumerate(texts)]

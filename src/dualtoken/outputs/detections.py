@@ -134,6 +134,11 @@ class Detections:
             corners=None if self.corners is None else self.corners[places],
         )
 
+    def reordered(self, classes: tuple[str, ...]) -> Detections:
+        """The same objects with the classes in another order."""
+        places = np.array([classes.index(name) for name in self.classes], np.int64)
+        return replace(self, classes=classes, labels=places[self.labels])
+
     def above(self, score: float) -> Detections:
         """The objects that are at least as sure as `score`."""
         return self.take(slice(0, int(np.count_nonzero(self.scores >= np.float32(score)))))

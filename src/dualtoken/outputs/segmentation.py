@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,11 @@ class Segmentation:
         counts = self._counts()
         order = np.argsort(-counts, kind="stable")
         return order[counts[order] > 0].tolist()
+
+    def reordered(self, classes: tuple[str, ...]) -> Segmentation:
+        """The same regions with the classes in another order."""
+        places = np.array([classes.index(name) for name in self.classes], np.uint8)
+        return replace(self, classes=classes, mask=places[self.mask])
 
     def _counts(self) -> NDArray[np.int64]:
         return np.bincount(self.mask.ravel(), minlength=len(self.classes))

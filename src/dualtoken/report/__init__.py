@@ -10,39 +10,13 @@ from dualtoken.report.sheets import contact_sheet
 from dualtoken.report.tables import prediction_table, print_table, to_json_line
 
 if TYPE_CHECKING:
-    from dualtoken.report.html import evaluation_report, training_report
     from dualtoken.report.mosaics import batch_mosaic
-    from dualtoken.report.results import write_evaluation, write_scene_evaluation
-    from dualtoken.report.scene_report import scene_evaluation_report, scene_training_report
 
-_HOMES = {
-    "batch_mosaic": "mosaics",
-    "evaluation_report": "html",
-    "scene_evaluation_report": "scene_report",
-    "scene_training_report": "scene_report",
-    "training_report": "html",
-    "write_evaluation": "results",
-    "write_scene_evaluation": "results",
-}
-
-__all__ = [
-    "batch_mosaic",
-    "contact_sheet",
-    "evaluation_report",
-    "prediction_table",
-    "print_table",
-    "scene_evaluation_report",
-    "scene_training_report",
-    "sheet_files",
-    "to_json_line",
-    "training_report",
-    "write_evaluation",
-    "write_scene_evaluation",
-]
+__all__ = ["batch_mosaic", "contact_sheet", "prediction_table", "print_table", "sheet_files", "to_json_line"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import plots and pages when they are used: they need matplotlib and jinja2, tables and pictures do not."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dualtoken.report.{_HOMES[name]}"), name)
+    """Import pictures of batches when they are used."""
+    if name == "batch_mosaic":
+        return importlib.import_module("dualtoken.report.mosaics").batch_mosaic
     raise AttributeError(f"module 'dualtoken.report' has no attribute {name!r}")

@@ -14,7 +14,7 @@ from dualtoken.outputs.detections import encode_runs
 from dualtoken.preprocess import Preprocessing
 from dualtoken.report.class_colours import UNLABELLED, class_colour
 from dualtoken.report.legends import Entry, with_legend
-from dualtoken.report.scene_pictures import draw_truth
+from dualtoken.report.pictures import draw_truth
 
 ObjectTargets = Sequence[Mapping[str, Any]]
 

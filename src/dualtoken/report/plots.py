@@ -6,16 +6,15 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from dualtoken.outputs import Bin
 from dualtoken.report import fonts
-from dualtoken.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +26,7 @@ INK, SOFT, GRID = "#1f2933", "#6b7785", "#e3e8ee"
 SKY, AMBER = "#56B4E9", "#E69F00"
 LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, "-"), (AMBER, "--"), (INK, "-."))
 
-NAMED_CLASSES = 30  # a confusion matrix of more classes is drawn without names and numbers
+SHOWN_CLASSES = 30  # of more classes only the first and the last ones have bars
 _DPI = 150
 _LABELS = {
     "train_loss": "training", "val_loss": "validation", "val_top1": "top-1", "val_top5": "top-5", "val_ap": "AP",
@@ -106,117 +105,12 @@ def _mark_best(axes: Axes, epochs: Sequence[float], values: Sequence[float]) -> 
     return f" (best {100 * values[best]:.1f} %, epoch {epochs[best]:.0f})"
 
 
-def reliability_plot(bins: Sequence[Bin], *, images: int, counted: str = "images", intervals: bool = True) -> Figure:
-    """How often answers were right against how sure the model was, and how many answers there are.
-
-    Args:
-        bins: parts of the scores' range that hold answers.
-        images: answers in all.
-        counted: what an answer is about, in the plural.
-        intervals: whether each bin has its 95 % interval, Wilson's (1927) for its number of answers; it means little
-            where these depend on each other, as neighbouring pixels do.
-    """
-    figure = Figure(figsize=(4.8, 5.0), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for axes in (top, bottom):
-        prepare(axes)
-    top.plot([0, 1], [0, 1], "--", color=SOFT, lw=1.2, label="honest: as sure as right")
-    sure, right = [part.confidence for part in bins], [part.accuracy for part in bins]
-    ends = np.array([_wilson(part.accuracy, part.images) for part in bins]).reshape(-1, 2).T
-    top.errorbar(
-        sure, right, np.abs(ends - np.array(right)) if intervals else None,
-        fmt="o", color=BLUE, ecolor=BLUE, elinewidth=1.2, capsize=2.5, ms=5, label="measured",
-    )  # fmt: skip
-    bottom.bar([p.low for p in bins], [p.images for p in bins], [p.high - p.low for p in bins], align="edge",
-               color=BLUE, alpha=0.35, edgecolor="white")  # fmt: skip
-    top.set(ylabel="Answers that are right", ylim=(-0.03, 1.03), title=f"Reliability ({images:,} {counted})")
-    bottom.set(xlabel="Score of the answer", ylabel=counted.capitalize(), xlim=(-0.02, 1.02))
-    for axis in (top.yaxis, bottom.xaxis):
-        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-    bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-    top.legend(frameon=False, fontsize=9, loc="upper left")
-    return figure
-
-
 def short_number(value: float) -> str:
     """Such as `12,345`, `123 k` or `4.5 M`."""
     for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= max(unit, 1e5):
             return f"{value / unit:.3g}{name}"
     return f"{value:,.0f}"
-
-
-def _wilson(share: float, trials: int, z: float = 1.96) -> tuple[float, float]:
-    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    return min(share, middle - half), max(share, middle + half)
-
-
-def confusion_plot(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Numbers of images by true class (row) and answer (column), coloured by the share of the row.
-
-    Up to 30 classes have names and numbers; of more only the colours are drawn, pale ones strengthened.
-
-    Args:
-        confusion: (K, K).
-        classes: K names.
-    """
-    number = len(classes)
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    if number > NAMED_CLASSES:
-        return numbered_matrix(shares, title=f"{counted(int(confusion.sum()), 'image')} of {number} classes")[0]
-    texts = [[f"{count:,}" if count else "" for count in row] for row in confusion.tolist()]
-    figure, axes = named_matrix(shares, texts, classes, classes)
-    axes.set_title(f"{counted(int(confusion.sum()), 'image')}, coloured by share of the row")
-    return figure
-
-
-def numbered_matrix(shares: NDArray[np.float64], *, title: str) -> tuple[Figure, Axes]:
-    """Shares by true class (row) and answer (column) of many classes, as a picture without names."""
-    figure, axes = new_figure(6.6, 6.2, grid=False)
-    image = axes.imshow(shares**0.5, cmap="Blues", vmin=0, vmax=1, interpolation="antialiased")
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, label="Share of the row")
-    bar.set_ticks([0, 0.01**0.5, 0.1**0.5, 0.5**0.5, 1], labels=["0 %", "1 %", "10 %", "50 %", "100 %"])
-    bar.outline.set_visible(False)
-    axes.set(xlabel="Answer (number of the class)", ylabel="True class (number)", title=title)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(10, integer=True))
-    return figure, axes
-
-
-def named_matrix(
-    shares: NDArray[np.float64], texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str]
-) -> tuple[Figure, Axes]:
-    """Shares by true class (row) and answer (column) as colours with a text in each cell, "" for none.
-
-    Args:
-        shares: (K, K) in [0, 1].
-        texts: K rows of K.
-        rows, columns: K names each.
-    """
-    number = len(rows)
-    down, across = ([fonts.drawable(fonts.shorten(name, 24)) for name in names] for names in (rows, columns))
-    longest = max(map(len, (*down, *across)))
-    cell = max(0.36, min(0.9, 4.2 / number))
-    label = 0.085 * longest + 0.7
-    figure, axes = new_figure(max(number * cell + label + 0.8, 3.8), max(number * cell + label + 0.5, 3.4), grid=False)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = min(11.0, cell * 72 / (0.72 * max(2, *(len(text) for row in texts for text in row))))
-    for row, column in np.ndindex(shares.shape):
-        if texts[row][column]:
-            colour = "white" if shares[row, column] > 0.55 else INK
-            axes.text(column, row, texts[row][column], ha="center", va="center", fontsize=size, color=colour)
-    axes.set_xticks(range(number), across, rotation=90 if longest > 2 else 0)
-    axes.set_yticks(range(number), down)
-    axes.set_xticks(np.arange(number + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(number + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color=GRID, lw=0.8)
-    axes.tick_params(which="minor", length=0)
-    for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
-        plain(text)
-    axes.set(xlabel="Answer", ylabel="True class")
-    return figure, axes
 
 
 def new_figure(width: float, height: float, *, grid: bool = True) -> tuple[Figure, Axes]:
@@ -242,3 +136,76 @@ def prepare(axes: Axes, *, grid: bool = True) -> None:
 def plain(text: Text) -> None:
     """A class called $5$ is no formula."""
     text.set_parse_math(False)
+
+
+def percent_text(share: float) -> str:
+    """Such as `12.3 %`; what is not quite nothing is not written as nothing."""
+    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+
+
+def short_name(name: str) -> str:
+    """A class's name as it stands in a figure."""
+    return fonts.drawable(fonts.shorten(name, 32))
+
+
+Panel = tuple[str, NDArray[Any], "NDArray[np.float64] | None"]
+
+
+def class_panels(
+    panels: Sequence[Panel], names: Sequence[str], title: str, *, percent: bool = False, sort: bool = True
+) -> Figure:
+    """Horizontal bars, a row for each class, one or two panels beside each other.
+
+    Args:
+        panels: (label, K values, (2, K) ends of their intervals or None).
+        names: K classes.
+        title: of the figure.
+        percent: whether values are shares.
+        sort: by the first panel, the largest on top; else the order is kept.
+    """
+    number = len(names)
+    order = np.argsort(-panels[0][1], kind="stable") if sort else np.arange(number)
+    half = SHOWN_CLASSES // 2
+    left_out = number - 2 * half if number > SHOWN_CLASSES else 0
+    shown = np.concatenate([order[:half], order[-half:]]) if left_out else order
+    rows = np.arange(len(shown)) + np.where(np.arange(len(shown)) >= half, 1, 0) * bool(left_out)
+    labels = [short_name(names[place]) for place in shown.tolist()]
+    height = 0.2 * (rows.max(initial=0) + 1) + 1.0
+    width = 3.3 * len(panels) + 0.075 * max(map(len, labels), default=0) + (2.2 if len(panels) == 1 else 0.4)
+    figure = Figure(figsize=(min(width, 9.8), max(height, 1.8)), layout=ConstrainedLayoutEngine(wspace=0.06))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for part, (label, values, ends) in zip(axes, panels, strict=True):
+        prepare(part)
+        part.grid(visible=False, axis="y")
+        _bars(part, rows, values[shown], None if ends is None else ends[:, shown], percent=percent)
+        part.set(xlabel=label, ylim=(rows.max(initial=0) + 0.6, -0.6))
+        part.xaxis.set_major_locator(MaxNLocator(4, integer=not percent, min_n_ticks=1))
+        if percent:
+            part.set_xticks([tick for tick in part.get_xticks() if tick <= 1])
+        part.xaxis.set_major_formatter(
+            PercentFormatter(1, symbol=" %") if percent else FuncFormatter(lambda value, _: short_number(value))
+        )
+        part.tick_params(axis="y", length=0)
+    axes[0].set_yticks(rows, labels)
+    for text in axes[0].get_yticklabels():
+        plain(text)
+    if left_out:
+        axes[0].text(0.01, half, f"… {left_out:,} further classes between …", fontsize=8.5, va="center", style="italic",
+                     color=SOFT, transform=axes[0].get_yaxis_transform())  # fmt: skip
+    figure.suptitle(title, fontsize=10, color=INK, family=fonts.families())
+    return figure
+
+
+def _bars(
+    axes: Axes, rows: NDArray[np.int64], values: NDArray[Any], ends: NDArray[np.float64] | None, *, percent: bool
+) -> None:
+    """Bars with their values behind them, or behind the intervals; what is 0 has a number in orange."""
+    axes.barh(rows, values, height=0.72, color=BLUE, alpha=0.85 if ends is None else 0.55)
+    if ends is not None:
+        axes.hlines(rows, ends[0], ends[1], color=INK, lw=1.2)
+    reach = values if ends is None else ends[1]
+    for row, value, end in zip(rows.tolist(), values.tolist(), reach.tolist(), strict=True):
+        text = percent_text(value) if percent else f"{value:,}"
+        axes.annotate(text, (end, row), (4, 0), textcoords="offset points", va="center", fontsize=8,
+                      color=INK if value else ORANGE)  # fmt: skip
+    axes.set_xlim(0, max(1.22 * float(reach.max(initial=0)), 1e-9))

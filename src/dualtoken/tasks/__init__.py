@@ -1,26 +1,13 @@
-"""What training on something means: network, loss, figures and answers. A new task is a class and a line in `TASKS`."""
+"""The torch half of a kind of answers: network, loss, transforms. A task is one file."""
 
 from __future__ import annotations
 
-from dualtoken.tasks.base import Meter, Network, Task, TaskSettings, as_arrays, moved
-from dualtoken.tasks.classification import ClassificationTask
-from dualtoken.tasks.detection import DetectionTask, InstanceSegmentationTask
-from dualtoken.tasks.segmentation import SemanticSegmentationTask
+import importlib
+import pkgutil
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (ClassificationTask, DetectionTask, InstanceSegmentationTask, SemanticSegmentationTask)
-}
+from dualtoken.tasks.base import TASKS, AnswerMeter, Network, Task, TaskSettings, as_arrays, moved, register
 
-__all__ = [
-    "TASKS",
-    "ClassificationTask",
-    "DetectionTask",
-    "InstanceSegmentationTask",
-    "Meter",
-    "Network",
-    "SemanticSegmentationTask",
-    "Task",
-    "TaskSettings",
-    "as_arrays",
-    "moved",
-]
+for _module in pkgutil.iter_modules(__path__):  # each file puts its tasks into TASKS
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["TASKS", "AnswerMeter", "Network", "Task", "TaskSettings", "as_arrays", "moved", "register"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, device, nn
 
-from dualtoken.answers import kind_of
+from dualtoken.answers import Kind, kind_of
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.preprocess import Preprocessing
 
@@ -65,14 +65,13 @@ class Reading:
     head_args: dict[str, Any] = field(default_factory=dict)
 
 
-class Meter(Protocol):
-    """Judges a network by validation images, batch by batch."""
+TASKS: dict[str, type[Task]] = {}
 
-    def add(self, raw: Any, targets: Any, indices: Tensor) -> None:
-        """Raw outputs of the network for a batch, what the loader gave with it, and the images' rows."""
 
-    def figures(self) -> dict[str, float]:
-        """What all batches so far say, by name."""
+def register(task: type[Task]) -> type[Task]:
+    """Put a task into `TASKS`, under its name."""
+    TASKS[task.name] = task
+    return task
 
 
 class Task(ABC):
@@ -83,7 +82,7 @@ class Task(ABC):
         settings: of a training run; not needed to predict.
 
     Attributes:
-        name: key in `TASKS`.
+        name: key in `TASKS`, and of its kind of answers in `answers.KINDS`.
         heads: what may stand on a backbone, the usual one first; none where the backbone classifies itself.
         recipe: the usual recipe.
         crop_mode: how images are fitted into the network's input: see `Preprocessing`.
@@ -122,8 +121,6 @@ class Task(ABC):
             return cls.heads[0] if cls.heads else ""
         if head in cls.heads:
             return head
-        from dualtoken.tasks import TASKS
-
         own = f"Its heads: {', '.join(cls.heads)}." if cls.heads else "It has no heads: leave head out."
         other = next((task.name for task in TASKS.values() if head in task.heads), None)
         if other is None:
@@ -154,9 +151,14 @@ class Task(ABC):
 
     # ---------------------------------------------------------------- judging and answering
 
-    @abstractmethod
-    def meter(self, samples: Any, preprocessing: Preprocessing) -> Meter:
+    @property
+    def kind(self) -> Kind:
+        """Its kind of answers."""
+        return kind_of(self.name)
+
+    def meter(self, samples: Any, preprocessing: Preprocessing) -> AnswerMeter:
         """Judges raw outputs for the images of `samples`."""
+        return AnswerMeter(self, samples, preprocessing)
 
     def score(self, figures: Mapping[str, float]) -> list[float]:
         """What decides which epoch is best: the larger list."""
@@ -176,8 +178,26 @@ class Task(ABC):
         Raises:
             ModelError: the network gave something that is no number.
         """
-        config = Reading(self.classes, preprocessing, temperature)
-        return kind_of(self.name).read(config, as_arrays(raw), sizes)
+        return self.kind.read(Reading(self.classes, preprocessing, temperature), as_arrays(raw), sizes)
+
+
+class AnswerMeter:
+    """Judges a network by validation images: turns its raw outputs into answers and compares these with the truth."""
+
+    def __init__(self, task: Task, samples: Any, preprocessing: Preprocessing) -> None:
+        self.task, self.samples, self.preprocessing = task, samples, preprocessing
+        self.meter = task.kind.meter(Reading(task.classes, preprocessing))
+
+    def add(self, raw: Any, targets: Any, indices: Tensor) -> None:
+        """Raw outputs of the network for a batch, what the loader gave with it, and the images' rows."""
+        kind, rows = self.task.kind, indices.tolist()
+        sizes = [kind.size(self.samples, row) for row in rows]
+        for row, answer in zip(rows, self.task.answers(raw, sizes, self.preprocessing), strict=True):
+            self.meter.add(answer, kind.truth(self.samples, row), row)
+
+    def figures(self) -> dict[str, float]:
+        """What all batches so far say, by name: `Meter.figures`."""
+        return self.meter.figures()
 
 
 def as_arrays(targets: Any) -> Any:

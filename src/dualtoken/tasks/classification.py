@@ -14,9 +14,10 @@ from dualtoken.backbone import create_model
 from dualtoken.data import Samples, evaluation_loader, resident_loader, training_loader, training_transform
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks.base import Network, Task, TaskSettings
+from dualtoken.tasks.base import Network, Task, TaskSettings, register
 
 
+@register
 class ClassificationTask(Task):
     """Cross-entropy; mixup and cutmix of the batch before it."""
 
@@ -112,28 +113,3 @@ class ClassificationTask(Task):
     def score(self, figures: Mapping[str, float]) -> list[float]:
         """Top-1, and where it is equal the loss."""
         return [figures["top1"], -figures["loss"]]
-
-    def meter(self, samples: Samples, preprocessing: Preprocessing) -> LogitMeter:
-        """Collects logits and labels."""
-        return LogitMeter()
-
-
-class LogitMeter:
-    """`loss` in nats and `top1` as a share."""
-
-    def __init__(self) -> None:
-        self.logits: list[Tensor] = []
-        self.labels: list[Tensor] = []
-
-    def add(self, raw: Tensor, targets: Tensor, indices: Tensor) -> None:
-        """Logits (B, classes) and labels (B,)."""
-        self.logits.append(raw.float().cpu())
-        self.labels.append(targets.cpu())
-
-    def figures(self) -> dict[str, float]:
-        """Over all batches together."""
-        logits, labels = torch.cat(self.logits), torch.cat(self.labels)
-        return {
-            "loss": F.cross_entropy(logits, labels).item(),
-            "top1": (logits.argmax(1) == labels).float().mean().item(),
-        }

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from dualtoken.data import ObjectSamples, scene_evaluation_loader, scene_training_loader, scene_training_transform
 from dualtoken.heads import Detector, make_detector
-from dualtoken.metrics.objects import ObjectMeter
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks.base import Network, Task
+from dualtoken.tasks.base import Network, Task, register
 
 
+@register
 class DetectionTask(Task):
     """torchvision's losses; average precision decides."""
 
@@ -72,11 +72,8 @@ class DetectionTask(Task):
         losses = model(images, targets)
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
-    def meter(self, samples: ObjectSamples, preprocessing: Preprocessing) -> AnswerMeter:
-        """Average precision, as COCO counts it."""
-        return AnswerMeter(self, samples, preprocessing)
 
-
+@register
 class InstanceSegmentationTask(DetectionTask):
     """As detection, with a mask for each object."""
 
@@ -84,25 +81,6 @@ class InstanceSegmentationTask(DetectionTask):
     heads = ("mask_rcnn",)
     best_by = "mask_ap"
     masks = True
-
-
-class AnswerMeter:
-    """Turns raw outputs into answers and compares them with the truth of their images."""
-
-    def __init__(self, task: DetectionTask, samples: ObjectSamples, preprocessing: Preprocessing) -> None:
-        self.task, self.samples, self.preprocessing = task, samples, preprocessing
-        self.objects = ObjectMeter(task.classes, masks=task.masks)
-
-    def add(self, raw: Any, targets: Any, indices: Tensor) -> None:
-        """Raw outputs for the images in rows `indices`."""
-        rows = indices.tolist()
-        sizes = [cast(tuple[int, int], tuple(self.samples.sizes[row].tolist())) for row in rows]
-        for row, answer in zip(rows, self.task.answers(raw, sizes, self.preprocessing), strict=True):
-            self.objects.add(answer, self.samples.objects(row), row)
-
-    def figures(self) -> dict[str, float]:
-        """`ap` and `ap50`, with masks also `mask_ap` and `mask_ap50`, as shares."""
-        return self.objects.figures()
 
 
 class _Dense(nn.Module):

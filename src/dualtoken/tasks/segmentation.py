@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualtoken.data import IGNORE, MaskSamples, scene_evaluation_loader, scene_training_loader, scene_training_transform
 from dualtoken.heads import DECODERS, Segmenter, make_segmenter
-from dualtoken.metrics.regions import RegionMeter
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks.base import Network, Task
+from dualtoken.tasks.base import Network, Task, register
 
 
+@register
 class SemanticSegmentationTask(Task):
     """Cross-entropy over all pixels that have a class, and if wanted the Dice loss; mean IoU decides."""
 
@@ -62,10 +62,6 @@ class SemanticSegmentationTask(Task):
         loss = loss / counted
         return loss + self.settings.dice * dice_loss(logits, targets) if self.settings.dice else loss
 
-    def meter(self, samples: MaskSamples, preprocessing: Preprocessing) -> MaskMeter:
-        """Intersection over union."""
-        return MaskMeter(self, samples, preprocessing)
-
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """One minus the mean overlap (Dice) of the classes that occur; in [0, 1], 0 where no pixel has a class.
@@ -82,22 +78,3 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     occurs = truth.sum((0, 2, 3)) > 0
     losses = (1 - 2 * shared / total.clamp(min=1e-6)) * occurs
     return losses.sum() / occurs.sum().clamp(min=1)
-
-
-class MaskMeter:
-    """Turns raw outputs into masks and compares them with the truth of their images."""
-
-    def __init__(self, task: SemanticSegmentationTask, samples: MaskSamples, preprocessing: Preprocessing) -> None:
-        self.task, self.samples, self.preprocessing = task, samples, preprocessing
-        self.regions = RegionMeter(task.classes)
-
-    def add(self, raw: Tensor, targets: Any, indices: Tensor) -> None:
-        """Raw outputs for the images in rows `indices`."""
-        rows = indices.tolist()
-        sizes = [cast(tuple[int, int], tuple(self.samples.sizes[row].tolist())) for row in rows]
-        for row, answer in zip(rows, self.task.answers(raw, sizes, self.preprocessing), strict=True):
-            self.regions.add(answer, self.samples.open_mask(row), row)
-
-    def figures(self) -> dict[str, float]:
-        """`miou` and `pixel_accuracy`, as shares."""
-        return self.regions.figures()

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from dualtoken.data import EpochSampler, ImageLoader
 from dualtoken.errors import UserError
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks import Meter, Task, moved
+from dualtoken.tasks import AnswerMeter, Task, moved
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
 from dualtoken.training.progress import Progress
@@ -242,7 +242,7 @@ class Loop:
             meter.add(raw, targets, indices)
         return meter.figures()
 
-    def new_meter(self) -> Meter:
+    def new_meter(self) -> AnswerMeter:
         """Judges raw outputs for the validation images."""
         return self.task.meter(cast(Any, self.validation.dataset).samples, self.preprocessing)
 

@@ -30,7 +30,6 @@ from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import atomic_path, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
-from dualtoken.prediction import Predictor
 from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
 from dualtoken.training.checks import check_settings
 from dualtoken.training.config import TrainConfig
@@ -368,60 +367,29 @@ def _settings_text(config: TrainConfig) -> str:
 
 
 def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
-    """Calibrate the best weights on val, measure them on test (or val), write config and report."""
+    """Fit on val what the answers need, measure the best weights on test (or val), write config and report."""
+    from dualtoken.evaluation import evaluation_of, measure
+    from dualtoken.evaluation.reports import write_training_report
     from dualtoken.prediction import load
 
-    predictor = load(folder, device=loop.fabric.device.type)
-    judge = _judge_scenes if predictor.task.heads else _judge_classes
-    evaluation = judge(folder, images, loop, predictor)
-    write_json(folder / "evaluation.json", evaluation.to_dict())
-    loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
-    return predictor.config.metrics
-
-
-def _judge_classes(folder: Path, images: ImageData, loop: Loop, predictor: Predictor) -> Any:
-    from dualtoken.evaluation import evaluation_of, fit_temperature
-    from dualtoken.report import training_report
-
-    options = _evaluation_options(loop.config)
-    validation = predictor.logits(images.splits["val"], **options)
-    predictor.config.temperature = fit_temperature(validation.logits, validation.labels)
-    samples = images.splits["test" if "test" in images.splits else "val"]
-    output = validation if samples is images.splits["val"] else predictor.logits(samples, **options)
-    evaluation = evaluation_of(output, predictor, images, samples, seed=loop.config.seed)
-    predictor.config.metrics = evaluation.headline()
-    write_json(folder / CONFIG, predictor.config.to_json())
-    training_report(
-        folder, history=loop.counters.history, evaluation=evaluation, data=images, samples=samples,
-        provenance=predictor.config.provenance, limits=options["limits"],
-    )  # fmt: skip
-    return evaluation
-
-
-def _judge_scenes(folder: Path, images: ImageData, loop: Loop, predictor: Predictor) -> Any:
-    from dualtoken.evaluation.scenes import evaluate_scenes, scene_pictures
-    from dualtoken.outputs import DetectionEvaluation
-    from dualtoken.report import scene_training_report
-
-    options = _evaluation_options(loop.config) | {"seed": loop.config.seed, "batch_size": 2 * loop.config.batch_size}
-    evaluation = evaluate_scenes(predictor, images, cast(Any, images.splits["val"]), **options)
-    if isinstance(evaluation, DetectionEvaluation):
-        predictor.config.threshold = evaluation.threshold
-    samples: Any = images.splits["test" if "test" in images.splits else "val"]
-    if samples is not images.splits["val"]:
-        evaluation = evaluate_scenes(predictor, images, samples, **options)
+    config, predictor = loop.config, load(folder, device=loop.fabric.device.type)
+    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+    options: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image,
+                               "batch_size": 2 * config.batch_size}  # fmt: skip
+    validation, samples = images.splits["val"], images.splits["test" if "test" in images.splits else "val"]
+    meter, bad = measure(predictor, validation, **options)
+    for name, value in meter.fit().items():
+        setattr(predictor.config, name, value)
+    if samples is not validation:
+        meter, bad = measure(predictor, samples, **options)
+    evaluation = evaluation_of(meter, predictor, images, samples, bad_images=bad, seed=config.seed)
     predictor.config.metrics = evaluation.headline()
     write_json(folder / CONFIG, predictor.config.to_json())
     batch = folder / FIRST_BATCH
-    scene_training_report(
-        folder, history=loop.counters.history, evaluation=evaluation, data=images, samples=samples,
-        pictures=scene_pictures(predictor, evaluation, samples, options["limits"]),
-        batches=[open_image(batch)] if batch.is_file() else [], provenance=predictor.config.provenance,
-        limits=options["limits"],
+    write_training_report(
+        folder, evaluation, samples, history=loop.counters.history, data=images, answer=predictor.predict,
+        batches=[open_image(batch)] if batch.is_file() else [], provenance=predictor.config.provenance, limits=limits,
     )  # fmt: skip
-    return evaluation
-
-
-def _evaluation_options(config: TrainConfig) -> dict[str, Any]:
-    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-    return {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image}
+    write_json(folder / "evaluation.json", evaluation.to_dict())
+    loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
+    return predictor.config.metrics

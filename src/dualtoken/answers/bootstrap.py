@@ -7,34 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.metrics.classes import Scores, scores
-from dualtoken.outputs import METRICS, ClassScores, Interval, PerImage
+from dualtoken.outputs import Interval
 
-RESAMPLES = 1000
 _ENDS = (0.025, 0.975)
 
 
-def draws(images: int, *, seed: int, resamples: int = RESAMPLES) -> Iterator[NDArray[np.int64]]:
+def draws(images: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
     """How often each of N images was drawn: (N,) arrays that sum to N, `resamples` of them."""
     random = np.random.default_rng(seed)
-    for _ in range(resamples):
+    for _ in range(resamples if images else 0):
         yield np.bincount(random.integers(images, size=images), minlength=images)
-
-
-def measure(
-    images: PerImage, classes: tuple[str, ...], *, seed: int, resamples: int = RESAMPLES
-) -> tuple[dict[str, Interval], tuple[ClassScores, ...]]:
-    """All metrics and the scores of every class, with intervals."""
-    point = scores(images, len(classes))
-    redrawn = [scores(images, len(classes), weights) for weights in draws(len(images), seed=seed, resamples=resamples)]
-    metrics = {}
-    for name, value in point.metrics.items():
-        drawn = np.array([draw.metrics[name] for draw in redrawn])
-        low, high = interval_ends(np.array([value]), drawn[:, None], upper=1.0 if METRICS[name].percent else np.inf)
-        metrics[name] = Interval(value, float(low[0]), float(high[0]))
-        if name in ("top1", "top5", "macro_f1"):
-            metrics[name] = _widened(metrics[name], len(images))
-    return metrics, _per_class(images, classes, point, redrawn)
 
 
 def interval_ends(
@@ -74,7 +56,7 @@ def intervals(
 
 
 def _interval(value: float, low: float, high: float, trials: int) -> Interval:
-    return Interval(value, 0.0, 1.0) if trials < 2 else _widened(Interval(value, low, high), trials)
+    return Interval(value, 0.0, 1.0) if trials < 2 else widened(Interval(value, low, high), trials)
 
 
 def _quantile(ordered: NDArray[np.float64], number: NDArray[np.int64], end: float) -> NDArray[np.float64]:
@@ -85,7 +67,7 @@ def _quantile(ordered: NDArray[np.float64], number: NDArray[np.int64], end: floa
     return ordered[below, columns] + (ordered[above, columns] - ordered[below, columns]) * (place - below)
 
 
-def _widened(interval: Interval, trials: int) -> Interval:
+def widened(interval: Interval, trials: int) -> Interval:
     """A share of exactly 0 or 1 gets the exact binomial bound (Clopper and Pearson 1934).
 
     Drawing again from images that were all right finds only right ones: the bootstrap would claim certainty.
@@ -96,26 +78,3 @@ def _widened(interval: Interval, trials: int) -> Interval:
     if interval.value == 0:
         return Interval(0.0, 0.0, max(interval.high, far))
     return interval
-
-
-def _per_class(
-    images: PerImage, classes: tuple[str, ...], point: Scores, redrawn: list[Scores]
-) -> tuple[ClassScores, ...]:
-    support = np.bincount(images.label, minlength=len(classes))
-    predicted = np.bincount(images.predicted, minlength=len(classes))
-    correct = np.bincount(images.label[images.correct], minlength=len(classes))
-    trials = {"precision": predicted, "recall": support, "f1": support}
-    columns: dict[str, list[Interval | None]] = {}
-    for name, number in trials.items():
-        value = np.nan_to_num(getattr(point, name))
-        low, high = interval_ends(value, np.stack([getattr(draw, name) for draw in redrawn]))
-        columns[name] = [
-            _widened(Interval(float(value[i]), float(low[i]), float(high[i])), max(int(number[i]), 1))
-            if support[i] + predicted[i]
-            else None
-            for i in range(len(classes))
-        ]
-    return tuple(
-        ClassScores(name, int(support[i]), int(predicted[i]), int(correct[i]), *(columns[key][i] for key in trials))
-        for i, name in enumerate(classes)
-    )

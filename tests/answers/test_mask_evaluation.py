@@ -3,13 +3,14 @@ import json
 import numpy as np
 import pytest
 
+from dualtoken.answers import Evaluation
+from dualtoken.answers.region_meter import PixelScores, RegionScores
 from dualtoken.outputs import Bin, Interval
-from dualtoken.outputs.mask_evaluation import PixelScores, RegionScores, SegmentationEvaluation
 
 CLASSES = ("road", "sky", "tree")
 
 
-def evaluation(**changes) -> SegmentationEvaluation:
+def evaluation(**changes) -> Evaluation:
     fields = {
         "task": "semantic_segmentation",
         "model": "runs/camvid",
@@ -33,7 +34,7 @@ def evaluation(**changes) -> SegmentationEvaluation:
         "seed": 0,
         "resamples": 1000,
     }
-    return SegmentationEvaluation(**fields | changes)
+    return Evaluation(**fields | changes)
 
 
 def test_best_and_worst_images():
@@ -43,7 +44,7 @@ def test_best_and_worst_images():
 
 def test_confused_classes_come_with_their_share():
     pairs = evaluation().confused()
-    assert [(pair.truth, pair.predicted, pair.pixels) for pair in pairs] == [
+    assert [(pair.truth, pair.predicted, pair.count) for pair in pairs] == [
         ("sky", "road", 100),
         ("road", "tree", 30),
         ("road", "sky", 20),

@@ -4,9 +4,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from dualtoken.answers import compare_meters
+from dualtoken.answers.region_meter import RegionMeter, boundary_width, near_edges
 from dualtoken.data import IGNORE
 from dualtoken.errors import DataError
-from dualtoken.metrics.regions import RegionMeter, boundary_width, compare_regions, near_edges
 from dualtoken.outputs import Interval, Segmentation
 
 CLASSES = ("road", "sky", "tree", "none of it")
@@ -207,15 +208,15 @@ def test_images_are_not_kept():
 
 def test_the_better_model_is_found():
     worse, better = metered(20, wrong=0.5), metered(20, wrong=0.1)
-    comparison = compare_regions(worse, better, names=("old", "new"), resamples=100)
+    comparison = compare_meters(worse, better, names=("old", "new"), resamples=100)
     assert comparison.better == "b"
     assert (comparison.better_a, comparison.better_b) == (0, 20)
     assert comparison.value_a == pytest.approx(worse.figures()["miou"])
     assert comparison.difference.value == pytest.approx(better.figures()["miou"] - worse.figures()["miou"])
     assert "Mean IoU" in comparison.verdict()
-    assert compare_regions(worse, worse, names=("a", "b"), resamples=20).better is None
+    assert compare_meters(worse, worse, names=("a", "b"), resamples=20).better is None
 
 
 def test_only_the_same_images_are_compared():
     with pytest.raises(DataError, match="same"):
-        compare_regions(metered(3), metered(4), names=("a", "b"))
+        compare_meters(metered(3), metered(4), names=("a", "b"))

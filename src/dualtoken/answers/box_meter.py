@@ -1,51 +1,139 @@
-"""How well objects are found: a meter that images pass through, and the comparison of two of them."""
+"""How well objects are found. A metric for boxes is added here: one entry of `METRICS`, and masks have it too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtoken.answers import matching
+from dualtoken.answers.bootstrap import draws, intervals
+from dualtoken.answers.class_meter import BINS, bin_of, bins
+from dualtoken.answers.matching import AREAS, THRESHOLDS, Floats, Ranking, Rows
+from dualtoken.answers.meter import Meter, Weights, measured
 from dualtoken.data import Objects
-from dualtoken.errors import DataError
-from dualtoken.metrics import matching
-from dualtoken.metrics.bootstrap import draws, intervals
-from dualtoken.metrics.classes import BINS, bin_of, bins
-from dualtoken.metrics.matching import AREAS, THRESHOLDS, Floats, Ranking, Rows
-from dualtoken.metrics.pairs import SceneComparison, check_pair, difference_of
-from dualtoken.outputs import Bin, Detections, Interval
-from dualtoken.outputs.object_evaluation import DetectionEvaluation, ObjectScores, SceneScores
+from dualtoken.outputs import Bin, Detections, Interval, Metric
 
-RESAMPLES = 200  # each ranks all answers anew; the ends of an interval move by about a tenth of its width
-COMPARISON_RESAMPLES = 1000
-_DEFAULT_THRESHOLD = 0.5  # where no answer is right, no score is better than another
+SIZES = {"small": "below 32 x 32 pixels", "medium": "32 x 32 to 96 x 96 pixels", "large": "above 96 x 96 pixels"}
+_DEFAULT_THRESHOLD = 0.5  # where nothing found is right, no score is better than another
 _FIFTY, _SEVENTY_FIVE = 0, 5  # places in THRESHOLDS
 _PAIRS = np.dtype([("answer", np.int64), ("object", np.int64), ("overlap", np.float32)])
 
 
-class ObjectMeter:
-    """Measures the answers to images, one image at a time; of each only a few numbers an answer are kept.
+def mean(values: Floats) -> float:
+    """Of the values that are numbers; NaN if none is."""
+    there = ~np.isnan(values)
+    return float(values[there].mean()) if there.any() else float("nan")
 
-    Args:
-        classes: K class names; labels of answers and objects are indices into them.
-        masks: measure masks as well as boxes.
+
+def _of_size(place: int) -> Callable[[Floats], float]:
+    return lambda precision: mean(precision[place])
+
+
+# What is measured of objects, by name, in the order of reports; each entry has `of`, from the average precision (areas,
+# IoU thresholds, K) of `matching.AREAS` and `matching.THRESHOLDS`, NaN for classes without objects, to a number.
+METRICS: dict[str, Metric] = {
+    "ap": Metric(
+        "AP", True, "average precision, mean over the classes and IoU 0.50, 0.55, ... 0.95",
+        lambda precision: mean(precision[0]), exact=True, always=True, hub="mean_average_precision",
+    ),
+    "ap50": Metric(
+        "AP50", True, "average precision, mean over the classes, at IoU 0.5",
+        lambda precision: mean(precision[0, _FIFTY]), exact=True, always=True,
+    ),
+    "ap75": Metric(
+        "AP75", True, "average precision, mean over the classes, at IoU 0.75",
+        lambda precision: mean(precision[0, _SEVENTY_FIVE]), exact=True, always=True,
+    ),
+} | {
+    f"ap_{size}": Metric(f"AP {size}", True, f"AP of objects {SIZES[size]}", _of_size(place), exact=True)
+    for place, size in enumerate(AREAS)
+    if size in SIZES
+}  # fmt: skip
+
+
+def metrics_of(masks: bool) -> dict[str, Metric]:
+    """`METRICS` of boxes, and where there are masks the same of them, as `mask_...`."""
+    table = {name: replace(metric, title=f"Box {metric.title}") for name, metric in METRICS.items()}
+    if masks:
+        table |= {
+            f"mask_{name}": replace(
+                metric, title=f"Mask {metric.title}", about=f"of masks: {metric.about}", hub="mask_ap" * (name == "ap")
+            )
+            for name, metric in METRICS.items()
+        }
+    return table
+
+
+@dataclass(frozen=True)
+class ObjectScores:
+    """How well the objects of one class are found.
+
+    Attributes:
+        name: of the class.
+        support: its objects, without crowds.
+        detections: found objects of this class with a score of the threshold or more.
+        ap, ap50: of boxes, over IoU 0.50 to 0.95 and at 0.5; None for a class without objects.
+        mask_ap, mask_ap50: of masks; None also where only boxes were measured.
     """
 
-    def __init__(self, classes: Sequence[str], *, masks: bool = False) -> None:
-        self.classes = tuple(classes)
-        self.masks = masks
-        self._indices: list[int] = []
+    name: str
+    support: int
+    detections: int
+    ap: Interval | None
+    ap50: Interval | None
+    mask_ap: Interval | None = None
+    mask_ap50: Interval | None = None
+
+    @property
+    def main(self) -> Interval | None:
+        """AP of the masks where they were measured, else of the boxes."""
+        return self.mask_ap or self.ap
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectCounts:
+    """One number an image, N images in the order of the split; of boxes, at IoU 0.5 and the threshold.
+
+    Attributes:
+        index: (N,) int64, place in the samples of the split.
+        f1: (N,) float64, 2 found / (objects + found + false); 1 where there is nothing and nothing was found.
+        objects: (N,) int64, objects without crowds.
+        found: (N,) int64, objects that were found, with the right class.
+        false: (N,) int64, false positives.
+    """
+
+    index: NDArray[np.int64]
+    f1: NDArray[np.float64]
+    objects: NDArray[np.int64]
+    found: NDArray[np.int64]
+    false: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class BoxMeter(Meter):
+    """Measures boxes; of each image only a few numbers a detection are kept.
+
+    Attributes:
+        masks: whether masks are measured as well.
+    """
+
+    task = "detection"
+    masks = False
+    resamples = 200  # each ranks all detections anew; the ends of an interval move by about a tenth of its width
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__(classes)
         self._truths: list[Rows] = []
         self._boxes: list[Rows] = []
         self._masks: list[Rows] = []
         self._pairs: list[Rows] = []
         self._objects = self._answers = 0
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self._indices)
 
     def add(self, detections: Detections, objects: Objects, index: int) -> None:
         """One image: what was answered, what is there, and its place in the samples of the split.
@@ -90,7 +178,7 @@ class ObjectMeter:
         found: dict[str, float] = {}
         for prefix, masks in self._kinds():
             values = self.ranking(masks=masks, areas=("all",)).average_precision()[0]
-            found |= {f"{prefix}ap": _mean(values), f"{prefix}ap50": _mean(values[_FIFTY])}
+            found |= {f"{prefix}ap": mean(values), f"{prefix}ap50": mean(values[_FIFTY])}
         return {name: float(np.nan_to_num(value)) for name, value in found.items()}
 
     def _kinds(self) -> list[tuple[str, bool]]:
@@ -110,14 +198,10 @@ class ObjectMeter:
         order = np.argsort(answers["image"], kind="stable")  # so that equal scores do not depend on who came first
         return Ranking(answers[order], truths, len(self.classes), areas)
 
-    def indices(self) -> NDArray[np.int64]:
-        """(N,) the places in the split of the images so far, rising."""
-        return np.sort(np.array(self._indices, np.int64))
-
     def _places(self) -> NDArray[np.int64]:
         """(N,) the place of each image, in the order they came, among the rising indices."""
         places = np.empty(len(self), np.int64)
-        places[np.argsort(np.array(self._indices, np.int64), kind="stable")] = np.arange(len(self))
+        places[self.order()] = np.arange(len(self))
         return places
 
     def support(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -127,83 +211,78 @@ class ObjectMeter:
         seen = np.unique(np.stack([truths["image"], truths["label"]]), axis=1)[1]
         return np.bincount(truths["label"], minlength=len(self.classes)), np.bincount(seen, minlength=len(self.classes))
 
-    def _images_with_objects(self) -> NDArray[np.int64]:
-        """(metrics,) images that each of the metrics in `_values` rests on."""
+    def _trials(self) -> dict[str, int]:
+        """Images that each metric rests on: those with an object, of the size that the name says."""
         truths = _joined(self._truths, matching.TRUTHS)
         number = [len(np.unique(truths["image"][(truths["inside"] >> area & 1) > 0])) for area in range(len(AREAS))]
-        return np.array([number[0]] * 3 + number[1:], np.int64)
+        return {"": number[0]} | {f"ap_{size}": count for size, count in zip(AREAS, number, strict=True)}
 
-    def evaluation(
-        self,
-        *,
-        model: str = "",
-        source: str = "",
-        split: str = "",
-        bad_images: Sequence[tuple[str, str]] = (),
-        seed: int = 0,
-        resamples: int = RESAMPLES,
-    ) -> DetectionEvaluation:
-        """All that was measured, with 95 % intervals from drawing the images again (`resamples` times).
+    def truths(self) -> int:
+        """Objects, without crowds."""
+        return int(self.support()[0].sum())
 
-        Without any object AP is 0, with an interval from 0 to 1: nothing is known.
-        """
+    def counter(self) -> Callable[[Weights | None], Floats]:
+        """Average precision (1, IoU thresholds, K) of the masks where they are measured, else of the boxes."""
+        return self.ranking(masks=self.masks, areas=("all",)).average_precision
+
+    def image_scores(self) -> NDArray[np.float64]:
+        """(N,) F1 of boxes at the threshold that suits all images best."""
+        return self._outcome().counts(self._places(), self.indices()).f1
+
+    def _outcome(self) -> _Outcome:
+        return _Outcome(_joined(self._boxes, matching.ANSWERS), _joined(self._truths, matching.TRUTHS))
+
+    def results(self, seed: int, resamples: int) -> dict[str, Any]:
+        """Without any object AP is 0, with an interval from 0 to 1: nothing is known."""
         support, images = self.support()
         per_class: dict[str, list[Interval | None]] = {}
         metrics: dict[str, Interval] = {}
         for prefix, masks in self._kinds():
-            measured, columns = self._measure(prefix, masks, images, seed, resamples)
-            metrics |= measured
-            per_class |= columns
-        outcome = _Outcome(_joined(self._boxes, matching.ANSWERS), _joined(self._truths, matching.TRUTHS))
+            found, columns = self._measure(masks, images, seed, resamples)
+            metrics |= {prefix + name: interval for name, interval in found.items()}
+            per_class |= {prefix + name: column for name, column in columns.items()}
+        outcome = self._outcome()
         confusion = outcome.confusion(_joined(self._pairs, _PAIRS), len(self.classes))
-        return DetectionEvaluation(
-            task="instance_segmentation" if self.masks else "detection",
-            model=model,
-            source=source,
-            split=split,
-            classes=self.classes,
-            metrics=metrics,
-            per_class=tuple(
+        return {
+            "metrics": metrics,
+            "per_class": tuple(
                 ObjectScores(
-                    name,
-                    int(support[label]),
-                    int(confusion[:, label].sum()),
+                    name, int(support[label]), int(confusion[:, label].sum()),
                     **{key: column[label] for key, column in per_class.items()},
                 )
                 for label, name in enumerate(self.classes)
             ),
-            curves=self.ranking(areas=("all",)).curves(),
-            confusion=confusion,
-            reliability=outcome.reliability(),
-            threshold=outcome.threshold,
-            images=outcome.scenes(self._places(), self.indices()),
-            bad_images=tuple(bad_images),
-            seed=seed,
-            resamples=resamples,
-        )
+            "curves": self.ranking(areas=("all",)).curves(),
+            "confusion": confusion,
+            "reliability": outcome.reliability(),
+            "settings": {"threshold": outcome.threshold},
+            "images": outcome.counts(self._places(), self.indices()),
+        }  # fmt: skip
+
+    def fit(self) -> dict[str, Any]:
+        """The score from which on objects are shown: it gives the best F1 over all of them."""
+        return {"threshold": self._outcome().threshold}
 
     def _measure(
-        self, prefix: str, masks: bool, images: NDArray[np.int64], seed: int, resamples: int
+        self, masks: bool, images: NDArray[np.int64], seed: int, resamples: int
     ) -> tuple[dict[str, Interval], dict[str, list[Interval | None]]]:
+        """The metrics, and AP and AP50 of each class."""
         ranking = self.ranking(masks=masks)
-        keys, values = _values(ranking.average_precision())
-        drawn = [
-            _values(ranking.average_precision(weights))[1]
-            for weights in (draws(len(self), seed=seed, resamples=resamples) if len(self) else ())
-        ]
-        classes = len(self.classes)
-        trials = np.concatenate([self._images_with_objects(), images, images])
-        found = intervals(values, np.array(drawn).reshape(-1, len(values)), trials)
-        metrics = {prefix + key: interval for key, interval in zip(keys, found, strict=False) if interval is not None}
-        for key in ("ap", "ap50", "ap75"):
-            metrics.setdefault(prefix + key, Interval(0.0, 0.0, 1.0))
-        columns = {f"{prefix}ap": found[len(keys) : -classes], f"{prefix}ap50": found[-classes:]}
-        return metrics, columns
+        point = ranking.average_precision()
+        redrawn = [*map(ranking.average_precision, draws(len(self), seed=seed, resamples=resamples))]
+        values, *drawn = [np.stack([found[0].mean(axis=0), found[0, _FIFTY]]) for found in (point, *redrawn)]
+        columns = {
+            name: intervals(values[row], np.array(drawn).reshape(-1, *values.shape)[:, row], images)
+            for row, name in enumerate(("ap", "ap50"))
+        }
+        return measured(METRICS, point, redrawn, self._trials()), columns
 
-    def scenes(self) -> SceneScores:
-        """The scores of each image at the threshold that suits all of them best, without intervals of anything."""
-        outcome = _Outcome(_joined(self._boxes, matching.ANSWERS), _joined(self._truths, matching.TRUTHS))
-        return outcome.scenes(self._places(), self.indices())
+
+class InstanceMeter(BoxMeter):
+    """Measures masks beside the boxes."""
+
+    task = "instance_segmentation"
+    masks = True
 
 
 def _masks_matched(detections: Detections, objects: Objects, image: int) -> Rows:
@@ -215,20 +294,6 @@ def _masks_matched(detections: Detections, objects: Objects, image: int) -> Rows
 
 def _joined(parts: list[Rows], dtype: np.dtype[Any]) -> Rows:
     return np.concatenate(parts) if parts else np.zeros(0, dtype)
-
-
-def _values(precision: Floats) -> tuple[tuple[str, ...], Floats]:
-    """Names of the metrics, and in one row the metrics, AP of each class, AP50 of each class; NaN without objects."""
-    whole = precision[0]
-    metrics = [_mean(whole), _mean(whole[_FIFTY]), _mean(whole[_SEVENTY_FIVE]), *map(_mean, precision[1:])]
-    keys = ("ap", "ap50", "ap75", *(f"ap_{area}" for area in list(AREAS)[1:]))
-    return keys, np.concatenate([metrics, whole.mean(axis=0), whole[_FIFTY]])
-
-
-def _mean(values: Floats) -> float:
-    """Of the values that are numbers; NaN if none is."""
-    there = ~np.isnan(values)
-    return float(values[there].mean()) if there.any() else float("nan")
 
 
 class _Outcome:
@@ -287,7 +352,7 @@ class _Outcome:
             np.bincount(place, minlength=BINS), np.bincount(place, scores, BINS), np.bincount(place, right, BINS)
         )
 
-    def scenes(self, places: NDArray[np.int64], indices: NDArray[np.int64]) -> SceneScores:
+    def counts(self, places: NDArray[np.int64], indices: NDArray[np.int64]) -> ObjectCounts:
         """What was found in each image, in the order of `indices`; image i stands at `places[i]` there."""
 
         def count(rows: Rows) -> NDArray[np.int64]:
@@ -296,52 +361,4 @@ class _Outcome:
         objects, found = count(self.truths[self.real]), count(self.truths[self.found])
         false = count(self.answers[self.above & ~self.right])
         f1 = np.divide(2.0 * found, objects + found + false, out=np.ones(len(indices)), where=objects + false > 0)
-        return SceneScores(indices, f1, objects, found, false)
-
-
-def compare_objects(
-    a: ObjectMeter,
-    b: ObjectMeter,
-    *,
-    names: tuple[str, str],
-    source: str = "",
-    split: str = "",
-    seed: int = 0,
-    resamples: int = COMPARISON_RESAMPLES,
-    note: str = "",
-) -> SceneComparison:
-    """Whether one of two models finds objects better on the same images: AP of masks where both have them, else boxes.
-
-    Both are measured on the same draws of images. An image counts for the model with the higher F1 of boxes on it.
-
-    Raises:
-        DataError: the meters saw other images or other objects, or know other classes.
-    """
-    check_pair(a, b)
-    if a.support()[0].sum() != b.support()[0].sum():
-        raise DataError("A and B were measured on images with different objects.", "Use the same labels for both.")
-    masks = a.masks and b.masks
-    rankings = [meter.ranking(masks=masks, areas=("all",)) for meter in (a, b)]
-    values = [float(np.nan_to_num(_mean(ranking.average_precision()))) for ranking in rankings]
-    drawn = [
-        [_mean(ranking.average_precision(weights)) for ranking in rankings]
-        for weights in draws(len(a), seed=seed, resamples=resamples)
-    ]
-    gain = np.diff(np.array(drawn).reshape(-1, 2), axis=1)[:, 0]
-    f1_a, f1_b = a.scenes().f1, b.scenes().f1
-    return SceneComparison(
-        *names,
-        source=source,
-        split=split,
-        images=len(a),
-        metric="mask_ap" if masks else "ap",
-        title="Mask AP" if masks else "Box AP",
-        value_a=values[0],
-        value_b=values[1],
-        difference=difference_of(values[0], values[1], gain, len(a)),
-        better_a=int((f1_a > f1_b).sum()),
-        better_b=int((f1_b > f1_a).sum()),
-        seed=seed,
-        resamples=resamples,
-        note=note,
-    )
+        return ObjectCounts(indices, f1, objects, found, false)

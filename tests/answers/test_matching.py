@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dualtoken.data import Objects
-from dualtoken.metrics.matching import (
+from dualtoken.answers.box_meter import BoxMeter, InstanceMeter
+from dualtoken.answers.matching import (
     ANSWERS,
     AREAS,
     THRESHOLDS,
@@ -19,7 +19,7 @@ from dualtoken.metrics.matching import (
     object_crops,
     surest,
 )
-from dualtoken.metrics.objects import ObjectMeter
+from dualtoken.data import Objects
 from dualtoken.outputs import Detections
 
 # pycocotools' own, under numpy 2.
@@ -76,8 +76,8 @@ def scenes(images: int, seed: int = 0) -> list[tuple[Detections, Objects]]:
     return [*found, (answers_to(empty, rng, 0), empty), (answers_to(empty, rng, 0), scene_objects(rng, 4))]
 
 
-def measured(pairs: list[tuple[Detections, Objects]], classes: tuple[str, ...] = CLASSES) -> ObjectMeter:
-    meter = ObjectMeter(classes, masks=True)
+def measured(pairs: list[tuple[Detections, Objects]], classes: tuple[str, ...] = CLASSES) -> BoxMeter:
+    meter = InstanceMeter(classes)
     for index, (answers, objects) in enumerate(pairs):
         meter.add(answers, objects, index)
     return meter

@@ -1,28 +1,80 @@
-"""How well the pixels of regions are told apart: a meter that images pass through, and the comparison of two."""
+"""How well the pixels of regions are told apart. A metric for regions is added here: one entry of `METRICS`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtoken.answers.bootstrap import draws, intervals
+from dualtoken.answers.box_meter import mean
+from dualtoken.answers.class_meter import BINS, bin_of, bins
+from dualtoken.answers.meter import Meter, Weights, measured
 from dualtoken.data import IGNORE
-from dualtoken.metrics.bootstrap import RESAMPLES, draws, intervals
-from dualtoken.metrics.classes import BINS, bin_of, bins
-from dualtoken.metrics.pairs import SceneComparison, check_pair, difference_of
-from dualtoken.outputs import Bin, Interval, Segmentation
-from dualtoken.outputs.mask_evaluation import PixelScores, RegionScores, SegmentationEvaluation
+from dualtoken.outputs import Interval, Metric, Segmentation
 
 BOUNDARY = 0.02  # of the diagonal: how near an edge pixels count for boundary IoU (Cheng et al. 2021, arXiv 2103.16562)
-_KEYS = ("miou", "boundary_iou", "pixel_accuracy")
 
 Floats = NDArray[np.float64]
 Classes = NDArray[np.uint8]
 
+# What is measured of regions, by name; each entry has `of`, from the sums (5, K) of `RegionMeter.counts` to a number.
+METRICS: dict[str, Metric] = {
+    "miou": Metric(
+        "Mean IoU", True, "mean over the classes of the IoU of their pixels",
+        lambda sums: mean(_shares(sums[0], sums[1])), exact=True, always=True, hub="mean_iou",
+    ),
+    "boundary_iou": Metric(
+        "Boundary IoU", True, "the same, of the pixels near an edge only: within 2 % of the image's diagonal",
+        lambda sums: mean(_shares(sums[2], sums[3])), exact=True, always=True,
+    ),
+    "pixel_accuracy": Metric(
+        "Pixel accuracy", True, "share of pixels whose class is right",
+        lambda sums: float(_shares(sums[0].sum(), sums[4].sum())), exact=True, always=True,
+    ),
+}  # fmt: skip
 
-class RegionMeter:
+
+@dataclass(frozen=True)
+class RegionScores:
+    """How well the pixels of one class are told apart.
+
+    Attributes:
+        name: of the class.
+        support: its pixels.
+        share: of all labelled pixels, in [0, 1].
+        iou, boundary_iou: with intervals; None where the class occurs neither in truth nor in predictions.
+    """
+
+    name: str
+    support: int
+    share: float
+    iou: Interval | None
+    boundary_iou: Interval | None
+
+
+@dataclass(frozen=True, eq=False)
+class PixelScores:
+    """One number an image, N images in the order of the split; images without a labelled pixel are not among them.
+
+    Attributes:
+        index: (N,) int64, place in the samples of the split.
+        miou: (N,) float64, mean IoU over the classes in truth or prediction of this image.
+        pixel_accuracy: (N,) float64, share of its labelled pixels whose class is right.
+    """
+
+    index: NDArray[np.int64]
+    miou: NDArray[np.float64]
+    pixel_accuracy: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class RegionMeter(Meter):
     """Measures the answers to images, one image at a time; of each only a few numbers a class are kept.
 
     Pixels whose truth is `IGNORE` count nowhere, and an image that has no others is left out altogether.
@@ -31,16 +83,13 @@ class RegionMeter:
         classes: K class names; the values of answers and masks are indices into them.
     """
 
+    task = "semantic_segmentation"
+
     def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self._indices: list[int] = []
+        super().__init__(classes)
         self._counts: list[NDArray[np.int32]] = []
         self._confusion = np.zeros((len(self.classes), len(self.classes)), np.int64)
         self._bins = np.zeros((3, BINS))  # pixels, sum of their confidence, right ones
-
-    def __len__(self) -> int:
-        """Number of images that count."""
-        return len(self._indices)
 
     def add(self, segmentation: Segmentation, truth: Classes, index: int) -> None:
         """One image: the answer, the right class of each pixel or `IGNORE`, and its place in the samples of the split.
@@ -98,26 +147,19 @@ class RegionMeter:
     def figures(self) -> dict[str, float]:
         """`miou` and `pixel_accuracy`, without intervals: quick. They are 0 where there are no pixels."""
         shared, union = _overlap(self._confusion)
-        miou, total = _mean(_shares(shared, union)), self._confusion.sum()
+        miou, total = mean(_shares(shared, union)), self._confusion.sum()
         return {
             "miou": float(np.nan_to_num(miou)),
             "pixel_accuracy": float(shared.sum() / total) if total else 0.0,
         }
-
-    def indices(self) -> NDArray[np.int64]:
-        """(N,) the places in the split of the images that count, rising."""
-        return np.sort(np.array(self._indices, np.int64))
 
     def counts(self) -> NDArray[np.int32]:
         """(N, 5, K) pixels of each image, in the order of `indices`.
 
         Right ones; those in truth or answer; the same two near edges; those in the truth.
         """
-        order = np.argsort(np.array(self._indices, np.int64), kind="stable")
-        counts = np.zeros((len(self), 5, len(self.classes)), np.int32)
-        for place, number in enumerate(order.tolist()):
-            counts[place] = self._counts[number]
-        return counts
+        counts = np.array(self._counts, np.int32).reshape(len(self), 5, len(self.classes))
+        return counts[self.order()]
 
     def images(self) -> PixelScores:
         """The scores of each image."""
@@ -127,58 +169,36 @@ class RegionMeter:
         miou = np.where(there, iou, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
         return PixelScores(self.indices(), miou, counts[:, 0].sum(axis=1) / np.maximum(counts[:, 4].sum(axis=1), 1))
 
-    def evaluation(
-        self,
-        *,
-        model: str = "",
-        source: str = "",
-        split: str = "",
-        bad_images: Sequence[tuple[str, str]] = (),
-        seed: int = 0,
-        resamples: int = RESAMPLES,
-    ) -> SegmentationEvaluation:
-        """All that was measured, with 95 % intervals from drawing the images again (`resamples` times).
+    def counter(self) -> Callable[[Weights | None], Floats]:
+        """Sums (5, K) of `counts`."""
+        counts = self.counts().astype(np.float64)
+        return lambda weights: counts.sum(axis=0) if weights is None else np.tensordot(weights, counts, 1)
 
-        Without any pixel all is 0, with intervals from 0 to 1: nothing is known.
-        """
-        counts = self.counts()
-        found = self._intervals(counts, seed, resamples)
-        iou, boundary = found[3 : 3 + len(self.classes)], found[3 + len(self.classes) :]
+    def image_scores(self) -> Floats:
+        """(N,) mean IoU of each image."""
+        return self.images().miou
+
+    def results(self, seed: int, resamples: int) -> dict[str, Any]:
+        """Without any pixel all is 0, with intervals from 0 to 1: nothing is known."""
+        counts, counted = self.counts(), self.counter()
+        point, *redrawn = [counted(None), *map(counted, draws(len(self), seed=seed, resamples=resamples))]
+        values, *drawn = [_shares(sums[[0, 2]], sums[[1, 3]]) for sums in (point, *redrawn)]  # (2, K) each
+        seen = (counts[:, 1] > 0).sum(axis=0)
+        iou, boundary = (
+            intervals(values[row], np.array(drawn).reshape(-1, *values.shape)[:, row], seen) for row in (0, 1)
+        )
         support = counts[:, 4].sum(axis=0, dtype=np.int64)
         share = support / max(int(support.sum()), 1)
-        return SegmentationEvaluation(
-            task="semantic_segmentation",
-            model=model,
-            source=source,
-            split=split,
-            classes=self.classes,
-            metrics={key: part or Interval(0.0, 0.0, 1.0) for key, part in zip(_KEYS, found, strict=False)},
-            per_class=tuple(
+        return {
+            "metrics": measured(METRICS, point, redrawn, len(self)),
+            "per_class": tuple(
                 RegionScores(name, int(support[label]), float(share[label]), iou[label], boundary[label])
                 for label, name in enumerate(self.classes)
             ),
-            confusion=self._confusion.copy(),
-            reliability=self._reliability(),
-            images=self.images(),
-            bad_images=tuple(bad_images),
-            seed=seed,
-            resamples=resamples,
-        )
-
-    def _intervals(self, counts: NDArray[np.int32], seed: int, resamples: int) -> list[Interval | None]:
-        """Of the metrics, the IoU and the boundary IoU of each class."""
-        wide = counts.astype(np.float64)
-        drawn = [
-            _values(np.tensordot(weights, wide, 1))
-            for weights in (draws(len(self), seed=seed, resamples=resamples) if len(self) else ())
-        ]
-        value = _values(counts.sum(axis=0, dtype=np.float64))
-        seen = (counts[:, 1] > 0).sum(axis=0)
-        trials = np.concatenate([np.full(len(_KEYS), len(self)), seen, seen])
-        return intervals(value, np.array(drawn).reshape(-1, len(value)), trials)
-
-    def _reliability(self) -> tuple[Bin, ...]:
-        return bins(*self._bins)
+            "confusion": self._confusion.copy(),
+            "reliability": bins(*self._bins),
+            "images": self.images(),
+        }
 
 
 def boundary_width(shape: tuple[int, ...]) -> int:
@@ -222,66 +242,5 @@ def _overlap(confusion: NDArray[np.int64]) -> list[NDArray[Any]]:
     return [shared, confusion.sum(axis=0) + confusion.sum(axis=1) - shared]
 
 
-def _values(counts: Floats) -> Floats:
-    """Sums (5, K) to one row: the metrics, the IoU and the boundary IoU of each class; NaN for what does not occur."""
-    iou, boundary = _shares(counts[0], counts[1]), _shares(counts[2], counts[3])
-    accuracy = _shares(counts[0].sum(keepdims=True), counts[4].sum(keepdims=True))
-    return np.concatenate([[_mean(iou), _mean(boundary)], accuracy, iou, boundary])
-
-
 def _shares(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-
-
-def _mean(values: Floats) -> float:
-    there = ~np.isnan(values)
-    return float(values[there].mean()) if there.any() else float("nan")
-
-
-def compare_regions(
-    a: RegionMeter,
-    b: RegionMeter,
-    *,
-    names: tuple[str, str],
-    source: str = "",
-    split: str = "",
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    note: str = "",
-) -> SceneComparison:
-    """Whether one of two models has the higher mean IoU on the same images, measured on the same draws of them.
-
-    An image counts for the model with the higher mean IoU on it.
-
-    Raises:
-        DataError: the meters saw other images, or know other classes.
-    """
-    check_pair(a, b)
-    counts = [meter.counts()[:, :2].astype(np.float64) for meter in (a, b)]
-    values = [float(np.nan_to_num(_miou(part.sum(axis=0)))) for part in counts]
-    drawn = [
-        [_miou(np.tensordot(weights, part, 1)) for part in counts]
-        for weights in draws(len(a), seed=seed, resamples=resamples)
-    ]
-    gain = np.diff(np.array(drawn).reshape(-1, 2), axis=1)[:, 0]
-    first, second = a.images().miou, b.images().miou
-    return SceneComparison(
-        *names,
-        source=source,
-        split=split,
-        images=len(a),
-        metric="miou",
-        title="Mean IoU",
-        value_a=values[0],
-        value_b=values[1],
-        difference=difference_of(values[0], values[1], gain, len(a)),
-        better_a=int((first > second).sum()),
-        better_b=int((second > first).sum()),
-        seed=seed,
-        resamples=resamples,
-        note=note,
-    )
-
-
-def _miou(counts: Floats) -> float:
-    return _mean(_shares(counts[0], counts[1]))

@@ -3,19 +3,15 @@ import json
 import numpy as np
 import pytest
 
+from dualtoken.answers import KINDS, Evaluation
+from dualtoken.answers.box_meter import ObjectCounts, ObjectScores
+from dualtoken.answers.evaluation import BACKGROUND
 from dualtoken.outputs import Bin, Interval
-from dualtoken.outputs.object_evaluation import (
-    BACKGROUND,
-    DETECTION_METRICS,
-    DetectionEvaluation,
-    ObjectScores,
-    SceneScores,
-)
 
 CLASSES = ("cat", "Hündchen", "bird")
 
 
-def evaluation(**changes) -> DetectionEvaluation:
+def evaluation(**changes) -> Evaluation:
     curves = np.full((3, 101), 0.5, np.float32)
     curves[2] = np.nan
     fields = {
@@ -33,8 +29,8 @@ def evaluation(**changes) -> DetectionEvaluation:
         "curves": curves,
         "confusion": np.array([[4, 1, 0, 1], [0, 2, 0, 3], [0, 0, 0, 0], [1, 1, 1, 0]]),
         "reliability": (Bin(0.8, 0.9, 7, 0.85, 6 / 7),),
-        "threshold": 0.375,
-        "images": SceneScores(
+        "settings": {"threshold": 0.375},
+        "images": ObjectCounts(
             index=np.array([3, 5, 6, 9]),
             f1=np.array([0.5, 1.0, 0.5, 1.0]),
             objects=np.array([2, 0, 5, 4]),
@@ -45,7 +41,7 @@ def evaluation(**changes) -> DetectionEvaluation:
         "seed": 0,
         "resamples": 200,
     }
-    return DetectionEvaluation(**fields | changes)
+    return Evaluation(**fields | changes)
 
 
 def test_best_and_worst_images():
@@ -55,12 +51,12 @@ def test_best_and_worst_images():
 
 def test_the_background_has_its_part_in_the_confusion():
     pairs = evaluation().confused()
-    assert [(pair.truth, pair.predicted, pair.objects) for pair in pairs[:2]] == [
+    assert [(pair.truth, pair.predicted, pair.count) for pair in pairs[:2]] == [
         ("Hündchen", BACKGROUND, 3),
         ("cat", "Hündchen", 1),
     ]
     assert pairs[0].share == pytest.approx(3 / 5)
-    assert sum(pair.objects for pair in pairs) == 8
+    assert sum(pair.count for pair in pairs) == 8
     assert evaluation().names[-1] == BACKGROUND
 
 
@@ -94,7 +90,7 @@ def test_summary_says_it_in_words():
         "4 with 11 objects of 3 classes, split 'val' of cats",
         "Box AP             41.2 % (35.0 to 47.0)",
         "Hündchen: 20 % of 5",
-        "0.38 and above: 8 objects found, 5 false answers",
+        "0.38 and above: 8 objects found, 5 false positives",
         "Hündchen not found: 3 (60 %)",
         "1 that cannot be used",
     ):
@@ -104,5 +100,6 @@ def test_summary_says_it_in_words():
 
 
 def test_every_metric_has_its_own_title():
-    assert len({metric.title for metric in DETECTION_METRICS.values()}) == len(DETECTION_METRICS) == 12
-    assert DETECTION_METRICS["mask_ap_small"].title == "Mask AP small"
+    metrics = KINDS["instance_segmentation"].metrics
+    assert len({metric.title for metric in metrics.values()}) == len(metrics) == 12
+    assert metrics["mask_ap_small"].title == "Mask AP small"

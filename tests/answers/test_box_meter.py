@@ -4,11 +4,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from dualtoken.answers import Comparison, compare_meters
+from dualtoken.answers.bootstrap import draws, intervals
+from dualtoken.answers.box_meter import BoxMeter, InstanceMeter
 from dualtoken.data import Objects
 from dualtoken.errors import DataError
-from dualtoken.metrics.bootstrap import draws
-from dualtoken.metrics.objects import ObjectMeter, compare_objects, intervals
-from dualtoken.metrics.pairs import SceneComparison
 from dualtoken.outputs import Detections, Interval
 
 CLASSES = ("cat", "dog", "bird")
@@ -36,17 +36,17 @@ def found(*answers: tuple[str, int, float], classes: tuple[str, ...] = CLASSES) 
     return Detections(classes, SIZE, boxes, np.array([score for *_, score in answers], np.float32), labels)
 
 
-def metered(*images: tuple[Detections, Objects], classes: tuple[str, ...] = CLASSES) -> ObjectMeter:
-    meter = ObjectMeter(classes)
+def metered(*images: tuple[Detections, Objects], classes: tuple[str, ...] = CLASSES) -> BoxMeter:
+    meter = BoxMeter(classes)
     for index, (answers, objects) in enumerate(images):
         meter.add(answers, objects, index)
     return meter
 
 
-def noisy(images: int, skill: float, seed: int = 0) -> ObjectMeter:
+def noisy(images: int, skill: float, seed: int = 0) -> BoxMeter:
     """Three objects an image, each found with the chance `skill`, and a false answer in every second image."""
     rng = np.random.default_rng(seed)
-    meter = ObjectMeter(CLASSES)
+    meter = BoxMeter(CLASSES)
     for index in range(images):
         names = rng.choice(CLASSES, 3)
         right = [(str(name), place, float(rng.uniform(0.3, 1))) for place, name in enumerate(names)]
@@ -76,12 +76,12 @@ def test_the_threshold_gives_the_best_f1_and_equal_scores_stay_together():
         (found(("cat", 0, 0.8), ("cat", 5, 0.75)), there(("cat", 0), ("cat", 1))),
     )
     # F1 at 0.9: 2 / 4; at 0.8: 4 / 5; at 0.75: 4 / 6; at 0.25: 4 / 7
-    assert meter.evaluation(resamples=2).threshold == pytest.approx(0.8)
+    assert meter.evaluation(resamples=2).settings["threshold"] == pytest.approx(0.8)
     tied = metered(
         (found(("cat", 0, 0.9), ("cat", 1, 0.5), *((("dog", 9, 0.5),) * 3)), there(("cat", 0), ("cat", 1))),
     )
     # at 0.9: 2 / 3; at 0.5 with the three false ones: 4 / 7, though the right one of 0.5 alone would give 4 / 4
-    assert tied.evaluation(resamples=2).threshold == pytest.approx(0.9)
+    assert tied.evaluation(resamples=2).settings["threshold"] == pytest.approx(0.9)
 
 
 def test_confusion_counts_every_object_and_every_answer_once():
@@ -101,7 +101,7 @@ def test_confusion_counts_every_object_and_every_answer_once():
          there(*((name, place) for place, name in enumerate(("cat", "dog") * 5)))),
     )  # fmt: skip
     evaluation = meter.evaluation(resamples=2)
-    assert evaluation.threshold == pytest.approx(0.7)
+    assert evaluation.settings["threshold"] == pytest.approx(0.7)
     assert evaluation.confusion.tolist() == [
         [6, 0, 0, 0],
         [0, 5, 0, 1],  # the dog was not found
@@ -148,7 +148,7 @@ def test_the_order_of_the_images_does_not_matter():
         (found(*(("cat", place, 0.5) for place in range(int(rng.integers(1, 4))))), there(("cat", 0), ("dog", 1)))
         for _ in range(12)
     ]
-    straight, mixed = ObjectMeter(CLASSES), ObjectMeter(CLASSES)
+    straight, mixed = BoxMeter(CLASSES), BoxMeter(CLASSES)
     for index in range(12):
         straight.add(*images[index], index * 2)
     for index in rng.permutation(12).tolist():
@@ -193,7 +193,7 @@ def test_without_objects_nothing_is_known_and_nothing_is_nan(images):
     assert meter.figures() == {"ap": 0, "ap50": 0}
     evaluation = meter.evaluation(resamples=5)
     assert evaluation.metrics == {key: Interval(0, 0, 1) for key in ("ap", "ap50", "ap75")}
-    assert evaluation.threshold == 0.5
+    assert evaluation.settings["threshold"] == 0.5
     json.dumps(evaluation.to_dict(), allow_nan=False)
     assert evaluation.summary()
 
@@ -203,7 +203,7 @@ def test_nothing_found_is_zero():
     evaluation = meter.evaluation(resamples=5)
     assert evaluation.metrics["ap"].value == 0
     assert 0 < evaluation.metrics["ap"].high <= 1
-    assert evaluation.threshold == 0.5
+    assert evaluation.settings["threshold"] == 0.5
 
 
 def test_one_image_tells_no_interval():
@@ -219,7 +219,7 @@ def test_one_image_tells_no_interval():
 
 def test_masks_are_measured_beside_boxes():
     pytest.importorskip("pycocotools")
-    meter = ObjectMeter(CLASSES, masks=True)
+    meter = InstanceMeter(CLASSES)
     whole, half = np.ones((20, 10), bool), np.ones((20, 10), bool)
     half[:, 4:] = False  # the box is right, the mask has 40 % of it
     for index, mask in enumerate((whole, half)):
@@ -237,7 +237,7 @@ def test_masks_are_measured_beside_boxes():
 
 
 def test_what_does_not_fit_is_refused():
-    meter = ObjectMeter(CLASSES)
+    meter = BoxMeter(CLASSES)
     with pytest.raises(ValueError, match="classes"):
         meter.add(found(classes=("dog", "cat", "bird")), there(), 0)
     with pytest.raises(ValueError, match="image"):
@@ -246,13 +246,13 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_images_are_not_kept():
-    def add(meter: ObjectMeter, index: int) -> None:
+    def add(meter: BoxMeter, index: int) -> None:
         masks = (np.ones((500, 500), bool),) * 4
         boxes = np.tile([0, 0, 500, 500], (4, 1))
         answer = Detections(CLASSES, (500, 500), boxes, [0.9] * 4, [0] * 4, masks, np.zeros((4, 2)))
         meter.add(answer, there(("cat", 0))._replace(size=(500, 500)), index)
 
-    meter = ObjectMeter(CLASSES, masks=True)
+    meter = InstanceMeter(CLASSES)
     add(meter, 0)
     tracemalloc.start()
     for index in range(1, 101):
@@ -264,7 +264,7 @@ def test_images_are_not_kept():
 
 def test_the_better_model_is_found():
     worse, better = noisy(80, 0.5), noisy(80, 0.9)
-    comparison = compare_objects(worse, better, names=("old", "new"), source="cats", split="val", resamples=100)
+    comparison = compare_meters(worse, better, names=("old", "new"), source="cats", split="val", resamples=100)
     assert comparison.better == "b"
     assert comparison.value_b - comparison.value_a == pytest.approx(comparison.difference.value)
     assert comparison.value_a == pytest.approx(worse.figures()["ap"])
@@ -272,14 +272,14 @@ def test_the_better_model_is_found():
     assert comparison.verdict().startswith("B is better by")
     assert "old" in comparison.summary()
     json.dumps(comparison.to_dict(), allow_nan=False)
-    turned = compare_objects(better, worse, names=("new", "old"), resamples=100)
+    turned = compare_meters(better, worse, names=("new", "old"), resamples=100)
     assert turned.better == "a"
     assert turned.verdict().startswith("A is better by")
 
 
 def test_a_model_is_not_better_than_itself():
     meter = noisy(30, 0.7)
-    comparison = compare_objects(meter, meter, names=("a", "b"), resamples=20)
+    comparison = compare_meters(meter, meter, names=("a", "b"), resamples=20)
     assert comparison.better is None
     assert comparison.difference == Interval(0, 0, 0)
     assert (comparison.better_a, comparison.better_b) == (0, 0)
@@ -287,34 +287,34 @@ def test_a_model_is_not_better_than_itself():
 
 def test_one_image_compares_nothing():
     a, b = metered((found(), there(("cat", 0)))), metered((found(("cat", 0, 0.9)), there(("cat", 0))))
-    assert compare_objects(a, b, names=("a", "b"), resamples=20).better is None
+    assert compare_meters(a, b, names=("a", "b"), resamples=20).better is None
 
 
 def test_classes_may_come_in_another_order():
     turned = CLASSES[::-1]
     a = metered((found(("cat", 0, 0.9)), there(("cat", 0))), (found(), there()))
-    b = ObjectMeter(turned)
+    b = BoxMeter(turned)
     objects = there(("cat", 0))._replace(labels=np.array([turned.index("cat")]))
     b.add(found(("cat", 0, 0.9), classes=turned), objects, 0)
     b.add(found(classes=turned), there(), 1)
-    assert compare_objects(a, b, names=("a", "b"), resamples=20).difference.value == 0
+    assert compare_meters(a, b, names=("a", "b"), resamples=20).difference.value == 0
 
 
 def test_only_the_same_images_and_classes_are_compared():
     one = metered((found(("cat", 0, 0.9)), there(("cat", 0))))
     with pytest.raises(DataError, match="must be the same"):
-        compare_objects(one, metered((found(), there(("cat", 0))), (found(), there())), names=("a", "b"))
+        compare_meters(one, metered((found(), there(("cat", 0))), (found(), there())), names=("a", "b"))
     with pytest.raises(DataError, match="'fish'"):
-        compare_objects(one, ObjectMeter(("cat", "dog", "fish")), names=("a", "b"))
+        compare_meters(one, BoxMeter(("cat", "dog", "fish")), names=("a", "b"))
     with pytest.raises(DataError, match="different objects"):
-        compare_objects(one, metered((found(), there(("cat", 0), ("cat", 1)))), names=("a", "b"))
+        compare_meters(one, metered((found(), there(("cat", 0), ("cat", 1)))), names=("a", "b"))
     with pytest.raises(DataError, match="one at least"):
-        compare_objects(metered(), metered(), names=("a", "b"))
+        compare_meters(metered(), metered(), names=("a", "b"))
 
 
 @pytest.mark.parametrize(("images", "better"), [(5, None), (6, "b")])
 def test_a_handful_of_images_decides_nothing(images, better):
-    comparison = SceneComparison(
+    comparison = Comparison(
         "a", "b", "cats", "val", images, "ap", "Box AP", 0.1, 0.2, Interval(0.1, 0.05, 0.15), 0, images, 0, 100
     )
     assert comparison.better == better

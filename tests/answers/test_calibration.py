@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 
+from dualtoken.answers.calibration import fit_temperature
+from dualtoken.answers.class_meter import METRICS, Drawn, per_image
 from dualtoken.errors import DataError
-from dualtoken.evaluation import fit_temperature
-from dualtoken.metrics.classes import per_image, scores
+
+
+def measured(name: str, logits, labels, temperature: float = 1.0) -> float:
+    images = per_image(logits, labels, np.arange(len(labels)), temperature)
+    return METRICS[name].of(Drawn(images, logits.shape[1]))
 
 
 def honest(images: int, classes: int, seed: int = 0):
@@ -26,7 +31,7 @@ def test_it_is_the_minimum():
     found = fit_temperature(logits * 3, labels)
 
     def loss(temperature: float) -> float:
-        return scores(per_image(logits * 3, labels, np.arange(500), temperature), 4).metrics["nll"]
+        return measured("nll", logits * 3, labels, temperature)
 
     assert loss(found) <= min(loss(found * 1.01), loss(found * 0.99), loss(1.0))
 
@@ -34,8 +39,8 @@ def test_it_is_the_minimum():
 def test_calibration_error_falls_for_an_overconfident_model():
     logits, labels = honest(5000, 10)
     logits *= 4
-    before = scores(per_image(logits, labels, np.arange(5000)), 10).metrics["ece"]
-    after = scores(per_image(logits, labels, np.arange(5000), fit_temperature(logits, labels)), 10).metrics["ece"]
+    before = measured("ece", logits, labels)
+    after = measured("ece", logits, labels, fit_temperature(logits, labels))
     assert after < 0.03 < 0.2 < before
 
 
@@ -47,7 +52,7 @@ def test_odd_scales_stay_in_range_and_are_never_worse_than_one(scale):
     assert 0.05 <= found <= 20.001
 
     def loss(temperature: float) -> float:
-        return scores(per_image(logits, labels, np.arange(200), temperature), 3).metrics["nll"]
+        return measured("nll", logits, labels, temperature)
 
     assert loss(found) <= loss(1.0) + 1e-12
 

@@ -1,0 +1,209 @@
+"""`evaluate` and `compare`: models and images to what was measured, one way for every kind of answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dualtoken.answers import Comparison, Evaluation, Meter, compare_meters
+from dualtoken.data import ImageData, OnBadImage, find_split
+from dualtoken.errors import DataError
+from dualtoken.evaluation.sources import Draw, draw_of, open_data, open_predictor, split_name
+from dualtoken.files import refuse_others, writable_folder
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.prediction import Predictor
+
+BadImages = tuple[tuple[str, str], ...]
+
+
+def evaluate(
+    model: str | Path | Predictor,
+    data: str | Path | ImageData,
+    *,
+    split: str | None = None,
+    output: str | Path | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    labels: str = "auto",
+    seed: int = 0,
+    resamples: int | None = None,
+    device: str = "auto",
+    on_bad_image: OnBadImage = "fail",
+    limits: ImageLimits = DEFAULT_LIMITS,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure a model on images, with 95 % intervals.
+
+    Classification: accuracy, F1, confusion, calibration. Boxes and instance masks: COCO's average precision,
+    precision and recall, confusion with the background. Masks: intersection over union, boundaries, pixels.
+
+    Args:
+        model: a model folder, or a `Predictor` (whose device is kept).
+        data: a folder, file or zip archive, or what `find_data` or `find_scenes` found there. Its class names must be
+            among the model's. Where the model was trained on this very data and training drew a `val` split from it,
+            the same images are drawn again, so that no training image is measured.
+        split: name of the split; without it `test`, else `val`, else all images.
+        output: folder for `evaluation.json`, `report.html`, plots and a CSV with one row an image; nothing is
+            written without it.
+        batch_size: images that go through the network at once, at most.
+        labels: which labels to read where the data has several kinds; `auto` takes those that the model learned.
+        workers: loading processes; 0 loads in this one, None takes one a CPU core, 8 at most.
+        seed, resamples: of the bootstrap; `resamples` is by itself 1,000, and 200 for boxes.
+        device: `auto`, `cpu`, `cuda`, `mps`; of a model folder.
+        on_bad_image: `fail`, or `skip` to leave out and list images that cannot be read.
+        limits: what an image may cost.
+        progress: show bars, on a terminal.
+
+    Raises:
+        DataError: the data cannot be used, or has classes that the model does not know.
+        ModelError: the model folder cannot be loaded.
+        ImageError: an image cannot be read, and `on_bad_image` is `fail`.
+        OutputError: `output` cannot be written; found before the work starts.
+    """
+    folder = None if output is None else _report_folder(output)
+    predictor = open_predictor(model, device)
+    found, _ = open_data(data, predictor, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress)
+    samples = find_split(found, split)
+    meter, bad = measure(
+        predictor, samples, batch_size=batch_size, workers=workers, limits=limits, on_bad_image=on_bad_image,
+        progress=progress,
+    )  # fmt: skip
+    evaluation = evaluation_of(meter, predictor, found, samples, bad_images=bad, seed=seed, resamples=resamples)
+    if folder is not None:
+        from dualtoken.evaluation.reports import write_evaluation
+
+        write_evaluation(
+            folder, evaluation, samples, data=found, answer=predictor.predict,
+            provenance=predictor.config.provenance, limits=limits,
+        )  # fmt: skip
+    return evaluation
+
+
+def measure(
+    predictor: Predictor,
+    samples: Any,
+    *,
+    classes: tuple[str, ...] | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    on_bad_image: OnBadImage = "fail",
+    progress: bool = True,
+) -> tuple[Meter, BadImages]:
+    """A meter that has seen the answer for every image of a split, and what could not be read.
+
+    Images and masks are let go one by one: of each only a few numbers stay.
+
+    Args:
+        predictor: the model.
+        samples: the split; its labels are indices into `classes`.
+        classes: those of the model, in the order of the labels; None where it is the model's own.
+        batch_size, workers, limits, on_bad_image, progress: as in `evaluate`.
+    """
+    kind, bad = predictor.kind, list[tuple[str, str]]()
+    meter = kind.meter(predictor.config)
+    meter.classes = classes or predictor.classes
+    answers = predictor.answers(
+        samples, batch_size=min(batch_size, kind.batch), workers=workers, limits=limits, on_bad_image=on_bad_image,
+        progress=progress, bad_images=bad,
+    )  # fmt: skip
+    for row, answer in answers:
+        same = answer if answer.classes == meter.classes else answer.reordered(meter.classes)
+        meter.add(same, kind.truth(samples, row, limits), row)
+    return meter, tuple(bad)
+
+
+def evaluation_of(
+    meter: Meter, predictor: Predictor, data: ImageData, samples: Any, *, bad_images: BadImages = (), **options: Any
+) -> Evaluation:
+    """What a meter that has seen `samples`, one of `data.splits`, says of a model.
+
+    Args:
+        meter, bad_images: what `measure` gave.
+        predictor: the model.
+        data, samples: where the images come from.
+        **options: `seed` and `resamples` of the bootstrap.
+    """
+    return meter.evaluation(
+        model=predictor.name, source=data.source, split=split_name(data, samples),
+        bad_images=(*data.bad_images, *bad_images), **options,
+    )  # fmt: skip
+
+
+def compare(
+    a: str | Path | Predictor,
+    b: str | Path | Predictor,
+    data: str | Path | ImageData,
+    *,
+    split: str | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    seed: int = 0,
+    labels: str = "auto",
+    resamples: int | None = None,
+    device: str = "auto",
+    on_bad_image: OnBadImage = "fail",
+    limits: ImageLimits = DEFAULT_LIMITS,
+    progress: bool = True,
+) -> Comparison:
+    """Whether one of two models is better on the same images, or that they cannot be told apart.
+
+    The models must have the same task and know the same classes, in any order. Arguments are those of `evaluate`.
+
+    Raises:
+        DataError: tasks or classes differ, or the data cannot be used.
+        ModelError: a model folder cannot be loaded.
+    """
+    first, second = open_predictor(a, device), open_predictor(b, device)
+    _check_pair(first, second)
+    found, draw = open_data(
+        data, first, second, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress
+    )
+    samples = find_split(found, split)
+    meters = [
+        measure(
+            predictor, samples, classes=first.classes, batch_size=batch_size, workers=workers, limits=limits,
+            on_bad_image=on_bad_image, progress=progress,
+        )[0]
+        for predictor in (first, second)
+    ]  # fmt: skip
+    return compare_meters(
+        *meters, names=(first.name, second.name), source=found.source, split=split_name(found, samples), seed=seed,
+        resamples=resamples, note=_note(draw, first, second),
+    )  # fmt: skip
+
+
+def _report_folder(output: str | Path) -> Path:
+    """A folder that reports may be written to; plots need more packages than metrics do."""
+    from dualtoken.evaluation.reports import EVALUATION_FILES
+
+    refuse_others(output, EVALUATION_FILES, "--output")
+    return writable_folder(output)
+
+
+def _note(draw: Draw | None, *predictors: Predictor) -> str:
+    """A warning where `val` was drawn as one model's training drew it, and the other's drew another one."""
+    for name, predictor in zip("AB", predictors, strict=True):
+        own = draw_of(predictor)
+        if draw and own and own.fingerprint == draw.fingerprint and own != draw:
+            return f"{name} was trained on these data with another val split: it has seen some of these images."
+    return ""
+
+
+def _check_pair(a: Predictor, b: Predictor) -> None:
+    if a.config.task != b.config.task:
+        raise DataError(
+            f"{a.name!r} is for {a.config.task}, {b.name!r} for {b.config.task}.",
+            "Only models for the same task can be compared.",
+        )
+    only_a, only_b = sorted(set(a.classes) - set(b.classes)), sorted(set(b.classes) - set(a.classes))
+    if only_a or only_b:
+        lists = [
+            f"only {name} knows {', '.join(map(repr, only[:5]))}"
+            for name, only in (("A", only_a), ("B", only_b))
+            if only
+        ]
+        raise DataError(
+            f"{a.name!r} and {b.name!r} do not know the same classes: {'; '.join(lists)}.",
+            "Only models for the same classes can be compared.",
+        )
