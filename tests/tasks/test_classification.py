@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from dualtoken.data import Samples
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks import TASKS, ClassificationTask, TaskSettings
+from dualtoken.tasks import TASKS, TaskSettings
+from dualtoken.tasks.classification import ClassificationTask
 
 CLASSES = ("a", "b", "c")
 IMAGES, LABELS = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 1, 0])
@@ -59,7 +61,8 @@ def test_a_single_image_is_not_mixed():
 
 def test_figures_and_what_is_better():
     task = ClassificationTask(("a", "b"))
-    meter = task.meter(None, Preprocessing())
+    samples = Samples("x", np.array(["a", "b", "c"], np.dtypes.StringDType()), np.array([0, 1, 1]))
+    meter = task.meter(samples, Preprocessing())
     meter.add(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), torch.arange(2))
     meter.add(torch.tensor([[2.0, 0.0]]), torch.tensor([1]), torch.tensor([2]))
     figures = meter.figures()

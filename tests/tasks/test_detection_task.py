@@ -9,7 +9,8 @@ from dualtoken.backbone import count_macs
 from dualtoken.data import Objects, ObjectSamples
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks import TASKS, DetectionTask, InstanceSegmentationTask, Network, TaskSettings, as_arrays, moved
+from dualtoken.tasks import TASKS, Network, TaskSettings, as_arrays, moved
+from dualtoken.tasks.detection import DetectionTask, InstanceSegmentationTask
 
 CLASSES = ("red", "blue")
 INPUT = Preprocessing((64, 64), 1.0, "border")

@@ -11,8 +11,8 @@ from PIL import Image
 from dualtoken.data import IGNORE, MaskSamples
 from dualtoken.errors import ModelError
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks import TASKS, Network, SemanticSegmentationTask, TaskSettings
-from dualtoken.tasks.segmentation import dice_loss
+from dualtoken.tasks import TASKS, Network, TaskSettings
+from dualtoken.tasks.segmentation import SemanticSegmentationTask, dice_loss
 
 CLASSES = ("ground", "car", "tree")
 INPUT = Preprocessing((64, 64), 1.0, "border")
@@ -201,7 +201,7 @@ def test_the_truth_has_an_overlap_of_one_and_ignored_images_do_not_count(samples
     meter.add(truth_as_raw(samples, [2, 1]), None, torch.tensor([2, 1]))
     meter.add(truth_as_raw(samples, [0]), None, torch.tensor([0]))
     assert meter.figures() == {"miou": 1, "pixel_accuracy": 1}
-    assert meter.regions.indices().tolist() == [0, 1]
+    assert meter.meter.indices().tolist() == [0, 1]
 
 
 def test_answers_are_compared_with_the_mask_of_their_own_image(samples):

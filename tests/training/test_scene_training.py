@@ -77,8 +77,7 @@ def _look_once():
 def _no_pictures(request, monkeypatch):
     """Leave the report out, the slowest part of a small run; the runs of `runs` have theirs."""
     if "runs" not in request.fixturenames:
-        monkeypatch.setattr("dualtoken.report.scene_training_report", lambda *args, **options: None)
-        monkeypatch.setattr("dualtoken.evaluation.scenes.scene_pictures", lambda *args, **options: [])
+        monkeypatch.setattr("dualtoken.evaluation.reports.write_training_report", lambda *args, **options: None)
 
 
 @pytest.fixture(scope="module")

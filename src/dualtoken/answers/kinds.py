@@ -20,6 +20,7 @@ from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval, Metric
 from dualtoken.postprocess import require_finite
 from dualtoken.preprocess import Preprocessing
+from dualtoken.registry import Registry
 from dualtoken.words import counted
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class Kind(ABC):
         return []
 
 
-KINDS: dict[str, Kind] = {}
+KINDS: Registry[Kind] = Registry("task", "dualtoken.answers")
 
 
 def register(kind: type[Kind]) -> type[Kind]:

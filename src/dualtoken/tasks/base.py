@@ -12,6 +12,7 @@ from torch import Tensor, device, nn
 from dualtoken.answers import Kind, kind_of
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.preprocess import Preprocessing
+from dualtoken.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Reading:
     head_args: dict[str, Any] = field(default_factory=dict)
 
 
-TASKS: dict[str, type[Task]] = {}
+TASKS: Registry[type[Task]] = Registry("task", "dualtoken.tasks")
 
 
 def register(task: type[Task]) -> type[Task]:
