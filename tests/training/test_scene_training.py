@@ -267,7 +267,7 @@ def test_a_test_split_is_what_is_measured_and_val_gives_the_threshold(data, tmp_
     assert (result.metrics["split"], result.metrics["images"]) == ("test", 2)
     predictor = dualtoken.load(result.folder, device="cpu")
     on_val = dualtoken.evaluate(predictor, tmp_path / "data", split="val", workers=0, progress=False)
-    assert predictor.config.threshold == pytest.approx(on_val.threshold)
+    assert predictor.config.threshold == pytest.approx(on_val.settings["threshold"])
 
 
 # ---------------------------------------------------------------- it repeats
