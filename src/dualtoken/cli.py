@@ -99,6 +99,9 @@ OnBadImage = Annotated[
 ]
 MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse images with more pixels.")]
 MaxBytes = Annotated[int | None, typer.Option(min=1, help="Refuse files with more bytes.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Open exported files that can run code (.pt2) too: you know who made them.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")]
 
 
@@ -200,6 +203,7 @@ def evaluate(
     on_bad_image: OnBadImage = "fail",
     max_pixels: MaxPixels = None,
     max_bytes: MaxBytes = None,
+    trust: Trust = False,
     json_: Json = False,
 ) -> None:
     """Measure a model: accuracy, average precision or overlap, and more, each with its interval."""
@@ -208,6 +212,7 @@ def evaluate(
     evaluation = run(
         model, data, split=split, output=output, labels=labels, batch_size=batch_size, workers=workers, seed=seed,
         device=device, on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes), progress=not json_,
+        trust=trust,
     )  # fmt: skip
     if json_:
         _print_json(evaluation.to_dict())
@@ -260,6 +265,7 @@ def predict(
     device: Device = "auto",
     max_pixels: MaxPixels = None,
     max_bytes: MaxBytes = None,
+    trust: Trust = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON lines for programs, and nothing else.")] = False,
 ) -> None:
     """Answer for images: classes, boxes or masks; a bad file is reported and the rest goes on (exit code 1 then)."""
@@ -277,7 +283,7 @@ def predict(
         top=top, batch_size=batch_size, workers=workers, limits=_limits(max_pixels, max_bytes),
     )  # fmt: skip
 
-    predictor = load(bundled_folder(DEFAULT) if chosen is None else chosen, device=device)
+    predictor = load(bundled_folder(DEFAULT) if chosen is None else chosen, device=device, trust=trust)
 
     def show(page: list[Any]) -> None:
         if json_:
@@ -318,6 +324,7 @@ def compare(
     on_bad_image: OnBadImage = "fail",
     max_pixels: MaxPixels = None,
     max_bytes: MaxBytes = None,
+    trust: Trust = False,
     json_: Json = False,
 ) -> None:
     """Say whether one model is better than another on the same images, or that they cannot be told apart."""
@@ -325,7 +332,7 @@ def compare(
 
     comparison = run(
         a, b, data, split=split, labels=labels, batch_size=batch_size, workers=workers, seed=seed, device=device,
-        on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes), progress=not json_,
+        on_bad_image=on_bad_image, limits=_limits(max_pixels, max_bytes), progress=not json_, trust=trust,
     )  # fmt: skip
     if json_:
         _print_json(comparison.to_dict())
@@ -453,6 +460,7 @@ def export(
     json_: Json = False,
 ) -> None:
     """Write a model for another engine, proved to give the same answers, with all that it needs inside."""
+    from dualtoken.engines import ENGINES
     from dualtoken.export.formats import find_format
     from dualtoken.hub import is_named
 
@@ -470,7 +478,8 @@ def export(
     if json_:
         _print_json({"files": [str(file) for file in result.files], "parity": result.parity.to_dict()})
         return
-    typer.echo(f"{result.line()}\n{result.parity.line()}\nNext    dualtoken predict {result.path} IMAGE")
+    trust = " --trust" if ENGINES[form].runs_code else ""
+    typer.echo(f"{result.line()}\n{result.parity.line()}\nNext    dualtoken predict {result.path} IMAGE{trust}")
 
 
 @app.command(epilog="Example: dualtoken verify photos.onnx runs/photos --images photos/val")
@@ -484,12 +493,13 @@ def verify(
     limit: Annotated[
         float | None, typer.Option(help="How far raw outputs may differ, relative to the largest. Default: 1e-4.")
     ] = None,
+    trust: Trust = False,
     json_: Json = False,
 ) -> None:
     """Compare an export with its model again: from files to final answers (exit code 1 where they differ)."""
     from dualtoken.export import verify as run
 
-    parity = run(export, model, images=images, engine=engine, limit=limit)
+    parity = run(export, model, images=images, engine=engine, limit=limit, trust=trust)
     if json_:
         _print_json(parity.to_dict())
     else:

@@ -70,6 +70,8 @@ class EngineKind:
         open: makes the engine.
         read_text: what a file says under `KEY`, read without any package; None where it stands in a file beside it.
         elsewhere: why such files cannot be run here, and where they can; empty where they can.
+        runs_code: why opening a file may run code of whoever wrote it; such files are opened for those who trust
+            them only. Empty where a file is data.
     """
 
     suffixes: tuple[str, ...]
@@ -78,6 +80,7 @@ class EngineKind:
     open: Open
     read_text: Callable[[Path], str | None] | None = None
     elsewhere: str = ""
+    runs_code: str = ""
 
 
 ENGINES: Registry[EngineKind] = Registry("engine", __name__)

@@ -50,4 +50,7 @@ class ProgramEngine:
             ) from error
 
 
-ENGINES["torch"] = EngineKind((".pt2",), "torch", "train", ProgramEngine)
+ENGINES["torch"] = EngineKind(
+    (".pt2",), "torch", "train", ProgramEngine,
+    runs_code="torch.export.load unpickles parts of such a file and evaluates text in it",
+)  # fmt: skip

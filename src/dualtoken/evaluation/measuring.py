@@ -31,6 +31,7 @@ def evaluate(
     on_bad_image: OnBadImage = "fail",
     limits: ImageLimits = DEFAULT_LIMITS,
     progress: bool = True,
+    trust: bool = False,
 ) -> Evaluation:
     """Measure a model on images, with 95 % intervals.
 
@@ -53,6 +54,7 @@ def evaluate(
         on_bad_image: `fail`, or `skip` to leave out and list images that cannot be read.
         limits: what an image may cost.
         progress: show bars, on a terminal.
+        trust: as in `load`: an exported file whose format can run code is opened.
 
     Raises:
         DataError: the data cannot be used, or has classes that the model does not know.
@@ -61,7 +63,7 @@ def evaluate(
         OutputError: `output` cannot be written; found before the work starts.
     """
     folder = None if output is None else _report_folder(output)
-    predictor = open_predictor(model, device)
+    predictor = open_predictor(model, device, trust=trust)
     found, _ = open_data(data, predictor, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress)
     samples = find_split(found, split)
     meter, bad = measure(
@@ -145,6 +147,7 @@ def compare(
     on_bad_image: OnBadImage = "fail",
     limits: ImageLimits = DEFAULT_LIMITS,
     progress: bool = True,
+    trust: bool = False,
 ) -> Comparison:
     """Whether one of two models is better on the same images, or that they cannot be told apart.
 
@@ -154,7 +157,7 @@ def compare(
         DataError: tasks or classes differ, or the data cannot be used.
         ModelError: a model folder cannot be loaded.
     """
-    first, second = open_predictor(a, device), open_predictor(b, device)
+    first, second = (open_predictor(model, device, trust=trust) for model in (a, b))
     _check_pair(first, second)
     found, draw = open_data(
         data, first, second, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress

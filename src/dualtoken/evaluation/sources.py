@@ -22,9 +22,9 @@ class Draw:
     most: int | None = None
 
 
-def open_predictor(model: str | Path | Predictor, device: str) -> Predictor:
+def open_predictor(model: str | Path | Predictor, device: str, *, trust: bool = False) -> Predictor:
     """A model folder or exported file loaded, or the `Predictor` as it is."""
-    return model if isinstance(model, Predictor) else load(model, device=device)
+    return model if isinstance(model, Predictor) else load(model, device=device, trust=trust)
 
 
 def open_data(

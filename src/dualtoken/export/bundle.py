@@ -28,7 +28,7 @@ $show
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    model = load(MODEL)
+    model = load(MODEL$trust)
     for path in sys.argv[1:]:
         show(path, model.predict(path))
 ''')
@@ -65,11 +65,11 @@ Install and run, in an environment of its own (torch is not needed):
 ```
 pip install -r requirements.txt
 python predict.py photo.jpg
-dualtoken predict $model photos/ --output answers.csv
+dualtoken predict $model photos/ --output answers.csv$flag
 ```
 
-From Python: `dualtoken.runtime.load("$model").predict("photo.jpg")`. A path, the bytes of a file, a PIL image or an
-array will do; resizing and normalising are done as the model was trained.
+From Python: `dualtoken.runtime.load("$model"$trust).predict("photo.jpg")`. A path, the bytes of a file, a PIL image or
+an array will do; resizing and normalising are done as the model was trained.
 
 | | |
 | --- | --- |
@@ -134,13 +134,15 @@ def _files(export: Path, info: ExportInfo) -> list[Path]:
 def _texts(export: Path, files: list[Path], config: ModelConfig, info: ExportInfo) -> dict[str, str]:
     shown = ", ".join(config.classes[:20])
     height, width = config.preprocessing.image_size
+    trust = ", trust=True" if ENGINES[info.format].runs_code else ""
     return {
         "requirements.txt": _requirements(info),
-        "predict.py": _PREDICT.substitute(model=export.name, show=_SHOW[config.task]),
+        "predict.py": _PREDICT.substitute(model=export.name, show=_SHOW[config.task], trust=trust),
         "README.md": _README.substitute(
             title=export.stem, task=config.task.replace("_", " ").capitalize(), number=len(config.classes),
             classes=shown if len(config.classes) <= 20 else f"{shown}, ...", model=export.name, format=info.format,
             precision=info.precision, exporter=info.exporter, width=width, height=height,
+            trust=trust, flag=" --trust" if trust else "",
             architecture=config.architecture, files=", ".join(file.name for file in files),
         ),
     }  # fmt: skip

@@ -122,6 +122,7 @@ def verify(
     images: str | Path | Sequence[str | Path] | None = None,
     engine: str = "auto",
     limit: float | None = None,
+    trust: bool = False,
 ) -> Parity:
     """Compare an exported file with the model that it came from, at any time. Nothing is written.
 
@@ -132,6 +133,7 @@ def verify(
             data that it was trained on if that is still there, or invented pictures.
         engine: runs the export, a key of `dualtoken.engines.ENGINES`.
         limit: of raw outputs, relative to the largest; None takes that of the export's precision.
+        trust: as in `load`: a file whose format can run code is opened.
 
     Raises:
         ModelError: one of the two cannot be loaded, or they have different tasks or heads.
@@ -139,7 +141,7 @@ def verify(
         ImageError, DataError: a picture cannot be read, or there is none.
     """
     reference = load_reference(model)
-    return compare(reference, load(export, engine=engine), images=images, limit=limit)
+    return compare(reference, load(export, engine=engine, trust=trust), images=images, limit=limit)
 
 
 def load_reference(model: str | Path | Predictor) -> Predictor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtoken.engines import ENGINES, MAIN, choose_engine
-from dualtoken.errors import ConfigError, require
+from dualtoken.errors import ConfigError, ModelError, require
 from dualtoken.hub import find_model, find_pretrained, missing_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.model_folder import load_config, load_model
@@ -17,7 +17,14 @@ from dualtoken.prediction.inputs import collect_inputs
 from dualtoken.prediction.predictor import Predictor
 
 
-def load(path: str | Path, *, device: str = "auto", engine: str = "auto", threads: int | None = None) -> Predictor:
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    engine: str = "auto",
+    threads: int | None = None,
+    trust: bool = False,
+) -> Predictor:
     """Load a model folder, a model of the package or of the Hub, or an exported model, ready to predict.
 
     Args:
@@ -27,14 +34,15 @@ def load(path: str | Path, *, device: str = "auto", engine: str = "auto", thread
         device: `auto`, `cpu`, `cuda`, `mps`; exported models run on the CPU.
         engine: for an exported model, a key of `ENGINES`; `auto` takes the first that runs such files and is installed.
         threads: that one run uses; None for as many as the engine thinks best.
+        trust: open files of formats that can run code too (.pt2), since you know who made this one.
 
     Raises:
-        ModelError: it is none of these, damaged, a file that belongs to it is missing or another, or it cannot be
-            fetched.
+        ModelError: it is none of these, damaged, a file that belongs to it is missing or another, it can run code and
+            is not trusted, or it cannot be fetched.
         ConfigError: no such device, an unknown engine or one that cannot run it, or an impossible number of threads.
         MissingExtraError: what it runs in is not installed.
     """
-    return _open(find_model(path), str(path), device, engine, threads)
+    return _open(find_model(path), str(path), device, engine, threads, trust)
 
 
 def from_pretrained(
@@ -60,10 +68,10 @@ def from_pretrained(
         MissingExtraError: what it needs is not installed.
     """
     place = find_pretrained(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-    return _open(place, str(model), device, "auto", None)
+    return _open(place, str(model), device, "auto", None, False)
 
 
-def _open(path: Path, name: str, device: str, engine: str, threads: int | None) -> Predictor:
+def _open(path: Path, name: str, device: str, engine: str, threads: int | None, trust: bool) -> Predictor:
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}, expected 1 or more.")
     if is_export(path):
@@ -71,7 +79,7 @@ def _open(path: Path, name: str, device: str, engine: str, threads: int | None) 
             raise ConfigError(
                 f"The device is {device!r}, but exported models run on the CPU here.", "Type: --device cpu"
             )
-        return _open_export(path, engine, threads)
+        return _open_export(path, engine, threads, trust)
     if not path.exists():
         raise missing_model(name)
     if engine != "auto":
@@ -86,9 +94,14 @@ def _open(path: Path, name: str, device: str, engine: str, threads: int | None) 
     return Predictor(model.to(choose_device(device)), config, name=name)
 
 
-def _open_export(path: Path, engine: str, threads: int | None) -> Predictor:
+def _open_export(path: Path, engine: str, threads: int | None, trust: bool) -> Predictor:
     config, info = read_export(path)
     chosen = choose_engine(engine, path)
+    if (reason := ENGINES[chosen].runs_code) and not trust:
+        raise ModelError(
+            f"{str(path)!r} is not opened, since it could run code of whoever made it: {reason}.",
+            "If you know who made it: --trust (Python: trust=True). Files that run nothing: .onnx, .xml.",
+        )
     files = {MAIN: path} | {part: path.with_name(file) for part, file in info.parts.items()}
     made = ENGINES[chosen].open(files, threads=threads)
     return Predictor(made, config, name=str(path), export=Export(path, info, chosen))
