@@ -35,7 +35,6 @@ ORDER = [
     "prediction",
     "evaluation",
     "explanation",
-    "answering",
     "recipes",
     "training",
     "export",

@@ -269,9 +269,9 @@ def predict(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON lines for programs, and nothing else.")] = False,
 ) -> None:
     """Answer for images: classes, boxes or masks; a bad file is reported and the rest goes on (exit code 1 then)."""
-    from dualtoken.answering import Options, answer_files, print_answers, split_model
     from dualtoken.hub import BUNDLED, DEFAULT, bundled_folder
     from dualtoken.prediction import load
+    from dualtoken.prediction.command import Options, answer_files, print_answers, split_model
     from dualtoken.report import to_json_line
 
     chosen, inputs = split_model([*([] if model is None else [model]), *(inputs or [])])

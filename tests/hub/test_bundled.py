@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 import dualtoken
 from conftest import invent_image
-from dualtoken.answering import split_model
 from dualtoken.cli import app
 from dualtoken.errors import ConfigError, MissingExtraError, ModelError
 from dualtoken.hub import BUNDLED, DEFAULT, bundled, bundled_folder, find_model
 from dualtoken.hub.ship import card_of
 from dualtoken.model_folder import WEIGHTS, load_config, read_weights
+from dualtoken.prediction.command import split_model
 
 PACKAGE = Path(dualtoken.__file__).parent
 ROOT = PACKAGE.parents[1]

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from dualtoken.errors import ConfigError, MissingExtraError
+from dualtoken.errors import ConfigError, MissingExtraError, ModelError
 from dualtoken.registry import Registry
 
 KEY = "dualtoken"  # under which a file carries what its model is, as one JSON text
@@ -86,14 +86,30 @@ class EngineKind:
 ENGINES: Registry[EngineKind] = Registry("engine", __name__)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was not enough memory for what an engine, or anybody, was given; each says it in its own words."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "alloc" in words or "out of memory" in words
+
+
 def suffixes() -> tuple[str, ...]:
     """Of all files that some engine takes, those that run elsewhere included."""
     return tuple(dict.fromkeys(suffix for kind in ENGINES.values() for suffix in kind.suffixes))
 
 
-def kind_of(path: Path) -> EngineKind | None:
-    """The kind of engine whose own files end as this one."""
-    return next((kind for kind in ENGINES.values() if kind.suffixes[0] == path.suffix), None)
+def engine_of(path: Path) -> EngineKind:
+    """The engine whose own files end as this one.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for kind in ENGINES.values():
+        if kind.suffixes[0] == path.suffix:
+            return kind
+    raise ModelError(
+        f"{str(path)!r} is not an exported model: its suffix is {path.suffix!r}.",
+        f"Exported models end in {', '.join(suffixes())}.",
+    )
 
 
 def choose_engine(name: str, path: Path) -> str:

@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from string import Template
 
-from dualtoken.engines import ENGINES
+from dualtoken.engines import EngineKind, engine_of
 from dualtoken.files import atomic_path, refuse_existing
 from dualtoken.model_folder import ModelConfig
-from dualtoken.prediction.exported import ExportInfo, read_export, sidecar
+from dualtoken.prediction.exported import ExportInfo, certificate, read_export, sidecar
 
 _PREDICT = Template('''"""Answer for images: python predict.py IMAGE..."""
 
@@ -127,16 +127,16 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 def _files(export: Path, info: ExportInfo) -> list[Path]:
     names = dict.fromkeys([export.name, *info.parts.values(), *info.sha256])
     beside = [export.with_name(name) for name in names]
-    extra = (sidecar(export), export.with_name(f"{export.stem}.parity.json"))
+    extra = (sidecar(export), certificate(export))
     return beside + [file for file in extra if file.is_file() and file not in beside]
 
 
 def _texts(export: Path, files: list[Path], config: ModelConfig, info: ExportInfo) -> dict[str, str]:
     shown = ", ".join(config.classes[:20])
     height, width = config.preprocessing.image_size
-    trust = ", trust=True" if ENGINES[info.format].runs_code else ""
+    trust = ", trust=True" if engine_of(export).runs_code else ""
     return {
-        "requirements.txt": _requirements(info),
+        "requirements.txt": _requirements(engine_of(export)),
         "predict.py": _PREDICT.substitute(model=export.name, show=_SHOW[config.task], trust=trust),
         "README.md": _README.substitute(
             title=export.stem, task=config.task.replace("_", " ").capitalize(), number=len(config.classes),
@@ -148,10 +148,9 @@ def _texts(export: Path, files: list[Path], config: ModelConfig, info: ExportInf
     }  # fmt: skip
 
 
-def _requirements(info: ExportInfo) -> str:
+def _requirements(engine: EngineKind) -> str:
     """This version of dualtoken, and that of the engine: the answers are then the same."""
-    entry = ENGINES[info.format]
-    lines = [f"dualtoken=={metadata.version('dualtoken')}", entry.package]
+    lines = [f"dualtoken=={metadata.version('dualtoken')}", engine.package]
     with suppress(metadata.PackageNotFoundError):  # where it is not installed, any version will do
-        lines[1] += f"=={metadata.version(entry.package).partition('+')[0]}"
+        lines[1] += f"=={metadata.version(engine.package).partition('+')[0]}"
     return "\n".join(lines) + "\n"

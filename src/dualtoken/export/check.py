@@ -109,12 +109,6 @@ class Parity:
         write_json(path, self.to_dict())
 
 
-def certificate(export: str | Path) -> Path:
-    """The file beside an export that says how near it is to its model."""
-    path = Path(export)
-    return path.with_name(f"{path.name}.parity.json")
-
-
 def verify(
     export: str | Path,
     model: str | Path | Predictor,

@@ -23,7 +23,7 @@ from dualtoken.export.pieces import Piece, merged, pieces
 from dualtoken.files import digest, refuse_existing, write_text
 from dualtoken.machine import machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig
-from dualtoken.prediction.exported import ExportInfo, sidecar, to_json_text
+from dualtoken.prediction.exported import ExportInfo, certificate, sidecar, to_json_text
 from dualtoken.prediction.models import load
 from dualtoken.prediction.predictor import Predictor
 from dualtoken.tasks import TASKS
@@ -103,7 +103,7 @@ def export(
         files = _write(name, reference, folder / path.name, dynamic_size=dynamic_size)
         say("Comparing answers ...")
         parity = _certify(name, reference, files[0], path, images, limit)
-        parity.write(check.certificate(files[0]))
+        parity.write(certificate(files[0]))
         size = sum(_size(file) for file in files)
     return ExportResult(path, tuple(path.with_name(file.name) for file in files), size, parity)
 
@@ -192,7 +192,7 @@ def place_of(path: Path, part: str) -> Path:
 def _all_places(form: Format, path: Path) -> list[Path]:
     """Everything that an export may write."""
     parts = [path, *(place_of(path, part) for part in _COMPANIONS)]
-    return [*(file for part in parts for file in form.files(part)), sidecar(path), check.certificate(path)]
+    return [*(file for part in parts for file in form.files(part)), sidecar(path), certificate(path)]
 
 
 def _size(path: Path) -> int:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dualtoken.engines import kind_of, suffixes
+from dualtoken.engines import engine_of, suffixes
 from dualtoken.errors import ModelError
 from dualtoken.files import digest
 from dualtoken.model_folder import ModelConfig
@@ -114,6 +114,12 @@ def sidecar(path: str | Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def certificate(path: str | Path) -> Path:
+    """The file beside an export that says how near it is to its model."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.parity.json")
+
+
 def read_export(path: str | Path) -> tuple[ModelConfig, ExportInfo]:
     """What an export says about itself; needs no engine.
 
@@ -138,30 +144,26 @@ def read_export(path: str | Path) -> tuple[ModelConfig, ExportInfo]:
 
 
 def _text(path: Path) -> str | None:
-    kind = kind_of(path)
-    if kind is not None and kind.read_text is not None:
-        return kind.read_text(path)
+    if (read := engine_of(path).read_text) is not None:
+        return read(path)
     beside = sidecar(path)
     return beside.read_text(encoding="utf-8") if beside.is_file() else None
 
 
 def _check_path(path: Path) -> None:
-    kind = kind_of(path)
-    if kind is not None and kind.elsewhere:
-        raise ModelError(f"{str(path)!r} cannot be run here.", kind.elsewhere)
+    if path.suffix in suffixes() and (elsewhere := engine_of(path).elsewhere):
+        raise ModelError(f"{str(path)!r} cannot be run here.", elsewhere)
     if path.is_dir():
         raise ModelError(f"{str(path)!r} is a folder, not an exported file.", "A model folder: dualtoken.load(FOLDER).")
     if not path.exists():
         raise ModelError(
             f"There is no file {str(path)!r}.", "An exported model: dualtoken export MODEL --output model.onnx"
         )
-    if kind is None:
-        hint = f"Exported models end in {', '.join(suffixes())}."
-        if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
-            hint = f"Give the file beside it: {path.with_suffix('.xml')}"
-        elif path.suffix == ".safetensors":
-            hint = f"Give its folder: {path.parent}"
-        raise ModelError(f"{str(path)!r} is not an exported model: its suffix is {path.suffix!r}.", hint)
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        raise ModelError(f"{str(path)!r} holds the weights of an export.", f"Give {path.with_suffix('.xml')}")
+    if path.suffix == ".safetensors":
+        raise ModelError(f"{str(path)!r} holds the weights of a model folder.", f"Give its folder: {path.parent}")
+    engine_of(path)
 
 
 def _check_companions(path: Path, info: ExportInfo) -> None:

@@ -21,6 +21,7 @@ from rich.progress import Progress
 
 from dualtoken.answers import Kind, kind_of
 from dualtoken.data import BadImage, ImageFiles, MaskSamples, OnBadImage, Samples
+from dualtoken.engines import out_of_memory
 from dualtoken.errors import ConfigError, DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, too_large
 from dualtoken.model_folder import ModelConfig
@@ -36,11 +37,15 @@ if TYPE_CHECKING:
     from dualtoken.tasks import Task
 
 
+_KEPT = 4  # whole images on their way through the network at a time
+
+
 class Loaded(NamedTuple):
-    """An image ready for the network: its pixels, float32 (3, H, W), and its own (height, width)."""
+    """An image ready for the network: pixels float32 (3, H, W), its own (height, width), and itself if it is kept."""
 
     pixels: NDArray[np.float32]
     size: tuple[int, int]
+    image: Image.Image | None = None
 
 
 class Logits(NamedTuple):
@@ -158,13 +163,31 @@ class Predictor:
         Yields:
             For each input, in order, an answer with the name as its path, or (name, ImageError).
         """
-        batch_size = self._batch_size(batch_size)
+        options: dict[str, Any] = {"workers": workers, "threshold": threshold, "limits": limits}
+        for answer, _ in self.stream_images(inputs, batch_size=batch_size, keep=False, **options):
+            yield answer
+
+    def stream_images(
+        self,
+        inputs: Iterable[NamedInput],
+        *,
+        batch_size: int = 32,
+        workers: int | None = None,
+        threshold: float | None = None,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        keep: bool = True,
+    ) -> Iterator[tuple[Answer, Image.Image | None]]:
+        """As `stream`, each answer with its image, which was opened once for both; None where it cannot be read.
+
+        Few images are on their way at a time then, whatever `batch_size`: photos are larger than a network's input.
+        """
+        batch_size = self._batch_size(min(batch_size, _KEPT) if keep else batch_size)
         threshold = self.config.threshold if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ConfigError(f"threshold is {threshold}, expected a number from 0 to 1.")
 
         def load(item: NamedInput) -> Loaded | ImageError:
-            return self._load(item[0], lambda: open_input(*item, limits))
+            return self._load(item[0], lambda: open_input(*item, limits), keep=keep)
 
         loaded = work_ahead(load, inputs, workers, 2 * batch_size)
         while chunk := [(name, image) for (name, _), image in islice(loaded, batch_size)]:
@@ -246,26 +269,39 @@ class Predictor:
             raise ConfigError(f"batch_size is {wanted}, expected 1 or more.")
         return 1 if self.export and not self.export.info.dynamic_batch else wanted
 
-    def _load(self, name: str | None, open_it: Callable[[], Image.Image]) -> Loaded | ImageError:
+    def _load(self, name: str | None, open_it: Callable[[], Image.Image], *, keep: bool = False) -> Loaded | ImageError:
         try:
             image = open_it()
-            return Loaded(self.config.preprocessing(image), (image.height, image.width))
+            return Loaded(self.config.preprocessing(image), (image.height, image.width), image if keep else None)
         except ImageError as error:
             return error
         except (MemoryError, RecursionError):  # ends this image, and not the rest
             return too_large(name or "pixels")
 
-    def _answers(self, chunk: list[tuple[str | None, Loaded | ImageError]], threshold: float) -> Iterator[Answer]:
-        good = [loaded for _, loaded in chunk if isinstance(loaded, Loaded)]
-        found: Iterator[Any] = iter(())
-        if good:
-            found = iter(self.answer(np.stack([loaded.pixels for loaded in good]), [loaded.size for loaded in good]))
+    def _answers(
+        self, chunk: list[tuple[str | None, Loaded | ImageError]], threshold: float
+    ) -> Iterator[tuple[Answer, Image.Image | None]]:
+        found = iter(self._answer_good([(name, one) for name, one in chunk if isinstance(one, Loaded)]))
         for name, loaded in chunk:
-            if isinstance(loaded, ImageError):
-                yield _printable(name or "pixels"), loaded
+            answer = loaded if isinstance(loaded, ImageError) else next(found)
+            if isinstance(answer, ImageError):
+                yield (_printable(name or "pixels"), answer), None
                 continue
-            answer = replace(next(found), path=None if name is None else _printable(name))
-            yield answer.above(threshold) if isinstance(answer, Detections) else answer
+            answer = replace(answer, path=None if name is None else _printable(name))
+            yield answer.above(threshold) if isinstance(answer, Detections) else answer, cast("Loaded", loaded).image
+
+    def _answer_good(self, images: list[tuple[str | None, Loaded]]) -> list[Any]:
+        """Answers; where there is not enough memory for all at once one by one, and an `ImageError` for what fails."""
+        if not images:
+            return []
+        try:
+            return self.answer(np.stack([one.pixels for _, one in images]), [one.size for _, one in images])
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if len(images) == 1:
+                return [too_large(images[0][0] or "pixels")]
+        return [answer for image in images for answer in self._answer_good([image])]
 
     def _batches(
         self,

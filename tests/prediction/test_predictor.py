@@ -171,6 +171,39 @@ def test_a_line_of_pixels_is_answered_or_refused_by_itself(predictor, make_image
     assert sum(not isinstance(answer, tuple) for answer in answers) == 3
 
 
+class Hungry:
+    """An engine that has memory for two images at a time, and none for a dark one."""
+
+    def __init__(self, engine, error) -> None:
+        self.engine, self.error = engine, error
+
+    def run(self, part, inputs):
+        if len(inputs[0]) > 2 or (inputs[0].mean((1, 2, 3)) < -1).any():
+            raise self.error
+        return self.engine.run(part, inputs)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Failed to allocate memory for requested buffer")])
+def test_too_little_memory_for_one_image_is_said_of_that_one(predictor, tmp_path, error):
+    for number in range(4):
+        invent_image(number, 0).save(tmp_path / f"{number}.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "2.png")
+    expected = predictor.predict(paths([tmp_path]))
+    hungry = Predictor(Hungry(predictor.engine, error), predictor.config)
+    answers = list(predict_stream(hungry, [tmp_path], batch_size=4))
+    name, reason = answers[2]
+    assert name == str(tmp_path / "2.png")
+    assert "more memory" in str(reason)
+    for place in (0, 1, 3):
+        np.testing.assert_allclose(answers[place].probabilities, expected[place].probabilities, atol=1e-6)
+
+
+def test_other_errors_of_an_engine_come_out(predictor):
+    broken = Predictor(Hungry(predictor.engine, RuntimeError("bad node")), predictor.config)
+    with pytest.raises(RuntimeError, match="bad node"):
+        broken.predict([invent_image(0, 0)] * 3)
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_order_and_answers_do_not_depend_on_threads(predictor, make_image_folder, workers):
     root = make_image_folder(per_class=9)

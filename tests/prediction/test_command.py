@@ -16,12 +16,12 @@ from PIL import Image
 
 from conftest import invent_image
 from dualtoken import cli
-from dualtoken.answering import Options, answer_files, print_answers
 from dualtoken.errors import ConfigError, ImageError, OutputError
 from dualtoken.images import ImageLimits
 from dualtoken.model_folder import ModelConfig, build_model, save_model
 from dualtoken.outputs import Detections, Segmentation
-from dualtoken.prediction import load
+from dualtoken.prediction import command, inputs, load
+from dualtoken.prediction.command import Options, answer_files, print_answers
 from dualtoken.preprocess import Preprocessing
 
 CLASSES = ("cat", "dog")
@@ -66,10 +66,10 @@ def photos(tmp_path) -> Path:
     return folder
 
 
-def answered(model, inputs, **options):
+def answered(model, given, **options):
     """The answers, and how many were good and bad."""
     shown = []
-    counts = answer_files(model, [str(place) for place in inputs], Options(**ALL | options), shown.extend)
+    counts = answer_files(model, [str(place) for place in given], Options(**ALL | options), shown.extend)
     return shown, counts
 
 
@@ -300,6 +300,39 @@ def test_pictures(models, photos, tmp_path, task):
     assert min(drawn.shape[:2]) >= 50
 
 
+@pytest.mark.parametrize(("task", "options"), [
+    ("detection", {"pictures": "seen"}),
+    ("semantic_segmentation", {"pictures": "seen", "tile": 32}),
+    ("classification", {"sheet": "sheet.png", "threshold": None}),
+])  # fmt: skip
+def test_an_image_is_opened_once_for_its_answer_and_its_picture(models, photos, tmp_path, monkeypatch, task, options):
+    opened = []
+    real = inputs.open_image
+    monkeypatch.setattr(
+        inputs, "open_image", lambda source, **options: (opened.append(source), real(source, **options))[1]
+    )
+    places = {name: tmp_path / value if name in ("pictures", "sheet") else value for name, value in options.items()}
+    _, counts = answered(models[task], [photos], **places)
+    assert counts == (2, 1)
+    files = [source for source in opened if isinstance(source, str)]  # tiles are images already
+    assert [Path(source).name for source in files] == ["a.png", "b.jpg", "c.jpg"]
+    drawn = sorted(path.name for path in tmp_path.rglob("*.*") if path.parent != photos)
+    assert drawn == (["sheet.png"] if task == "classification" else ["a.jpg", "c.jpg"])
+
+
+def test_a_picture_that_there_is_no_memory_for_is_an_error_of_its_image(models, photos, tmp_path, monkeypatch):
+    def draw(image, answer, **options):
+        if image.size == (70, 50):
+            raise MemoryError
+        return image
+
+    monkeypatch.setattr(command, "draw", draw)
+    shown, counts = answered(models["detection"], [photos], pictures=tmp_path / "seen")
+    assert counts == (1, 2)
+    assert "more memory" in str(shown[0][1])
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == ["c.jpg"]
+
+
 def test_pictures_show_what_was_found(models, photos, tmp_path):
     answered(models["detection"], [photos / "a.png"], pictures=tmp_path / "some")
     answered(models["detection"], [photos / "a.png"], pictures=tmp_path / "none", threshold=1.0)
@@ -381,10 +414,8 @@ def test_videos_and_images_in_turn(models, video, photos, tmp_path):
 
 
 def test_frames_of_long_videos_sort_by_their_names(models, monkeypatch):
-    from dualtoken import answering
-
     times = [9.96, 10.0, 100.04, 3600.0, 36000.5]
-    monkeypatch.setattr(answering, "frames", lambda *_: ((time, invent_image(0, 0, (32, 32))) for time in times))
+    monkeypatch.setattr(command, "frames", lambda *_: ((time, invent_image(0, 0, (32, 32))) for time in times))
     shown, _ = answered(models["semantic_segmentation"], ["film.mp4"])
     assert len(shown) == len(times)
     assert [answer.path for answer in shown] == sorted(answer.path for answer in shown)

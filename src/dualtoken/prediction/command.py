@@ -18,10 +18,10 @@ from dualtoken.errors import ConfigError, ImageError
 from dualtoken.files import atomic_path, refuse_existing, writable_folder
 from dualtoken.hub import is_named
 from dualtoken.hub.finding import holds_model
-from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name, too_large
 from dualtoken.outputs import Answer, Classification, Detections, Segmentation
-from dualtoken.prediction import Predictor, collect_inputs, open_input
-from dualtoken.prediction.inputs import STDIN, NamedInput, Note
+from dualtoken.prediction.inputs import STDIN, NamedInput, Note, collect_inputs, open_input
+from dualtoken.prediction.predictor import Predictor
 from dualtoken.prediction.tiles import predict_tiled
 from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
 from dualtoken.report import prediction_table, print_table, sheet_files
@@ -119,11 +119,9 @@ def answer_files(
     answered = failed = 0
     with suppress(_NothingAnsweredError), ExitStack() as stack:
         write = stack.enter_context(_table(predictor, options, scenes)) if options.output else None
-        if scenes:
-            answers = _scene_answers(predictor, inputs, options, note)
-        else:
-            draw_sheet = stack.enter_context(sheet_files(options.sheet)) if options.sheet else None
-            answers = _class_answers(predictor, inputs, options, draw_sheet, note)
+        sheet = stack.enter_context(sheet_files(options.sheet)) if options.sheet else None
+        found = collect_inputs(inputs, videos=scenes, note=note)
+        answers = _answers(predictor, found, options, _Pictures(options.pictures, sheet), videos=scenes)
         while page := list(islice(answers, options.batch_size)):
             for answer in page:
                 if write:
@@ -176,62 +174,75 @@ def _table(predictor: Predictor, options: Options, scenes: bool) -> AbstractCont
     return prediction_table(path, top=options.top)
 
 
-def _class_answers(
-    predictor: Predictor,
-    inputs: Sequence[str],
-    options: Options,
-    draw_sheet: Callable[[Image.Image, Classification], None] | None,
-    note: Note | None,
-) -> Iterator[Answer]:
-    found, again = tee(collect_inputs(inputs, note=note))
-    answers = predictor.stream(found, batch_size=options.batch_size, workers=options.workers, limits=options.limits)
-    for answer in answers:
-        name, source = next(again)
-        if draw_sheet and isinstance(answer, Classification):
-            draw_sheet(open_input(name, source, options.limits, warn=False), answer)
-        yield answer
+class _Pictures:
+    """Where pictures of the answers go: a folder with one an image, contact sheets, or nowhere."""
+
+    def __init__(self, folder: Path | None, sheet: Callable[[Image.Image, Classification], None] | None) -> None:
+        self.folder = writable_folder(folder) if folder else None
+        self.sheet = sheet
+        self.wanted = bool(folder or sheet)
+        self._given: set[str] = set()
+        self._number = 0
+
+    def add(self, name: str | None, image: Image.Image, answer: Answer) -> None:
+        """Draw one answer on its image."""
+        if self.sheet and isinstance(answer, Classification):
+            self.sheet(image, answer)
+        elif self.folder and isinstance(answer, Detections | Segmentation):
+            with atomic_path(self.place(name, ".jpg")) as temporary:
+                draw(image, answer).save(temporary, "JPEG", quality=_QUALITY)
+
+    def place(self, name: str | None, suffix: str) -> Path:
+        """The path of a picture in the folder; where two images are called the same, the second gets `-2`."""
+        self._number += 1
+        stem = Path(name).stem if name else f"{self._number:06d}"
+        chosen, copies = stem, 1
+        while f"{chosen}{suffix}".lower() in self._given:
+            copies += 1
+            chosen = f"{stem}-{copies}"
+        self._given.add(f"{chosen}{suffix}".lower())
+        return cast(Path, self.folder) / f"{chosen}{suffix}"
 
 
-def _scene_answers(
-    predictor: Predictor, inputs: Sequence[str], options: Options, note: Note | None
+def _answers(
+    predictor: Predictor, inputs: Iterator[NamedInput], options: Options, pictures: _Pictures, *, videos: bool
 ) -> Iterator[Answer]:
     """Images as they come, and the frames of videos in between."""
-    folder = writable_folder(options.pictures) if options.pictures else None
-    names = _Names(folder) if folder else None
-    for videos, group in groupby(
-        collect_inputs(inputs, videos=True, note=note), key=lambda item: bool(item[0] and is_video(item[0]))
-    ):
-        if not videos:
-            yield from _image_answers(predictor, group, options, names)
+    for of_video, group in groupby(inputs, key=lambda item: videos and bool(item[0] and is_video(item[0]))):
+        if not of_video:
+            yield from _image_answers(predictor, group, options, pictures)
             continue
         for name, source in group:
             if isinstance(source, ImageError):
                 yield name or "", source
                 continue
             try:
-                yield from _video_answers(predictor, str(name), options, names)
+                yield from _video_answers(predictor, str(name), options, pictures)
             except ImageError as error:
                 yield str(name), error
 
 
 def _image_answers(
-    predictor: Predictor, inputs: Iterator[NamedInput], options: Options, names: _Names | None
+    predictor: Predictor, inputs: Iterator[NamedInput], options: Options, pictures: _Pictures
 ) -> Iterator[Answer]:
-    found, again = tee(inputs)
-    answers = _tiled(predictor, found, options) if options.tile else predictor.stream(
-        found, batch_size=options.batch_size, workers=options.workers, threshold=options.threshold,
-        limits=options.limits,
+    names, given = tee(inputs)
+    found = _tiled(predictor, given, options) if options.tile else predictor.stream_images(
+        given, batch_size=options.batch_size, workers=options.workers, threshold=options.threshold,
+        limits=options.limits, keep=pictures.wanted,
     )  # fmt: skip
-    for answer in answers:
-        name, source = next(again)
-        if names and isinstance(answer, Detections | Segmentation):
-            picture = draw(open_input(name, source, options.limits, warn=False), answer)
-            with atomic_path(names.next(name, ".jpg")) as temporary:
-                picture.save(temporary, "JPEG", quality=_QUALITY)
+    for answer, image in found:
+        name, _ = next(names)
+        try:
+            if image is not None:
+                pictures.add(name, image, answer)
+        except MemoryError:
+            answer = name or "pixels", too_large(name or "pixels")
         yield answer
 
 
-def _tiled(predictor: Predictor, inputs: Iterator[NamedInput], options: Options) -> Iterator[Answer]:
+def _tiled(
+    predictor: Predictor, inputs: Iterator[NamedInput], options: Options
+) -> Iterator[tuple[Answer, Image.Image | None]]:
     """One image after the other; the tiles of one are answered one by one, so that memory stays that of the image."""
 
     def answer_one(tile: Image.Image) -> Any:
@@ -240,51 +251,34 @@ def _tiled(predictor: Predictor, inputs: Iterator[NamedInput], options: Options)
     for name, source in inputs:
         try:
             image = open_input(name, source, options.limits)
+            answer = predict_tiled(answer_one, image, options.tile or 1, options.overlap)
         except ImageError as error:
-            yield name or "pixels", error
-            continue
-        yield replace(predict_tiled(answer_one, image, options.tile or 1, options.overlap), path=name)
+            yield (name or "pixels", error), None
+        except (MemoryError, RecursionError):
+            yield (name or "pixels", too_large(name or "pixels")), None
+        else:
+            yield replace(answer, path=name), image
 
 
-def _video_answers(predictor: Predictor, path: str, options: Options, names: _Names | None) -> Iterator[Answer]:
+def _video_answers(predictor: Predictor, path: str, options: Options, pictures: _Pictures) -> Iterator[Answer]:
     """The frames of a video, by its name and their seconds in it: `street.mp4@00001.480s`, which sort by time."""
-    with _video(path, options, names) as film:
-        images, again = tee(frames(path, options.limits))
-        named = ((f"{path}@{seconds:09.3f}s", image) for seconds, image in images)
-        stream = predictor.stream(
-            named, batch_size=options.batch_size, workers=0, threshold=options.threshold, limits=options.limits
-        )
-        for answer in stream:
-            _, image = next(again)
-            if film and isinstance(answer, Detections | Segmentation):
+    with _video(path, options, pictures) as film:
+        named = ((f"{path}@{seconds:09.3f}s", image) for seconds, image in frames(path, options.limits))
+        found = predictor.stream_images(
+            named, batch_size=options.batch_size, workers=0, threshold=options.threshold, limits=options.limits,
+            keep=film is not None,
+        )  # fmt: skip
+        for answer, image in found:
+            if film and image and isinstance(answer, Detections | Segmentation):
                 film.write(draw(image, answer, legend="inside").resize(image.size))  # small frames are drawn larger
             yield answer
 
 
 @contextmanager
-def _video(path: str, options: Options, names: _Names | None) -> Iterator[VideoWriter | None]:
-    if names is None:
+def _video(path: str, options: Options, pictures: _Pictures) -> Iterator[VideoWriter | None]:
+    if pictures.folder is None:
         yield None
         return
     info = video_info(path, options.limits)
-    with VideoWriter(names.next(path, ".mp4"), info.fps, info.size) as film:
+    with VideoWriter(pictures.place(path, ".mp4"), info.fps, info.size) as film:
         yield film
-
-
-class _Names:
-    """Paths of pictures in a folder; where two images are called the same, the second gets `-2`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.given: set[str] = set()
-        self.number = 0
-
-    def next(self, name: str | None, suffix: str) -> Path:
-        self.number += 1
-        stem = Path(name).stem if name else f"{self.number:06d}"
-        chosen, copies = stem, 1
-        while f"{chosen}{suffix}".lower() in self.given:
-            copies += 1
-            chosen = f"{stem}-{copies}"
-        self.given.add(f"{chosen}{suffix}".lower())
-        return self.folder / f"{chosen}{suffix}"
