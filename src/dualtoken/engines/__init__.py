@@ -106,9 +106,9 @@ def engine_of(path: Path) -> EngineKind:
     for kind in ENGINES.values():
         if kind.suffixes[0] == path.suffix:
             return kind
+    here = ", ".join(kind.suffixes[0] for kind in ENGINES.values() if not kind.elsewhere)
     raise ModelError(
-        f"{str(path)!r} is not an exported model: its suffix is {path.suffix!r}.",
-        f"Exported models end in {', '.join(suffixes())}.",
+        f"{str(path)!r} is not an exported model: its suffix is {path.suffix!r}.", f"Exported models end in {here}."
     )
 
 
