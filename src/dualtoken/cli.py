@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from dualtoken.errors import ConfigError, DataError, UserError
+from dualtoken.errors import ConfigError, DataError, Terminated, UserError
 from dualtoken.words import counted
 
-DONE, WITH_FAILURES, USER_MISTAKE = 0, 1, 2  # and 130: interrupted
+DONE, WITH_FAILURES, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 # The extra that brings a package, by the name that it is imported by.
 EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "timm", "lightning_fabric", "tensorboardX", "matplotlib", "jinja2", "safetensors"),
@@ -30,7 +30,7 @@ app = typer.Typer(
     help="From a folder of images to a trained, evaluated and predicting light-weight vision model: classes, boxes or "
     "masks.",
     epilog="Add --debug to any command for the traceback of an error. Exit codes: 0 done, 1 finished with failures "
-    "listed, 2 your mistake, 130 interrupted.",
+    "listed, 2 your mistake, 130 interrupted, 143 terminated.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -59,10 +59,10 @@ def main() -> NoReturn:
         typer.secho(f"This needs the package {error.name!r}, which is not installed.", fg="red", bold=True, err=True)
         typer.echo(f"Type: pip install 'dualtoken[{extra}]'", err=True)
         sys.exit(USER_MISTAKE)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if debug:
             raise
-        sys.exit(130)
+        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
     except BrokenPipeError:  # `dualtoken ... | head`: the reader left, which is not an error
         sys.stderr.close()
         sys.exit(DONE)

@@ -69,6 +69,10 @@ class MissingExtraError(UserError):
     """A package that this function needs and that is not installed."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it: handled as Ctrl-C is, with an exit code of its own."""
+
+
 _NEAR = 0.7  # share of two words that agrees: a mistyped one has more, another one seldom
 _LISTED = 30
 

@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 import dualtoken
-from dualtoken.errors import ConfigError, DataError, ImageError, ModelError, OutputError, UserError
+from dualtoken.errors import ConfigError, DataError, ImageError, ModelError, OutputError, Terminated, UserError
 from dualtoken.training.forecast import Forecast
 from dualtoken.training.loop import Loop
+from dualtoken.training.state import run_counters
 
 SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 1], "heads": [1, 2, 2], "neck": 16}
 SETTINGS = {
@@ -57,15 +58,15 @@ def history(run) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def stop_after(monkeypatch, batches: int) -> None:
-    """Send this process a real Ctrl-C after so many batches."""
+def stop_after(monkeypatch, batches: int, number: int = signal.SIGINT) -> None:
+    """Send this process a real signal, that of Ctrl-C, after so many batches."""
     original, done = Loop._batch, [0]
 
     def batch(self, images, labels):
         moved = original(self, images, labels)
         done[0] += 1
         if done[0] == batches:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return moved
 
     monkeypatch.setattr(Loop, "_batch", batch)
@@ -165,6 +166,29 @@ def test_interrupted_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatc
     assert history(whole.folder) == history(resumed.folder)
     assert same(load_file(whole.folder / "model.safetensors"), load_file(resumed.folder / "model.safetensors"))
     assert whole.metrics == resumed.metrics
+
+
+def test_sigterm_saves_as_ctrl_c_does(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2, signal.SIGTERM)
+        with pytest.raises(Terminated):
+            train(data, tmp_path / "part", epochs=2)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert run_counters(tmp_path / "part").step == 2
+    assert dualtoken.train(data, resume=tmp_path / "part").metrics
+
+
+def test_a_damaged_last_state_costs_the_steps_since_the_one_before(data, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        stop_after(patched, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "part", epochs=3)
+    state = tmp_path / "part" / "last" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    resumed = dualtoken.train(data, resume=tmp_path / "part")
+    assert "state.safetensors' is damaged" in (said := capsys.readouterr().out)
+    assert "The state before it is used" in said
+    assert len(history(resumed.folder)) == 3
 
 
 def test_resumed_in_another_process_with_workers(data, tmp_path, monkeypatch):

@@ -9,7 +9,13 @@ from dualtoken.files import refuse_existing
 
 SETTINGS = "train.yaml"
 STATE = Path("last") / "state.safetensors"
+STATE_BEFORE = Path("last") / "state.before.safetensors"
 FIRST_BATCH = "first_batch.jpg"
+
+
+def has_state(folder: str | Path) -> bool:
+    """Whether there is something to continue from."""
+    return (Path(folder) / STATE).is_file() or (Path(folder) / STATE_BEFORE).is_file()
 
 
 def run_folder(output: str | Path | None, resume: str | Path | None) -> Path:
@@ -34,7 +40,7 @@ def run_folder(output: str | Path | None, resume: str | Path | None) -> Path:
     folder = Path(target)
     if resume:
         return folder
-    if (folder / STATE).is_file():
+    if has_state(folder):
         raise OutputError(
             f"{str(target)!r} already holds a run.",
             f"Continue it with --resume {target}, or choose another --output.",

@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -24,13 +23,14 @@ from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
 from dualtoken.data import EpochSampler, ImageLoader
-from dualtoken.errors import UserError
+from dualtoken.errors import ModelError, Terminated, UserError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks import AnswerMeter, Task, moved
 from dualtoken.training.config import TrainConfig
+from dualtoken.training.folder import has_state
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
 from dualtoken.training.progress import Progress
-from dualtoken.training.state import load_state, save_state
+from dualtoken.training.state import Counters, load_state, save_state
 from dualtoken.words import counted
 
 INTERRUPTED = "interrupted"
@@ -38,22 +38,6 @@ READ_EVERY = 20  # steps between looks at the loss on a GPU, where each look wai
 DECIDE_EVERY = 10  # steps between decisions that several ranks take together
 LONGER = 1.05  # a plan is lengthened only if there is clearly room
 RESERVE = 0.02  # of a limit of time: kept back when the rest of the run is planned anew
-
-
-@dataclass
-class Counters:
-    """Where a run stands; saved with its state."""
-
-    total_steps: int = 0
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
-    loss_sum: float = 0.0  # of those batches
-    seconds: float = 0.0  # of training, resumed or not
-    fingerprint: str = ""  # of the images
-    best: list[float] = field(default_factory=list)  # the task's score of it
-    best_epoch: int = 0  # counted from 1; the one under way where a limit of time ended it
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 class Loop:
@@ -85,7 +69,8 @@ class Loop:
         self.counters = Counters(total_steps=config.epochs * self.steps_per_epoch)
         self.losses: list[Tensor] = []  # of the last batches, not read from the device yet
         self.validation_seconds = 0.0  # of the last validation, or as forecast
-        self.interrupted = False  # somebody pressed Ctrl-C here
+        self.interrupted = False  # somebody pressed Ctrl-C here, or the system asks to end
+        self.interruption: type[KeyboardInterrupt] = KeyboardInterrupt
         self.stopped = ""  # why, once all ranks are to stop
 
     @property
@@ -200,7 +185,8 @@ class Loop:
         if not math.isfinite(value):
             raise UserError(
                 f"The {name} became {value} in epoch {self.counters.epoch + 1}, by batch {self.counters.batch + 1}.",
-                f"Lower the learning rate: --lr {self.config.peak_lr / 3:.1e}. The state of the last save is kept.",
+                f"Lower the learning rate: --lr {self.config.peak_lr / 3:.1e}."
+                + (" The state of the last save is kept." if has_state(self.folder) else " Nothing was saved yet."),
             )
 
     def _close_epoch(self, figures: dict[str, float]) -> dict[str, float]:
@@ -292,31 +278,41 @@ class Loop:
         self.saved = time.monotonic()
         if self.fabric.is_global_zero:
             ema = None if self.ema is None else self.ema.module
-            save_state(self.folder, self.bare, ema, self.optimizer, asdict(self.counters))
+            save_state(self.folder, self.bare, ema, self.optimizer, self.counters)
 
     def restore(self) -> None:
         """Continue where the saved state of the folder stands."""
         ema = None if self.ema is None else self.ema.module
-        self.counters = Counters(**load_state(self.folder, self.bare, ema, self.optimizer))
+        self.counters, note = load_state(self.folder, self.bare, ema, self.optimizer)
+        if self.counters.batch > self.batches:
+            raise ModelError(
+                f"The state of {str(self.folder)!r} is {self.counters.batch:,} batches into an epoch of"
+                f" {self.batches:,}.",
+                "It is of another run: start anew without --resume.",
+            )
+        if note:
+            self.fabric.print(f"{'Note':<12}{note}")
 
     @contextmanager
     def _stop_on_interrupt(self) -> Iterator[None]:
-        """The first Ctrl-C ends the run after its step; the second at once."""
+        """The first Ctrl-C, or SIGTERM, ends the run after its step; the second at once."""
 
-        def stop(_number: int, _frame: FrameType | None) -> None:
+        def stop(number: int, _frame: FrameType | None) -> None:
+            self.interruption = Terminated if number == signal.SIGTERM else KeyboardInterrupt
             if self.interrupted:
-                raise KeyboardInterrupt
+                raise self.interruption
             self.interrupted = True
 
         try:
-            before = signal.signal(signal.SIGINT, stop)
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:  # not the main thread: leave interrupts to whoever owns them
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def seed_all(*numbers: int) -> None:

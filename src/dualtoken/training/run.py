@@ -33,7 +33,7 @@ from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_mo
 from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
 from dualtoken.training.checks import check_settings
 from dualtoken.training.config import TrainConfig
-from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, run_folder
+from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, has_state, run_folder
 from dualtoken.training.forecast import Forecast, measure
 from dualtoken.training.logs import Logs
 from dualtoken.training.loop import INTERRUPTED, Loop, seed_all
@@ -44,7 +44,7 @@ from dualtoken.training.recipes import load_recipe
 from dualtoken.words import counted
 
 SHOWN = 9  # images of the first batch
-FILES_AS_WEIGHTS = 10  # the best model; model, averages and two moments in a state that is there twice while replaced
+FILES_AS_WEIGHTS = 14  # the best model; model, averages and two moments in the last states, three while one is written
 CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # on resuming: not what a step does
 
 
@@ -102,7 +102,7 @@ def train(
         try:
             loop.run(bar, on_best, logs.add)
         except KeyboardInterrupt:  # the second one
-            saved = (folder / STATE).is_file()
+            saved = has_state(folder)
             fabric.print(
                 f"Ended at once. Continue from the last save: dualtoken train {data} --resume {folder}"
                 if saved
@@ -114,7 +114,7 @@ def train(
         if not is_model_folder(folder):
             on_best(loop.averaged)  # not measured yet, but loadable: an hour's work is not hidden in last/
         fabric.print(f"Stopped at step {loop.counters.step:,}. Continue: dualtoken train {data} --resume {folder}")
-        raise KeyboardInterrupt
+        raise loop.interruption
     if loop.stopped:
         fabric.print(f"Stopped early: {loop.stopped}.")
     fabric.barrier()
@@ -198,7 +198,7 @@ def make_task(config: TrainConfig, images: ImageData) -> Task:
 
 def _resumed_config(run: Path, settings: dict[str, Any]) -> TrainConfig:
     path = run / SETTINGS
-    if not path.is_file() or not (run / STATE).is_file():
+    if not path.is_file() or not has_state(run):
         missing = SETTINGS if not path.is_file() else STATE
         raise ConfigError(
             f"{str(run)!r} is no run to continue: it has no {missing}.",
