@@ -54,6 +54,12 @@ def test_a_resolved_config_reads_back_as_itself():
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": "many"}, "epochs is 'many'"),
         ({"image_size": 16}, "each side must be 32 pixels or more"),
+        ({"image_size": [64, 100_000]}, "and at most 4096"),
+        ({"epochs": True}, "epochs is True, expected a whole number of at least 1"),
+        ({"image_size": [64, True]}, "image_size is [64, True], expected two whole numbers"),
+        ({"lr": False}, "lr is False"),
+        ({None: 3}, "Unknown setting 'None'"),
+        ({3: 3}, "Unknown setting '3'"),
         ({"freeze": "head"}, "freeze is 'head'"),
         ({"scale": [0.9, 0.5]}, "two rising numbers"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5, expected a number of at least 0 and below 1."),
@@ -85,6 +91,27 @@ def test_every_setting_says_what_it_expects():
     assert words["workers"] == "a whole number of at least 0, or null"
     assert words["freeze"] == "one of none, backbone"
     assert all(words.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [*a]", "holds itself"),
+        ("[" * 1000 + "]" * 1000, "nested"),
+        ("seed: " + "1" * 5000, "cannot be read"),
+        ("epochs: 3\nseed: [", "line"),
+        ("- 3", "expected settings"),
+        ("? [1]\n: 3", "line 1"),
+    ],
+)
+def test_hostile_recipes_are_refused_by_name(tmp_path, text, said):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said) as error:
+        load_recipe(tmp_path / "mine.yaml")
+    assert "mine.yaml" in error.value.message
+    (tmp_path / "mine.yaml").write_bytes(b"epochs: 3 # \xff")
+    with pytest.raises(ConfigError, match="not UTF-8 in line 1"):
+        load_recipe(tmp_path / "mine.yaml")
 
 
 def test_set_takes_yaml_values():

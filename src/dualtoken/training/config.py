@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from dualtoken.errors import ConfigError, nearest, unknown_name
+from dualtoken.preprocess import MOST_PIXELS_A_SIDE
 
 _NUMBERS = {int: "whole number", float: "number"}
 _OTHERS = {bool: "true or false", str: "a name"}
@@ -145,8 +146,8 @@ class TrainConfig(BaseModel):
     @field_validator("image_size")
     @classmethod
     def _large_enough(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if min(value) < 32:
-            raise ValueError("each side must be 32 pixels or more")
+        if not 32 <= min(value) <= max(value) <= MOST_PIXELS_A_SIDE:
+            raise ValueError(f"each side must be 32 pixels or more, and at most {MOST_PIXELS_A_SIDE}")
         return value
 
     @field_validator("zoom")
@@ -170,9 +171,13 @@ class TrainConfig(BaseModel):
         Raises:
             ConfigError: an unknown key (the message names the nearest) or an impossible value.
         """
-        for key in settings:
+        for key, value in settings.items():
             if key not in cls.model_fields:
-                raise ConfigError(unknown_name("setting", key, cls.model_fields), "docs/train.md lists all settings.")
+                raise ConfigError(
+                    unknown_name("setting", str(key), cls.model_fields), "docs/train.md lists all settings."
+                )
+            if _has_truth(value) and not _takes_truth(field := cls.model_fields[key]):
+                raise ConfigError(f"{key} is {value!r}, expected {expected_words(field)}.", _hint(key, field, value))
         try:
             return cls(**settings)
         except ValidationError as error:
@@ -188,6 +193,15 @@ class TrainConfig(BaseModel):
         """The peak learning rate that `lr`, or `base_lr` and the batch, give."""
         batch = self.batch_size * self.accumulate * self.devices
         return self.lr if self.lr is not None else self.base_lr * batch / self.base_batch
+
+
+def _has_truth(value: Any) -> bool:
+    """Whether a value is true or false, or holds one: for pydantic these are numbers too."""
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_has_truth, value)))
+
+
+def _takes_truth(field: FieldInfo) -> bool:
+    return field.annotation is bool or bool in get_args(field.annotation)
 
 
 def expected_words(field: FieldInfo) -> str:

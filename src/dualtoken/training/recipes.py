@@ -6,9 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.readers import parse_yaml, read_text
 from dualtoken.training.config import TrainConfig
 
 
@@ -56,7 +55,7 @@ def _text(recipe: str | Path) -> str:
     if str(recipe) in recipe_names():
         return files("dualtoken.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return read_text(path, error=ConfigError)
     raise ConfigError(unknown_name("recipe", str(recipe), recipe_names()), "Or give a YAML file.")
 
 
@@ -71,18 +70,12 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set got {setting!r}, expected KEY=VALUE.", "Example: --set mixup=0.2")
-        try:
-            parsed[key.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: {value!r} is not a YAML value.") from error
+        parsed[key.strip().replace("-", "_")] = parse_yaml(value, f"--set {key}", error=ConfigError)
     return parsed
 
 
 def _mapping(text: str, name: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The recipe {name!r} is not YAML: {error}") from error
+    content = parse_yaml(text, name, error=ConfigError) or {}
     if not isinstance(content, dict):
         raise ConfigError(f"The recipe {name!r} holds {type(content).__name__}, expected settings as KEY: VALUE.")
     return content
