@@ -6,21 +6,8 @@ import sys
 
 import pytest
 
-VERBS = [
-    "train",
-    "evaluate",
-    "compare",
-    "predict",
-    "convert",
-    "export",
-    "verify",
-    "quantize",
-    "benchmark",
-    "runtime-bundle",
-    "push",
-    "models",
-    "demo",
-]
+from dualtoken.cli import BOUNDS, CHOICES, SUGGESTIONS, VERBS
+from dualtoken.options import command
 
 
 def dualtoken(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -43,16 +30,65 @@ def test_each_verb_has_help_with_an_example(verb):
     assert f"Example: dualtoken {verb}" in shown.stdout
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize(
+    ("typed", "heavy"),
+    [
+        ("--help", "torch timm matplotlib pydantic numpy PIL"),
+        ("train --help", "torch timm matplotlib"),  # names come from the rooms that know them
+        ("export --help", "torch timm matplotlib"),
+    ],
+)
+def test_help_imports_nothing_heavy(typed, heavy):
     code = (
-        "import sys; sys.argv = ['dualtoken', 'train', '--help']\n"
+        f"import sys; sys.argv = {['dualtoken', *typed.split()]}\n"
         "from dualtoken.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'timm', 'numpy', 'PIL', 'matplotlib') if m in sys.modules])"
+        f"print([m for m in {heavy.split()} if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.endswith("[]\n")
+
+
+def test_without_a_command_it_says_what_to_do_first():
+    shown = dualtoken()
+    assert shown.returncode == 0
+    for line in ("dualtoken predict photo.jpg", "dualtoken train photos/ --output runs/photos", "dualtoken --help"):
+        assert line in shown.stdout
+
+
+def test_every_option_is_explained():
+    for name, verb in VERBS.items():
+        for option in command(name, verb, CHOICES, SUGGESTIONS, BOUNDS).params:
+            assert len(option.help or "") > 4, f"{name}: {option.name}"
+
+
+def test_the_shell_completes_verbs_options_and_names():
+    def offered(words: str) -> str:
+        asked = {"_DUALTOKEN_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": words}
+        code = "import sys; sys.argv = ['dualtoken']; from dualtoken.cli import main; main()"
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | asked
+        )
+        return run.stdout
+
+    assert "evaluate" in offered("dualtoken eva")
+    assert "--batch-size" in offered("dualtoken evaluate --batch")
+    assert "openvino" in offered("dualtoken export runs/a --format open")
+    assert "dualtoken_vit_s_mix" in offered("dualtoken train photos --model dualtoken_vit_s")
+
+
+def test_a_plugin_is_there_in_every_verb(tmp_path):
+    (tmp_path / "invented.py").write_text(
+        "from dualtoken.engines import ENGINES, EngineKind\n"
+        "ENGINES['invented_engine'] = EngineKind(('.inv',), package='json', extra='', open=print)\n"
+    )
+    plain, with_it = dualtoken("verify", "--help"), dualtoken("verify", "--help", "--plugin", "invented", cwd=tmp_path)
+    assert "invented_engine" not in plain.stdout
+    assert "invented_engine" in with_it.stdout
+    missing = dualtoken("verify", "--help", "--plugin", "invented_not")
+    assert missing.returncode == 2
+    assert "no module that can be imported" in missing.stderr
 
 
 @pytest.mark.parametrize(
@@ -65,6 +101,13 @@ def test_help_imports_nothing_heavy():
         (["train", "data", "--output", "out", "--set", "hflip=2"], "hflip is 2"),
         (["train", "data", "--output", "out", "--recipe", "smal"], "Did you mean 'small'"),
         (["train", "data"], "--output is missing"),
+        (["train", "data", "--output", "out", "--head", "fcoss"], "Did you mean 'fcos'"),
+        (["train", "data", "--output", "out", "--batch-size", "many"], "Invalid value for '--batch-size'"),
+        (["evaluate", "model", "data", "--batch-size", "0"], "Invalid value for '--batch-size'"),
+        (["export", "model", "--format", "onx"], "Did you mean 'onnx'"),
+        (["export", "model", "--image-size", "12by4"], "expected a number of pixels, or height x width"),
+        (["explain", "model", "a.png", "--output", "out", "--pixel", "12"], "expected two numbers with a comma"),
+        (["benchmark", "a", "--batch", "one"], "expected whole numbers with commas between"),
         (["train", "no/such/folder", "--output", "out"], "no/such/folder"),
         (["evaluate", "no-model", "data"], "There is no model folder 'no-model'"),
         (["predict", "no-model", "photo.jpg"], "There is no model folder 'no-model'"),

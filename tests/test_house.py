@@ -11,6 +11,7 @@ ORDER = [
     "words",
     "errors",
     "static",
+    "options",
     "registry",
     "files",
     "readers",

@@ -86,8 +86,8 @@ class ImageLimits:
     """What an image may cost.
 
     Attributes:
-        max_bytes: size of the file, in bytes.
-        max_pixels: width times height, known from the header before any pixel is decoded.
+        max_bytes: refuse files with more bytes than this.
+        max_pixels: refuse images with more pixels than this; the header tells, before any pixel is decoded.
     """
 
     max_bytes: int = 256 * 2**20

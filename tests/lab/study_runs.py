@@ -54,8 +54,8 @@ def finish(folder: Path, fingerprint: str = "") -> None:
     """A run that has measured what it trained."""
     provenance = {"command": f"dualtoken train /data/x.zip --output {folder}", "data": {"fingerprint": fingerprint}}
     config = {
-        "architecture": "x", "label_names": ["a", "b"], "model_args": {},
-        "pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1.0, "crop_mode": "center",
+        "architecture": "x", "num_classes": 2, "label_names": ["a", "b"], "model_args": {},
+        "pretrained_cfg": {"num_classes": 2, "input_size": [3, 32, 32], "crop_pct": 1.0, "crop_mode": "center",
                            "interpolation": "bicubic", "mean": [0, 0, 0], "std": [1, 1, 1]},
         "dualtoken": {"format": 1, "task": "classification", "temperature": 1.0, "metrics": {"split": "val"},
                       "provenance": provenance},

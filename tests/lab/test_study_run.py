@@ -236,7 +236,7 @@ def test_a_command_makes_the_run_that_the_plan_means(tmp_path):
 
     seen = {}
 
-    def train(data, output, *, recipe, resume, **settings):
+    def train(data, output, *, recipe, resume=None, **settings):
         seen.update(settings)
         raise UserError("far enough")
 

@@ -72,9 +72,9 @@ def convert(
     called background; masks never become objects.
 
     Args:
-        source: as for `find_scenes`.
-        output: a folder that is not there yet, or is empty.
-        to: `coco`, `yolo`, `voc` or `masks`.
+        source: a data set with boxes or masks: a folder, a file or a zip archive.
+        output: folder to make: images byte for byte, labels anew.
+        to: label format to write.
         task: as for `find_scenes`; `detection` writes boxes even where there are outlines.
         labels, on_bad_image, limits, progress: as for `find_scenes`.
 

@@ -39,22 +39,24 @@ def evaluate(
     precision and recall, confusion with the background. Masks: intersection over union, boundaries, pixels.
 
     Args:
-        model: a model folder, or a `Predictor` (whose device is kept).
-        data: a folder, file or zip archive, or what `find_data` or `find_scenes` found there. Its class names must be
+        model: a model folder, an exported file, a model of the package, or hf-hub:USER/NAME. In Python also a
+            `Predictor`, whose device is kept.
+        data: images and their labels: a folder, a file or a zip archive. Its class names must be
             among the model's. Where the model was trained on this very data and training drew a `val` split from it,
             the same images are drawn again, so that no training image is measured.
-        split: name of the split; without it `test`, else `val`, else all images.
-        output: folder for `evaluation.json`, `report.html`, plots and a CSV with one row an image; nothing is
-            written without it.
-        batch_size: images that go through the network at once, at most.
-        labels: which labels to read where the data has several kinds; `auto` takes those that the model learned.
-        workers: loading processes; 0 loads in this one, None takes one a CPU core, 8 at most.
-        seed, resamples: of the bootstrap; `resamples` is by itself 1,000, and 200 for boxes.
-        device: `auto`, `cpu`, `cuda`, `mps`; of a model folder.
-        on_bad_image: `fail`, or `skip` to leave out and list images that cannot be read.
+        split: split to use. Left out: test, else val, else all images.
+        output: folder for `evaluation.json`, `report.html`, plots and a CSV with one row an image. Left out: nothing is
+            written.
+        batch_size: images in a batch, at most.
+        labels: label format to read where the data has several; auto takes that which the model learned.
+        workers: loading processes; 0 loads in this one. Left out: one a core, at most 8.
+        seed: decides the resamples of the bootstrap.
+        resamples: of the bootstrap. Left out: 1,000, and 200 for boxes.
+        device: where to compute: auto, cpu, cuda, cuda:1 or mps.
+        on_bad_image: stop at an image that cannot be read, or skip: leave it out and list it.
         limits: what an image may cost.
         progress: show bars, on a terminal.
-        trust: as in `load`: an exported file whose format can run code is opened.
+        trust: open exported files that can run code (.pt2) too, since you know who made them.
 
     Raises:
         DataError: the data cannot be used, or has classes that the model does not know.
@@ -149,9 +151,15 @@ def compare(
     progress: bool = True,
     trust: bool = False,
 ) -> Comparison:
-    """Whether one of two models is better on the same images, or that they cannot be told apart.
+    """Say whether one of two models is better on the same images, or that they cannot be told apart.
 
-    The models must have the same task and know the same classes, in any order. Arguments are those of `evaluate`.
+    The models must have the same task and know the same classes, in any order.
+
+    Args:
+        a: one model, as for `evaluate`.
+        b: the other one.
+        data, split, batch_size, workers, seed, labels, resamples, device, on_bad_image, limits, progress,
+            trust: as for `evaluate`.
 
     Raises:
         DataError: tasks or classes differ, or the data cannot be used.

@@ -79,24 +79,25 @@ def explain_each(
     limits: ImageLimits = DEFAULT_LIMITS,
     progress: bool = True,
 ) -> Iterator[Explanation | tuple[str, UserError]]:
-    """Explain images one after the other.
+    """Show where a model looks, what that is worth, and what the global tokens do (needs the extra `explain`).
 
     Args:
-        model: a model folder, a `Predictor` that runs in torch, or a name of timm's registry (fresh weights).
-        inputs: an image, or a list: paths, folders, patterns, archives, pillow images, arrays.
-        output: folder for figures, overlays and `explanation.json`, which grows with every image; nothing is written
-            without it, and no folder is made where no image can be explained.
-        target: a class name: explain this class alone; images in which the model does not find it say so.
-        most: classes (1 if not given), objects (3) or regions (all) to explain in an image.
-        method: a key of `heat.METHODS`.
-        stride: pixels for one position of the map that a classifier is explained at.
-        pixel: x, y in pixels of the image: whose attention is drawn; by itself where the first map is strongest.
-        blocks: of our networks, whose attention is drawn: `last` of each stage, `all`, or names such as `3.1`, the
-            stage and the block in it, counted from 1.
-        baseline: what stands where pixels are taken away: `blur` or `grey`.
-        steps: parts in which they are taken away, 2 to 1000.
+        model: a model folder, a model of the package, hf-hub:USER/NAME, or the name of a network of timm (fresh
+            weights). In Python also a `Predictor` that runs in torch.
+        inputs: files, folders, patterns, zip archives. In Python also pillow images and arrays.
+        output: folder to make, for figures, overlays and `explanation.json`, which grows with every image. No folder is
+            made where no image can be explained. In Python it may be left out: nothing is written then.
+        target: name of a class: explain it alone; images in which the model does not find it say so.
+        most: classes, objects or regions to explain in an image. Left out: 1 class, 3 objects, all regions.
+        method: how the heat map is computed: hirescam, gradcam or integrated_gradients.
+        stride: for classes: pixels for one position of the map to read.
+        pixel: pixel of the image whose attention is drawn. Left out: where the first map is strongest.
+        blocks: of our networks, whose attention is drawn: last of each stage, all, or names such as 1.2,3.1: the stage
+            and the block in it, counted from 1.
+        baseline: what stands where pixels are taken away.
+        steps: parts in which pixels are taken away, 2 to 1000.
         seed: decides random maps and fresh weights, 0 or more.
-        device: `auto`, `cpu`, `cuda`, `mps`; of a model folder.
+        device: where to compute: auto, cpu, cuda, cuda:1 or mps.
         limits: what an image may cost.
         progress: show bars, on a terminal.
 

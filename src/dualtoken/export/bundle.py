@@ -81,13 +81,13 @@ an array will do; resizing and normalising are done as the model was trained.
 
 
 def write_bundle(export: str | Path, folder: str | Path) -> Path:
-    """Write everything that runs an exported model elsewhere into a new folder, whole or not at all.
+    """Write a folder that runs an exported model elsewhere, without torch: the model, requirements, an example.
 
     The folder gets the model's files, `requirements.txt`, `README.md` and `predict.py`.
 
     Args:
-        export: an exported model.
-        folder: a new or empty folder.
+        export: exported file, such as model.onnx.
+        folder: folder to make, or an empty one.
 
     Returns:
         The folder.

@@ -118,16 +118,16 @@ def verify(
     limit: float | None = None,
     trust: bool = False,
 ) -> Parity:
-    """Compare an exported file with the model that it came from, at any time. Nothing is written.
+    """Compare an export with the model that it came from, from files to final predictions. Nothing is written.
 
     Args:
-        export: the file.
-        model: a model folder, or a loaded model.
-        images: pictures to compare on: files, folders, patterns, archives. None takes the model folder's samples, the
-            data that it was trained on if that is still there, or invented pictures.
-        engine: runs the export, a key of `dualtoken.engines.ENGINES`.
-        limit: of raw outputs, relative to the largest; None takes that of the export's precision.
-        trust: as in `load`: a file whose format can run code is opened.
+        export: exported file, such as model.onnx.
+        model: the model folder that it came from. In Python also a loaded model.
+        images: for the parity check: files, folders, patterns, zip archives. Left out: the model folder's samples, the
+            data that it was trained on if that is still there, or invented images.
+        engine: what runs the export; auto takes the engine of its format.
+        limit: how far raw outputs may differ, relative to the largest. Left out: as the export's precision allows.
+        trust: open an export that can run code (.pt2) too, since you know who made it.
 
     Raises:
         ModelError: one of the two cannot be loaded, or they have different tasks or heads.

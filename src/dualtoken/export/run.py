@@ -64,20 +64,20 @@ def export(
     limit: float | None = None,
     progress: bool = True,
 ) -> ExportResult:
-    """Write a trained model for another engine, and prove that it answers the same.
+    """Write a trained model for another engine, and prove that its predictions are the same.
 
     Classes, pre-processing, temperature and thresholds travel with it, so that `dualtoken.runtime.load(output)`
     needs nothing else. The model itself stays as it is. If answers differ, nothing is written.
 
     Args:
-        model: a model folder, or a loaded model.
-        output: path of the main file; without one of the formats' suffixes it gets the format's.
-        format: a key of `FORMATS`; None takes that of the output's suffix, else `onnx`.
-        images: pictures to compare on: files, folders, patterns, archives. None takes the model folder's samples, the
-            data that it was trained on if that is still there, or invented pictures.
-        dynamic_size: leave the size of the images open; the answers are checked at two other sizes too.
-        image_size: (height, width) of the network's input in pixels, or one number for both; None keeps the model's.
-        limit: how far raw outputs may differ, relative to the largest; None for 1e-4.
+        model: a model folder, a model of the package, or hf-hub:USER/NAME. In Python also a loaded model.
+        output: file to write; its suffix chooses the format. In a terminal it may be left out.
+        format: what to write. Left out: as the suffix of the output says, else onnx.
+        images: for the parity check: files, folders, patterns, zip archives. Left out: the model folder's samples, the
+            data that it was trained on if that is still there, or invented images.
+        dynamic_size: leave the size of the input open; predictions are checked at two other sizes too.
+        image_size: height and width of the input in pixels, or one number for both. Left out: the model's.
+        limit: how far raw outputs may differ, relative to the largest. Left out: 1e-4.
         progress: say on the screen what is being done.
 
     Raises:

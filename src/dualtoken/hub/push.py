@@ -69,20 +69,20 @@ def push_to_hub(
     message: str = "Add model",
     dry_run: bool = False,
 ) -> Pushed:
-    """Write a model to a repository: `config.json`, `model.safetensors` and a model card, in one commit.
+    """Put a model on the Hugging Face Hub with its card; the token is HF_TOKEN or that of `hf auth login`.
 
     The repository is made if there is none. Paths of this machine are cut out of the provenance. A `README.md` in the
     model folder is pushed as it is; where there is none a card is made from the folder.
 
     Args:
-        model: a model folder, or what `dualtoken.load` gave of one.
-        repo_id: USER/NAME.
+        model: a model folder. In Python also what `dualtoken.load` gave of one.
+        repo_id: USER/NAME of the repository.
         private: let only you, or your organisation, see it.
-        token: of the Hub with the right to write; None takes HF_TOKEN or that of `hf auth login`.
+        token: of the Hub with the right to write. Left out: HF_TOKEN, or that of `hf auth login`.
         create_pr: ask the owner of an existing repository, instead of writing to it.
-        license: of the weights, for the card, such as `apache-2.0`.
-        message: of the commit.
-        dry_run: send nothing and use no network; say what would be sent.
+        license: license of the weights, for the card, such as apache-2.0.
+        message: message of the commit.
+        dry_run: send nothing and use no network; show the card and the files.
 
     Raises:
         ModelError: no such model, an impossible name, no right to write, no connection; or the repository is public

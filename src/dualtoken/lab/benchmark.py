@@ -46,7 +46,7 @@ def benchmark(
     engines: Sequence[str] = ("eager", "compile", "onnx", "openvino"),
     batches: Sequence[int] = (1, 8),
     sizes: Sequence[int] = (224,),
-    threads: Sequence[int] = (2,),
+    threads: Sequence[int] | None = None,
     rounds: int = 10,
     output: str | Path | None = None,
     plot: str | Path | None = None,
@@ -54,20 +54,20 @@ def benchmark(
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> list[Row]:
-    """Measure models side by side on the processor.
+    """Time models side by side on the processor, turn by turn, with memory, size and spread.
 
     Args:
-        models: names of timm's registry, ours among them (fresh weights: time does not depend on them), model folders,
-            exported files (`.onnx`, `.xml`). Ratios are to the first.
-        engines: keys of `ENGINES`.
-        batches: images at a time, each at least 1.
-        sizes: sides of the square input in pixels, each at least 32.
-        threads: numbers of threads, from 1 to the machine's.
+        models: networks by name, ours or any of timm (fresh weights: time does not depend on them), model folders,
+            exported files (.onnx, .xml). Ratios are to the first.
+        engines: what runs the models.
+        batches: batch sizes.
+        sizes: sides of the square input in pixels, 32 or more.
+        threads: numbers of threads. Left out: one a core.
         rounds: turns of each model in each cell; a turn takes about a fifth of a second, or two iterations.
-        output: JSON lines file that rows are appended to, as each cell ends.
-        plot: PNG file to write: accuracy (or multiply-accumulates) against time.
+        output: JSON lines file to append rows to, as each cell ends.
+        plot: PNG file to draw: accuracy, or multiply-accumulates, against time.
         table: Markdown file to write.
-        cache: folder to keep exported graphs in for the next time; a temporary one if not given.
+        cache: folder to keep exported graphs in for the next time. Left out: a temporary one.
         progress: whether to show on standard error how far it is.
 
     Returns:
@@ -81,6 +81,7 @@ def benchmark(
         DataError: `plot` is wanted, and no model has anything to be drawn at.
         OutputError: `plot` or `table` is there already, or a place cannot be written.
     """
+    threads = (os.cpu_count() or 1,) if threads is None else threads
     subjects = _check(models, engines, batches, sizes, threads, rounds)
     _check_places(output, plot, table)
     rows: list[Row] = []

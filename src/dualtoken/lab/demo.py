@@ -37,10 +37,14 @@ def write_digits(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def run(output: Path, *, minutes: float = 3.0, workers: int | None = None, seed: int = 0) -> None:
-    """Digits to image files, a trained model, its evaluation on the test split and a few predictions.
+def run(output: Path = Path("digits-demo"), *, minutes: float = 3.0, workers: int | None = None, seed: int = 0) -> None:
+    """Handwritten digits, start to end: write them as images, train, evaluate, predict (needs the extra `demo`).
 
-    Everything is written below `output`: `digits/`, `run/` (the model folder and its report) and `predictions/`.
+    Args:
+        output: folder for the data, the run and the pictures.
+        minutes: time for training.
+        workers: loading processes. Left out: one a core, at most 8.
+        seed: decides everything random.
     """
     from dualtoken.evaluation import evaluate
     from dualtoken.prediction import load

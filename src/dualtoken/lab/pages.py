@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from dualtoken.errors import DataError
 from dualtoken.lab.rows import Row
 from dualtoken.lab.study_rows import study_rows
+from dualtoken.words import counted
 
 START, END = "<!-- tables: start (written by `dualtoken tables`) -->", "<!-- tables: end -->"
 USUAL = Path("results")
 _HINT = "Give a folder, or a file, that `dualtoken study --rows` wrote to."
+
+
+def tables(*, markdown: Path | None = None, results: Path | None = None) -> None:
+    """Print the paper's tables: published, what our networks cost, and what studies measured on small images.
+
+    Args:
+        markdown: page whose tables to renew, between its markers
+        results: folder, or file, with rows of studies. Left out: the folder results, where it is there
+    """
+    rows = rows_for(results, markdown)
+    place = str(results or USUAL)
+    found = f"{counted(len(rows), 'row')} of studies in {place!r}"
+    nothing = f"no rows of studies in {place!r}: the column of what was measured is empty"
+    print(f"Rows     {found if rows else nothing}", file=sys.stderr)
+    print("Counting parameters and multiply-accumulates of every network ...", file=sys.stderr)
+
+    from dualtoken.lab.paper import print_tables, renew
+
+    if markdown is None:
+        print_tables(rows)
+    else:
+        renew(markdown, rows)
+        print(f"Written  {markdown}")
 
 
 def rows_for(results: Path | None, page: Path | None) -> list[Row]:

@@ -35,7 +35,27 @@ def run(
     device: str = "auto",
     dry_run: bool = False,
 ) -> int:
-    """What the verb does; how many runs failed. Arguments as of `lab.study.study`, times as people say them."""
+    """Train networks that differ in one thing, seed by seed, and say which differences are more than chance.
+
+    Args:
+        name: which study: ablations, peers or dense.
+        data: images and their labels, as for `dualtoken train`.
+        output: folder of the study, new or to go on with.
+        budget: time to spend, such as 2h, 25m or 1h30m. Left out: no end.
+        scale: how large the runs are: cpu or gpu. Left out: cpu; with `table` as in the folder.
+        seeds: runs of each arm.
+        only: names of arms to run, beside the base. Left out: all.
+        settings: that all arms share, on top of the scale's.
+        rows: JSON lines file to append new rows to as well.
+        table: train nothing; show what is there.
+        markdown: Markdown file to write the table to, or to renew.
+        workers: loading processes. Left out: one a core, at most 8.
+        device: where to compute: auto, cpu, cuda, cuda:1 or mps.
+        dry_run: show the plan and what is left of it.
+
+    Returns:
+        How many runs failed.
+    """
     seconds = None if budget is None else parse_budget(budget)
     if markdown is not None:
         check_page(markdown, name, output)

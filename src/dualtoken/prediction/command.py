@@ -37,14 +37,15 @@ class Options:
     """How to answer, and what to write.
 
     Attributes:
-        output: a table of all answers: see `prediction_table` for classes, `scene_table` for boxes and masks.
-        form: of that table, for boxes and masks.
-        pictures: folder for one picture an image, with the boxes and masks drawn in; of a video a video.
-        sheet: contact sheets, for classes.
-        threshold: objects with a lower score are left out; None takes the model's own.
-        tile, overlap: answer images tile by tile, see `predict_tiled`; None answers them whole.
+        output: table to write: .jsonl, .csv, .parquet (classes), .json (COCO), or a folder with `form`.
+        form: for boxes and masks: format of the table where the suffix leaves it open: coco, yolo, masks, csv, jsonl.
+        pictures: for boxes and masks: folder for pictures and videos with the predictions drawn in.
+        sheet: for classes: contact sheets to draw, such as sheet.png, 40 images a page.
+        threshold: for boxes: lowest confidence shown, 0 to 1. Left out: the model's own.
+        tile: for boxes and masks: predict large images in tiles of so many pixels.
+        overlap: share of a tile that the next one repeats, 0 to 0.9.
         top: classes listed for each image.
-        batch_size, workers, limits: as in `Predictor.stream`.
+        batch_size, workers, limits: as for `evaluate`.
     """
 
     output: Path | None = None

@@ -26,13 +26,13 @@ class TrainConfig(BaseModel):
 
     # What is trained
     task: Literal["auto", "classification", "detection", "instance_segmentation", "semantic_segmentation"] = "auto"
-    """What is learned; `auto` follows the labels: a class, boxes or masks."""
+    """What is learned; `auto` follows the labels: a class for each image, boxes or masks."""
     model: str = "dualtoken_vit_t_mix"
-    """A name of timm's registry, ours or any other, or a model folder to fine-tune."""
+    """A network of ours or of timm by name, with fresh weights; or a model folder or hf-hub:USER/NAME to fine-tune."""
     model_args: dict[str, Any] = {}
     """Further arguments of the model, such as `token_grid: 5`."""
     head: str | None = None
-    """What stands on the model for boxes or masks, one of the task's heads; none takes the usual one."""
+    """Detector or decoder on the backbone, for boxes or masks. Left out: the usual one of the task."""
     head_args: dict[str, Any] = {}
     """Further arguments of the head, such as `channels: 256`."""
     freeze: Literal["none", "backbone"] = "none"
@@ -40,7 +40,7 @@ class TrainConfig(BaseModel):
 
     # On what
     labels: Literal["auto", "folders", "coco", "yolo", "voc", "masks"] = "auto"
-    """Which labels to read where the data has several kinds."""
+    """Label format to read where the data has several."""
     image_size: tuple[int, int] = (224, 224)
     """Height and width of the input; one number for a square."""
     crop_pct: float = Field(0.95, gt=0, le=1)
@@ -52,11 +52,11 @@ class TrainConfig(BaseModel):
     on_bad_image: Literal["fail", "skip"] = "fail"
     """Stop at an image that cannot be read, or leave it out and list it."""
     max_pixels: int = Field(100_000_000, ge=1)
-    """Refuse images with more pixels."""
+    """Refuse images with more pixels than this."""
     max_bytes: int = Field(256 * 2**20, ge=1)
-    """Refuse files with more bytes."""
+    """Refuse files with more bytes than this."""
     workers: int | None = Field(None, ge=0)
-    """Loading processes; none means one a core, at most 8."""
+    """Loading processes. Left out: one a core, at most 8."""
     resident: bool = False
     """With classes: decode the training images once and keep them on the device, cropped and mirrored there."""
 
@@ -72,11 +72,11 @@ class TrainConfig(BaseModel):
 
     # Optimiser
     batch_size: int = Field(64, ge=1)
-    """Images a step on each device."""
+    """Batch size: images a step on each device."""
     accumulate: int = Field(1, ge=1)
     """Steps whose gradients are added before the weights move."""
     lr: float | None = Field(None, gt=0)
-    """Peak learning rate as it is; none takes `base_lr`, scaled by the batch."""
+    """Peak learning rate, for the batch size as it is. Left out: `base_lr`, scaled by the batch size."""
     base_lr: float = Field(1e-3, gt=0)
     """Peak learning rate for a batch of `base_batch`."""
     base_batch: int = Field(128, ge=1)
@@ -128,7 +128,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(0, ge=0)
     """Decides everything random."""
     device: str = "auto"
-    """auto, cpu, cuda, mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     devices: int = Field(1, ge=1)
     """Processes, one a device; gradients are averaged over them."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"

@@ -68,11 +68,10 @@ def train(
     """Train on images with classes, boxes or masks and write a model folder with its report.
 
     Args:
-        data: class folders, a CSV file, labels of COCO, YOLO or VOC, masks, or a zip archive of any of these; see
-            `dualtoken.data.find_data` and `find_scenes`.
-        output: folder of the run, which becomes the model folder.
-        recipe: name of a recipe or a YAML file: the settings to start from; None for the usual one of the task.
-        resume: folder of a run to continue in place, with its own settings.
+        data: images and their labels: class folders, a CSV file, COCO, YOLO, VOC or masks; a folder, a file or a zip.
+        output: folder of the run, which becomes the model folder. Left out with `resume`: the folder of that run.
+        recipe: settings to start from: the name of a recipe or a YAML file. Left out: the usual one of the task.
+        resume: folder of a run to continue where it stopped, with its own settings.
         **settings: fields of `TrainConfig`, on top of the recipe. With `resume` only those that do not
             change what a step does: workers, limit_minutes, device, save_minutes, early_stop.
 

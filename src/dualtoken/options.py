@@ -1,0 +1,286 @@
+"""A public function's own signature as the options of a verb: names, types, defaults and words stand there alone.
+
+Keyword arguments become options, positional ones arguments. `limits` becomes the limits themselves; `progress` follows
+`--json`. What was not given is not passed on, so that the function's own default holds.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dualtoken import static
+from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.static import Parameter
+
+_PYTHON = re.compile(r"\s*In Python .*?\.(?=\s|$)")  # what a docstring says to those who write it
+Words = Mapping[str, Callable[[], Iterable[str]]]  # by name of a parameter
+Bounds = Mapping[str, tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line.
+
+    Attributes:
+        function: MODULE:NAME of what it calls.
+        example: a command or several, with `; ` between.
+        like: another function, whose docstring is asked where the own one says nothing.
+        flags: by name of a parameter what it is called on the command line: `--flag`, or the word for an argument.
+        many: arguments that may be given more than once.
+        required, optional: parameters that must be given, or need not, unlike in Python.
+        hidden: parameters that are only for Python.
+        more: parameters from elsewhere, such as the fields of a config.
+        json: whether `--json` prints the result for programs; a parameter `progress` is then False.
+        call: what is done with the function and what was given.
+        show: says the result; what it returns is the exit code.
+    """
+
+    function: str
+    example: str
+    like: str = ""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    many: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    more: Callable[[], list[Parameter]] = list
+    json: bool = True
+    call: Callable[[Callable[..., Any], dict[str, Any]], Any] = lambda function, given: function(**given)
+    show: Callable[[Any, bool, dict[str, Any]], int | None] | None = None
+
+    @property
+    def home(self) -> tuple[str, str]:
+        """Module and name of the function."""
+        module, _, name = self.function.partition(":")
+        return module, name
+
+
+def help_of(verb: Verb) -> str:
+    """What the verb does, in the words of its function."""
+    return static.summary(*verb.home)
+
+
+def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: Bounds) -> Any:
+    """The verb for typer.
+
+    Args:
+        choices: what a parameter may be.
+        suggestions: what the shell offers for one that may be something else too.
+        bounds: least and greatest number that it may be.
+    """
+    about, parts = static.signature(*verb.home)
+    taken = {part.name for part in (*parts, *verb.more())}
+    reader = _Reader(verb, choices, suggestions, bounds)
+    options = [reader.option(part) for part in _shown(verb, parts)]
+    if verb.json:
+        told = typer.Option("--json", help="Print JSON for programs, and nothing else.")
+        options.append(_parameter("json_", Annotated[bool, told], False))
+
+    def run(**given: Any) -> None:
+        as_json = given.pop("json_", False)
+        given = {key: value for key, value in given.items() if value is not None and value != []}
+        if "limits" in taken and (own := {key: given.pop(key) for key in _limits() if key in given}):
+            given["limits"] = importlib.import_module("dualtoken.images").ImageLimits(**own)
+        called = dict(given) | ({"progress": not as_json} if "progress" in taken else {})
+        module, function = verb.home
+        result = verb.call(lambda **own: getattr(importlib.import_module(module), function)(**own), called)
+        if code := (verb.show or show)(result, as_json, given):
+            raise typer.Exit(code)
+
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {part.name: part.annotation for part in options}
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    examples = "\n\n".join(f"Example: {example}" for example in verb.example.split("; "))
+    names = {"help_option_names": ["-h", "--help"]}
+    app.command(name, help=about, epilog=examples, context_settings=names)(run)
+    return typer.main.get_command(app)
+
+
+def show(result: Any, as_json: bool, given: Mapping[str, Any]) -> int | None:
+    """Print a result: as JSON, or in words."""
+    if as_json:
+        print_json(result.to_dict())
+    elif result is not None:
+        typer.echo(result.summary())
+    return None
+
+
+def print_json(content: Any) -> None:
+    """For programs."""
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _shown(verb: Verb, parts: Iterable[Parameter]) -> Iterator[Parameter]:
+    """What a user may give, with the words of `like` where a function has none of its own."""
+    known: dict[str, str] = {}
+    if verb.like:
+        module, _, name = verb.like.partition(":")
+        known = {part.name: part.about for part in static.signature(module, name)[1]}
+    for part in (*parts, *verb.more()):
+        if part.name == "limits":
+            yield from _limits().values()
+        elif part.name not in (*verb.hidden, "progress"):
+            default = None if part.name in verb.required else "None" if part.name in verb.optional else part.default
+            told = "" if part.about.startswith("as for") else part.about
+            yield replace(part, default=default, about=told or known.get(part.name, ""))
+
+
+def _limits() -> dict[str, Parameter]:
+    return {part.name: part for part in static.signature("dualtoken.images", "ImageLimits")[1]}
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Parameters of one function as typer's."""
+
+    verb: Verb
+    choices: Words
+    suggestions: Words
+    bounds: Bounds
+
+    @cached_property
+    def module(self) -> str:
+        """Where the function is defined: what names in its annotations mean."""
+        found = static.definition(*self.verb.home)
+        return found[0] if found else self.verb.home[0]
+
+    def option(self, part: Parameter) -> inspect.Parameter:
+        """One parameter, as an option or an argument."""
+        module = self.module
+        words = list(self.choices[part.name]()) if part.name in self.choices else literals(part, module)
+        kind, how = _kind(part, module, words, part.name in self.verb.many)
+        if kind in (int, float) and part.name in self.bounds:
+            how["min"], how["max"] = self.bounds[part.name]
+        if part.name in self.suggestions:
+            how["autocompletion"] = self.suggestions[part.name]
+        about = _PYTHON.sub("", part.about)
+        about = about[:1].upper() + about[1:] + ("" if about.endswith(".") else ".")
+        if words and "parser" in how:
+            about += f" One of: {', '.join(words)}."
+        flag = f"--{part.name.replace('_', '-')}" if part.keyword or part.name == "output" else part.name.upper()
+        name = self.verb.flags.get(part.name, flag)
+        default: Any = inspect.Parameter.empty if part.default is None else False if kind is bool else None
+        annotation: Any = kind if part.default is None else kind | None
+        if name.startswith("-"):
+            told = "" if kind is bool else _default(part, module)
+            info = typer.Option(name, help=f"{about} {told}".rstrip(), show_default=False, **how)
+        else:
+            info = typer.Argument(help=about, show_default=False, **how | {"metavar": name})
+        return _parameter(part.name, Annotated[annotation, info], default)
+
+
+def _default(part: Parameter, module: str) -> str:
+    """A default as people would type it; nothing where None says that something is decided later."""
+    text = part.default or "None"
+    if text.isidentifier() and text not in ("None", "True", "False"):
+        constant = static.value(module, text)
+        text = "None" if constant is None else ast.unparse(constant)
+    try:
+        value = ast.literal_eval(text)
+    except ValueError:  # an expression, such as 256 * 2**20
+        return f"Default: {text}."
+    if value is None or value == {}:
+        return ""
+    return f"Default: {','.join(map(str, value)) if isinstance(value, tuple | list) else value}."
+
+
+# ---------------------------------------------------------------- types
+
+
+def _kind(part: Parameter, module: str, words: list[str], many: bool) -> tuple[Any, dict[str, Any]]:
+    """What typer reads for an annotation, and how."""
+    parts = {ast.unparse(piece) for piece in _union(part.annotation, module)} - {"None"}
+    bases = {text.partition("[")[0] for text in parts}
+    if "bool" in bases:
+        return bool, {}
+    if "tuple" in bases:
+        how = {"parser": _size, "metavar": "N|HxW"} if "int" in str(parts) else {"parser": _pair, "metavar": "X,Y"}
+        return str, how
+    if many or bases & {"Sequence", "list"}:
+        if many or len(bases) > 1 or not part.keyword:
+            return list[str], {}
+        return str, _listed(part.name, int if "int" in str(parts) else str, words)
+    if words:
+        return str, _named(part.name, words)
+    return next((kind for name, kind in {"int": int, "float": float, "Path": Path}.items() if bases == {name}), str), {}
+
+
+def literals(part: Parameter, module: str) -> list[str]:
+    """What a `Literal` may be; nothing where there is none."""
+    literals = [
+        ast.literal_eval(piece.slice)
+        for piece in _union(part.annotation, module)
+        if isinstance(piece, ast.Subscript) and ast.unparse(piece.value) == "Literal"
+    ]
+    return [word for words in literals for word in (words if isinstance(words, tuple) else (words,))]
+
+
+def _union(annotation: ast.expr, module: str) -> list[ast.expr]:
+    """The parts of `A | B`, aliases of the module opened."""
+    if isinstance(annotation, ast.BinOp):
+        return [*_union(annotation.left, module), *_union(annotation.right, module)]
+    if isinstance(annotation, ast.Name) and annotation.id not in ("str", "int", "float", "bool", "Path", "Any"):
+        alias = static.value(module, annotation.id)
+        return [annotation] if alias is None else _union(alias, module)
+    return [annotation]
+
+
+def _named(name: str, words: list[str]) -> dict[str, Any]:
+    """One of some words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ConfigError(f"--{name.replace('_', '-')}: {unknown_name('name', text, words)}")
+        return text
+
+    return {"parser": parse, "metavar": "NAME", "autocompletion": lambda: words}
+
+
+def _listed(name: str, kind: type, words: Sequence[str] = ()) -> dict[str, Any]:
+    """Words or whole numbers with commas between."""
+
+    def parse(text: str) -> list[Any]:
+        try:
+            return [kind(word.strip()) for word in text.split(",") if word.strip()]
+        except ValueError:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is {text!r}, expected whole numbers with commas between, such as 1,8."
+            ) from None
+
+    return {"parser": parse, "metavar": "N,..." if kind is int else "NAME,...", "autocompletion": lambda: list(words)}
+
+
+def _size(text: str) -> Any:
+    """`N` or `HxW`"""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise ConfigError(
+            f"The size is {text!r}, expected a number of pixels, or height x width.", "Type: 320, or 192x256."
+        )
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def _pair(text: str) -> tuple[float, float]:
+    """`X,Y`"""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"The place is {text!r}, expected two numbers with a comma between, such as 120,80."
+        ) from None
+    return x, y
