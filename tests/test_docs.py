@@ -42,3 +42,9 @@ def test_the_results_page_shows_the_rows():
     assert growth.table(str(ROOT / "results" / "growth.jsonl")) in page
     for task in accuracy.MAIN:
         assert accuracy.table(ROOT / "results" / "accuracy.jsonl", task) in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_not_longer_than_120(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if len(line) > 120 and not line.startswith("|")]  # tables cannot be broken
