@@ -140,7 +140,7 @@ def test_only_ordinary_files_are_read(tmp_path):
 
 def test_what_steers_a_terminal_is_shown_harmless():
     name = "a\x1b[2J\x07\x9b\r\u202e\udcff.jpg"
-    assert shown(name) == r"a\x1b[2J\x07\x9b\r\u202e\udcff.jpg"
+    assert shown(name) == r"a\u001b[2J\u0007\u009b\u000d\u202e\udcff.jpg"
     assert shown("Käfer 猫\n\t") == "Käfer 猫\n\t"
     error = DataError(f"There is no {name}.", f"Rename {name}.")
     assert str(error).isprintable() or str(error).replace("\n", "").isprintable()

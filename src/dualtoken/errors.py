@@ -13,21 +13,27 @@ import re
 from collections.abc import Iterable
 from types import ModuleType
 
-
-def shown(text: object) -> str:
-    """`text` with whatever could steer a terminal, or turn the line's direction, written as an escape.
-
-    Names of files and classes come from others. Line ends and tabs stay.
-
-    >>> shown("cat\x1b[2J"), shown("sum\u202eexe.jpg")
-    ('cat\\\\x1b[2J', 'sum\\\\u202eexe.jpg')
-    """
-    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
-
-
 # Controls of C0 and C1 but line ends and tabs, marks of direction, separators of lines, and halves of surrogate pairs,
 # which stand for bytes of a file's name that are not UTF-8.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: object) -> str:
+    """`text` with whatever could steer a terminal, or turn the line's direction, written as an escape, as JSON has it.
+
+    >>> shown("a cat\x1b[2J\\nand a dog")
+    'a cat\\\\u001b[2J\\nand a dog'
+    """
+    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+
+
+def shown_name(name: str) -> str:
+    """The same for the name of a file or class, which others give and which is one line.
+
+    >>> shown_name("sum\u202eexe\\n.jpg")
+    'sum\\\\u202eexe\\\\u000a.jpg'
+    """
+    return shown(name).replace("\n", "\\u000a").replace("\t", "\\u0009")
 
 
 class UserError(Exception):

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualtoken.errors import ConfigError, ModelError, UserError, unknown_name
+from dualtoken.errors import ConfigError, ModelError, UserError, shown_name, unknown_name
 from dualtoken.files import atomic_path, write_json
 from dualtoken.preprocess import Preprocessing
 from dualtoken.readers import judged, parse_json, read_text
@@ -109,7 +109,7 @@ class ModelConfig:
         file = judged(content, ModelFile, where, error=ModelError)
         return cls(
             architecture=file.architecture,
-            classes=tuple(file.label_names),
+            classes=tuple(map(shown_name, file.label_names)),
             preprocessing=_preprocessing(file.pretrained_cfg),
             model_args=file.model_args,
             **{name: value for name, value in file.dualtoken if name != "format"},
@@ -133,7 +133,7 @@ def _class_names(file: TimmFile) -> tuple[str, ...]:
     if names:
         in_order = [names[key] for key in sorted(names, key=_number)] if isinstance(names, dict) else names
         described = file.label_descriptions or {}
-        return tuple(described.get(name, name) for name in in_order)
+        return tuple(shown_name(described.get(name, name)) for name in in_order)
     if file.num_classes != IMAGENET_CLASSES:
         return tuple(f"class {number}" for number in range(file.num_classes))
     from timm.data import ImageNetInfo

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dualtoken.engines import suffixes
 from dualtoken.errors import ConfigError, ImageError
-from dualtoken.files import atomic_path, refuse_existing, writable_folder
+from dualtoken.files import alone, atomic_path, refuse_existing, writable_folder
 from dualtoken.hub import is_named
 from dualtoken.hub.finding import holds_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name, too_large
@@ -113,12 +113,15 @@ def answer_files(
     """
     scenes = bool(predictor.scenes)
     _refuse_useless(options, predictor.config.task, scenes)
-    for flag, place in (("--output", options.output), ("--pictures", options.pictures), ("--sheet", options.sheet)):
-        if place is not None:
-            refuse_existing(place, flag)
+    places = (("--output", options.output), ("--pictures", options.pictures), ("--sheet", options.sheet))
+    asked = [(flag, place) for flag, place in places if place is not None]
+    for flag, place in asked:
+        refuse_existing(place, flag)
     made = options.pictures is not None and not options.pictures.exists()
     answered = failed = 0
     with suppress(_NothingAnsweredError), ExitStack() as stack:
+        for _, place in asked:
+            stack.enter_context(alone(place))
         write = stack.enter_context(_table(predictor, options, scenes)) if options.output else None
         sheet = stack.enter_context(sheet_files(options.sheet)) if options.sheet else None
         found = collect_inputs(inputs, videos=scenes, note=note)

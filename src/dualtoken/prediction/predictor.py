@@ -22,7 +22,7 @@ from rich.progress import Progress
 from dualtoken.answers import Kind, kind_of
 from dualtoken.data import BadImage, ImageFiles, MaskSamples, OnBadImage, Samples
 from dualtoken.engines import out_of_memory
-from dualtoken.errors import ConfigError, DataError, ImageError
+from dualtoken.errors import ConfigError, DataError, ImageError, shown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, too_large
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Answer, Detections
@@ -391,8 +391,8 @@ def _name_of(source: Any) -> str | None:
 
 
 def _printable(name: str) -> str:
-    """A file name that is not UTF-8 cannot be printed or stored: such bytes are written as \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file name that is not UTF-8 cannot be printed or stored: such bytes are written as \\xNN; nothing steers."""
+    return shown_name(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def _progress_bar(*, shown: bool) -> Progress:
