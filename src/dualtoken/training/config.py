@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -85,6 +85,10 @@ class TrainConfig(BaseModel):
     """Learning rate at the end of the cosine."""
     warmup_epochs: float = Field(0.5, ge=0)
     """Linear rise to the peak, at most a tenth of the run."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After the rise: a cosine to the end, or a constant rate that falls at the end and lets a run be made longer."""
+    cooldown: float = Field(0.2, ge=0, le=1)
+    """With the constant schedule: share of the run in which the rate falls to `min_lr`."""
     weight_decay: float = Field(0.05, ge=0)
     """Of AdamW; norms, biases and tokens have none."""
     layer_decay: float | None = Field(None, gt=0, le=1)
@@ -165,7 +169,7 @@ class TrainConfig(BaseModel):
         return value
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> TrainConfig:
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
         """Settings by name to a config.
 
         Raises:

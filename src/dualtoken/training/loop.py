@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
-from dualtoken.data import EpochSampler, ImageLoader
 from dualtoken.errors import ModelError, Terminated, UserError
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks import AnswerMeter, Task, moved
+from dualtoken.tasks import AnswerMeter, moved
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import has_state
+from dualtoken.training.objective import Batches, Objective
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
 from dualtoken.training.progress import Progress
 from dualtoken.training.state import Counters, load_state, save_state
@@ -46,18 +46,18 @@ class Loop:
     def __init__(
         self,
         config: TrainConfig,
-        task: Task,
+        task: Objective,
         model: nn.Module,
         preprocessing: Preprocessing,
-        training: ImageLoader,
-        validation: ImageLoader,
+        training: Batches,
+        validation: Batches,
         folder: Path,
         fabric: Fabric,
     ) -> None:
         self.config, self.task, self.folder, self.fabric = config, task, folder, fabric
         self.preprocessing = preprocessing
         self.training, self.validation = training, validation
-        self.batches = cast(EpochSampler, training.batch_sampler).batches  # of a whole epoch, on each rank
+        self.batches = training.batch_sampler.batches  # of a whole epoch, on each rank
         self.frozen = freeze_backbone(model) if config.freeze == "backbone" else None
         if fabric.device.type != "mps":
             model = model.to(memory_format=torch.channels_last)
@@ -230,7 +230,7 @@ class Loop:
 
     def new_meter(self) -> AnswerMeter:
         """Judges raw outputs for the validation images."""
-        return self.task.meter(cast(Any, self.validation.dataset).samples, self.preprocessing)
+        return self.task.meter(self.validation.dataset.samples, self.preprocessing)
 
     # ---------------------------------------------------------------- stopping and continuing
 

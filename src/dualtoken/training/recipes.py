@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.readers import parse_yaml, read_text
 from dualtoken.training.config import TrainConfig
+
+Config = TypeVar("Config", bound=TrainConfig)
 
 
 def recipe_names() -> list[str]:
@@ -20,8 +22,10 @@ def recipe_names() -> list[str]:
     )
 
 
-def load_recipe(recipe: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """A recipe by name or YAML file, with `overrides` on top.
+def load_recipe(
+    recipe: str | Path, overrides: dict[str, Any] | None = None, *, kind: type[Config] = TrainConfig
+) -> Config:
+    """A recipe by name or YAML file, with `overrides` on top, as settings of one kind of run.
 
     A recipe may name another one as its `base`, whose settings it then changes or adds to.
 
@@ -29,7 +33,7 @@ def load_recipe(recipe: str | Path, overrides: dict[str, Any] | None = None) -> 
         ConfigError: no such recipe, a file that is no mapping, an unknown key or an impossible value, or recipes that
             are each other's base.
     """
-    return TrainConfig.from_settings(_settings(recipe) | (overrides or {}))
+    return kind.from_settings(_settings(recipe) | (overrides or {}))
 
 
 def _settings(recipe: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:

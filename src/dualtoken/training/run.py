@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -83,8 +83,8 @@ def train(
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
     folder = run_folder(output, resume)
-    with _nothing_trained_yet(folder, resuming=resume is not None):
-        config = _resumed_config(Path(resume), settings) if resume else _new_config(data, recipe, settings)
+    with nothing_trained_yet(folder, resuming=resume is not None):
+        config = resumed_config(Path(resume), settings) if resume else _new_config(data, recipe, settings)
         writable_folder(folder)
         loop, images, description = _prepare(data, config, folder, resuming=resume is not None)
     fabric = loop.fabric
@@ -93,6 +93,24 @@ def train(
         if fabric.is_global_zero:
             save_model(best, description, folder)
 
+    carry_out(loop, on_best, f"dualtoken train {data}")
+    fabric.barrier()
+    metrics = _finish(folder, images, loop) if fabric.is_global_zero else {}
+    return TrainResult(folder, metrics, loop.stopped)
+
+
+def carry_out(loop: Loop, on_best: Callable[[nn.Module], None], command: str) -> None:
+    """Run a prepared loop with its logs and progress.
+
+    Args:
+        loop: the loop.
+        on_best: writes a model folder into the loop's folder.
+        command: what started the run; it is continued with `--resume` behind it.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, when the state is saved.
+    """
+    fabric, folder = loop.fabric, loop.folder
     first = fabric.is_global_zero
     with (
         Logs(folder, loop.counters.history, enabled=first) as logs,
@@ -103,29 +121,25 @@ def train(
         except KeyboardInterrupt:  # the second one
             saved = has_state(folder)
             fabric.print(
-                f"Ended at once. Continue from the last save: dualtoken train {data} --resume {folder}"
+                f"Ended at once. Continue from the last save: {command} --resume {folder}"
                 if saved
                 else f"Ended at once: nothing was saved. {folder} can be removed."
             )
             raise
-
     if loop.stopped == INTERRUPTED:
         if not is_model_folder(folder):
             on_best(loop.averaged)  # not measured yet, but loadable: an hour's work is not hidden in last/
-        fabric.print(f"Stopped at step {loop.counters.step:,}. Continue: dualtoken train {data} --resume {folder}")
+        fabric.print(f"Stopped at step {loop.counters.step:,}. Continue: {command} --resume {folder}")
         raise loop.interruption
     if loop.stopped:
         fabric.print(f"Stopped early: {loop.stopped}.")
-    fabric.barrier()
-    metrics = _finish(folder, images, loop) if fabric.is_global_zero else {}
-    return TrainResult(folder, metrics, loop.stopped)
 
 
 # ---------------------------------------------------------------- before the first step
 
 
 @contextmanager
-def _nothing_trained_yet(folder: Path, *, resuming: bool) -> Iterator[None]:
+def nothing_trained_yet(folder: Path, *, resuming: bool) -> Iterator[None]:
     """What fails or is stopped in this block leaves no empty folder; after Ctrl-C it says that nothing is lost."""
     try:
         yield
@@ -150,16 +164,16 @@ def _prepare(
     )  # fmt: skip
     _require_splits(images)
     _require_work(config, images)
-    fabric = _fabric(config)
+    fabric = make_fabric(config)
     fabric.launch()
     fabric.print(images.describe())
     _require_truth(images)
     seed_all(config.seed)  # the fresh weights
     task = make_task(config, images)
     model, description = make_network(config, task, images)
-    _require_space(folder, model)
+    require_space(folder, model)
     loop = _loop(config, task, images, model, description, folder, fabric, limits)
-    fabric.print(_describe_model(config, task, model, description, fabric))
+    fabric.print(describe_model(config, task, model, description, fabric))
     if resuming:
         loop.restore()
         if loop.counters.fingerprint != images.fingerprint:
@@ -172,9 +186,9 @@ def _prepare(
         loop.counters.fingerprint = images.fingerprint
         if task.heads and fabric.is_global_zero:
             _draw_first_batch(loop, description)
-        _plan(loop, measure(loop))
+        say_plan(loop, measure(loop))
         resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
-        write_text(folder / SETTINGS, _settings_text(resolved))
+        write_text(folder / SETTINGS, settings_text(resolved))
     return loop, images, description
 
 
@@ -195,7 +209,10 @@ def make_task(config: TrainConfig, images: ImageData) -> Task:
     return TASKS[config.task](images.classes, settings)
 
 
-def _resumed_config(run: Path, settings: dict[str, Any]) -> TrainConfig:
+def resumed_config(
+    run: Path, settings: dict[str, Any], kind: type[TrainConfig] = TrainConfig, changeable: Sequence[str] = CHANGEABLE
+) -> Any:
+    """The settings of a run that is continued, with those of `changeable` that are given anew."""
     path = run / SETTINGS
     if not path.is_file() or not has_state(run):
         missing = SETTINGS if not path.is_file() else STATE
@@ -203,20 +220,19 @@ def _resumed_config(run: Path, settings: dict[str, Any]) -> TrainConfig:
             f"{str(run)!r} is no run to continue: it has no {missing}.",
             "Start one in a new folder: dualtoken train DATA --output NEW",
         )
-    before = load_recipe(path)
-    after = load_recipe(path, settings)
+    before, after = load_recipe(path, kind=kind), load_recipe(path, settings, kind=kind)
     if before.task == "auto":  # a run from before there were other tasks
         after = after.model_copy(update={"task": "classification"})
-    changed = [key for key in settings if getattr(before, key) != getattr(after, key) and key not in CHANGEABLE]
+    changed = [key for key in settings if getattr(before, key) != getattr(after, key) and key not in changeable]
     if changed:
         raise ConfigError(
             f"A resumed run keeps its settings, but {', '.join(changed)} would change.",
-            f"These may change: {', '.join(CHANGEABLE)}. To train on with others: --model {run} --output NEW",
+            f"These may change: {', '.join(changeable)}. To train on with others: --model {run} --output NEW",
         )
     return after
 
 
-def _require_space(folder: Path, model: nn.Module) -> None:
+def require_space(folder: Path, model: nn.Module) -> None:
     """Find a full disk now and not after the first epoch."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     needed, free = FILES_AS_WEIGHTS * weights, shutil.disk_usage(folder).free
@@ -271,7 +287,7 @@ def _require_truth(images: ImageData) -> None:
         raise DataError(f"Of {counted(len(samples), 'image')} in the split {name!r} none {what}.", hint)
 
 
-def _fabric(config: TrainConfig) -> Fabric:
+def make_fabric(config: TrainConfig) -> Fabric:
     device = choose_device(config.device)
     precision = choose_precision(device) if config.precision == "auto" else config.precision
     if precision == "16-mixed" and device.type == "cpu":
@@ -304,7 +320,7 @@ def _loop(
     return Loop(config, task, model, description.preprocessing, training, validation, folder, fabric)
 
 
-def _describe_model(config: TrainConfig, task: Task, model: nn.Module, description: ModelConfig, fabric: Fabric) -> str:
+def describe_model(config: TrainConfig, task: Task, model: nn.Module, description: ModelConfig, fabric: Fabric) -> str:
     height, width = config.image_size
     macs = count_macs(task.dense(model), config.image_size) / 1e9
     total = count_parameters(model) / 1e6
@@ -337,7 +353,7 @@ def _draw_first_batch(loop: Loop, description: ModelConfig) -> None:
         loop.fabric.print(f"{'First batch':<12}{loop.folder / FIRST_BATCH}: look whether the labels fit the images")
 
 
-def _plan(loop: Loop, forecast: Forecast) -> None:
+def say_plan(loop: Loop, forecast: Forecast) -> None:
     """Say how long the run will take; with a limit of time, shorten it, schedule included."""
     counters, config = loop.counters, loop.config
     per_epoch, accumulate = loop.batches, config.accumulate
@@ -356,7 +372,7 @@ def _plan(loop: Loop, forecast: Forecast) -> None:
     )
 
 
-def _settings_text(config: TrainConfig) -> str:
+def settings_text(config: TrainConfig) -> str:
     return "# Settings of this run, as resolved; `--recipe` takes this file.\n" + yaml.safe_dump(
         config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
     )

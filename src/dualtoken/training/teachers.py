@@ -1,0 +1,248 @@
+"""Networks that teach: of timm's registry, the Hub, a model folder, or an ONNX or OpenVINO file.
+
+All of them are asked alike: pixels uint8 (B, 3, S, S) to logits and pooled features. Each scales the pixels to its own
+input and normalises them as its own description says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dualtoken.errors import ConfigError, ModelError, require
+from dualtoken.hub import find_model, missing_model
+from dualtoken.model_folder import load_config, load_model
+from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD
+
+IMAGENET_CLASSES = 1000
+
+
+class Taught(NamedTuple):
+    """What teachers say of a batch: logits float32 (B, classes), and pooled features (B, width); either may be None."""
+
+    logits: Tensor | None
+    features: Tensor | None
+
+
+class TeacherInput(NamedTuple):
+    """How pixels become a teacher's input: side in pixels, mean and std for pixels scaled to [0, 1]."""
+
+    size: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) to float32 (B, 3, size, size)."""
+        return normalised(scaled(pixels, self.size), self.mean, self.std)
+
+
+def scaled(pixels: Tensor, size: int) -> Tensor:
+    """uint8 (B, 3, S, S) to float32 (B, 3, size, size), 0 to 255; what shrinks is averaged over."""
+    images = pixels.float()
+    if pixels.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp_(0, 255)
+
+
+def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels 0 to 255 to the network's numbers."""
+    centre, spread = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in (mean, std))
+    return (images - centre) / spread
+
+
+class Teacher(Protocol):
+    """Says what it sees.
+
+    Attributes:
+        name: as it was given.
+        classes: class names in the order of its logits; none where it gives no logits.
+        width: of its pooled features; 0 where it gives none.
+        key: digest of its weights and of its input.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    width: int
+    key: str
+
+    def __call__(self, pixels: Tensor) -> Taught:
+        """uint8 (B, 3, S, S) to what it says of them."""
+
+
+def open_teacher(
+    name: str,
+    *,
+    size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    device: torch.device | None = None,
+) -> Teacher:
+    """A teacher by name.
+
+    Args:
+        name: an ONNX or OpenVINO file, a model folder, `hf-hub:USER/NAME`, or a name of timm's registry, whose weights
+            timm then fetches.
+        size: side of its input in pixels; None for the one that it was trained with.
+        mean, std: of its input, for pixels scaled to [0, 1]; None for those of its description, else ImageNet's.
+        device: where a torch network runs.
+
+    Raises:
+        ModelError: there is no such model, or it is no classifier.
+    """
+    given = {"size": size, "mean": mean, "std": std}
+    path = Path(name)
+    if path.suffix.lower() in (".onnx", ".xml"):
+        if not path.is_file():
+            raise ModelError(f"There is no file {name!r} to teach.", "Give an ONNX or OpenVINO file.")
+        return ExportedTeacher(path, **given)
+    folder = find_model(name)
+    if folder.is_dir():
+        if load_config(folder).task != "classification":
+            raise ModelError(f"{name!r} is no classifier, and only classifiers teach.", "Give a classifier's folder.")
+        model, config = load_model(folder)
+        preprocessing = config.preprocessing
+        described = TeacherInput(max(preprocessing.image_size), preprocessing.mean, preprocessing.std)
+        return TorchTeacher(name, model, config.classes, _input(described, **given), device)
+    if not timm.is_model(name):
+        raise missing_model(name, timm.list_models())
+    model = timm.create_model(name, pretrained=True).eval()
+    cfg = cast(Any, model).pretrained_cfg
+    described = TeacherInput(cfg["input_size"][-1], tuple(cfg["mean"]), tuple(cfg["std"]))
+    return TorchTeacher(name, model, class_names(cast(Any, model).num_classes), _input(described, **given), device)
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """Names for a classifier that has none: ImageNet's for 1,000, else numbers."""
+    if count != IMAGENET_CLASSES:
+        return tuple(f"class {number}" for number in range(count))
+    from dualtoken.model_folder import imagenet_names
+
+    return imagenet_names()
+
+
+def _input(described: TeacherInput, size: int | None, mean: Any, std: Any) -> TeacherInput:
+    return TeacherInput(size or described.size, tuple(mean or described.mean), tuple(std or described.std))
+
+
+class TorchTeacher:
+    """A classifier of timm's kind."""
+
+    def __init__(
+        self, name: str, model: nn.Module, classes: tuple[str, ...], prepare: TeacherInput, device: torch.device | None
+    ) -> None:
+        self.name, self.classes, self.prepare = name, classes, prepare
+        self.model = model.eval().requires_grad_(False).to(device or "cpu")
+        self.width = int(cast(Any, model).head_hidden_size)
+        weights = hashlib.sha256(repr(prepare).encode())
+        for key, tensor in sorted(model.state_dict().items()):
+            weights.update(
+                key.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
+        self.key = weights.hexdigest()
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> Taught:
+        model = cast(Any, self.model)
+        device = next(self.model.parameters()).device
+        features = model.forward_head(model.forward_features(self.prepare(pixels.to(device))), pre_logits=True)
+        return Taught(model.get_classifier()(features).float(), features.float())
+
+
+class ExportedTeacher:
+    """An ONNX or OpenVINO file, run on the CPU: its outputs `logits` and `features`, or the only one as logits.
+
+    What it says about itself is read where this package wrote the file. Else classes are ImageNet's or numbered, and
+    size, mean and std are those given, or 224 pixels and ImageNet's.
+    """
+
+    def __init__(self, path: Path, size: int | None, mean: Any, std: Any, threads: int | None = None) -> None:
+        self.name = str(path)
+        described, classes = _described(path)
+        self.prepare = _input(described or TeacherInput(224), size, mean, std)
+        self.outputs, self.run = _session(path, threads or torch.get_num_threads())
+        logits, features = self._ask(torch.zeros(2, 3, self.prepare.size, self.prepare.size, dtype=torch.uint8))
+        if classes and (logits is None or logits.shape[1] != len(classes)):
+            raise ModelError(f"{self.name!r} names {len(classes)} classes, but that is not what it gives.")
+        self.classes = classes or (class_names(logits.shape[1]) if logits is not None else ())
+        self.width = 0 if features is None else features.shape[1]
+        self.key = hashlib.sha256(path.read_bytes() + repr(self.prepare).encode()).hexdigest()
+
+    def __call__(self, pixels: Tensor) -> Taught:
+        return self._ask(pixels)
+
+    def _ask(self, pixels: Tensor) -> Taught:
+        try:
+            arrays = self.run(self.prepare(pixels.cpu()).numpy())
+        except Exception as error:  # each engine has classes of its own
+            raise ModelError(
+                f"{self.name!r} cannot be asked about {len(pixels)} images of {self.prepare.size} pixels: {error}",
+                "Export it for any number of images, and give its input: --set teacher_size=SIDE",
+            ) from error
+        named = dict(zip(self.outputs, arrays, strict=True))
+        logits = named.get("logits", arrays[0] if len(arrays) == 1 else None)
+        if logits is None and "features" not in named:
+            raise ModelError(
+                f"{self.name!r} gives {', '.join(self.outputs)}: which are logits, and which features?",
+                "Name its outputs logits and features.",
+            )
+        features = named.get("features")
+        if features is not None and features.ndim == 4:
+            features = features.mean((2, 3))
+        return Taught(_tensor(logits), _tensor(features))
+
+
+def _tensor(array: NDArray[Any] | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+def _described(path: Path) -> tuple[TeacherInput | None, tuple[str, ...]]:
+    """Input and classes of a file that this package wrote."""
+    from dualtoken.prediction import load
+
+    try:
+        config = load(path).config
+    except ModelError:
+        return None, ()
+    preprocessing = config.preprocessing
+    return TeacherInput(max(preprocessing.image_size), preprocessing.mean, preprocessing.std), config.classes
+
+
+def _session(path: Path, threads: int) -> tuple[list[str], Any]:
+    """Names of the outputs of a file, and what runs it: an array to a list of arrays."""
+    if path.suffix.lower() == ".onnx":
+        runtime = require("onnxruntime", "runtime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        entry = session.get_inputs()[0].name
+        return [node.name for node in session.get_outputs()], lambda images: session.run(None, {entry: images})
+    openvino = require("openvino", "runtime-openvino")
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(path, "CPU", settings)
+    names = [node.get_any_name() for node in model.outputs]
+    return names, lambda images: [model(images)[number] for number in range(len(names))]
+
+
+def shared_classes(teachers: Sequence[Teacher]) -> tuple[str, ...]:
+    """The classes that all teachers with logits know.
+
+    Raises:
+        ConfigError: they know different ones.
+    """
+    known = [teacher for teacher in teachers if teacher.classes]
+    for teacher in known[1:]:
+        if teacher.classes != known[0].classes:
+            raise ConfigError(
+                f"{known[0].name!r} and {teacher.name!r} know different classes, so that their logits have no average.",
+                "Give teachers of the same classes, or learn features alone: --set soft_labels=0",
+            )
+    return known[0].classes if known else ()
