@@ -290,7 +290,7 @@ def _loaders(
     }  # fmt: skip
     return (
         TaughtLoader(training, teachers, kept, sizes=config.sizes, mixer=mixer, **shared),
-        TaughtLoader(validation, teachers, kept_central, sizes=[max(config.image_size)], **shared),
+        TaughtLoader(validation, teachers, kept_central, sizes=config.sizes, **shared),
     )
 
 
@@ -330,10 +330,12 @@ class DistillLoop(Loop):
         self.probe, self.probe_every = probe, config.probe_every
 
     def _measure(self) -> dict[str, float]:
+        self.validation.set_epoch(self.counters.epoch)  # at the size that is trained at
         figures = super()._measure()
         epochs = self.counters.epoch + 1
         if self.probe is not None and (epochs % self.probe_every == 0 or epochs == self.config.epochs):
-            found = self.probe.figures(cast(Student, self.averaged).backbone)
+            size = cast(DistillConfig, self.config).sizes[self.counters.epoch]
+            found = self.probe.figures(cast(Student, self.averaged).backbone, size)
             figures |= {f"probe_{name}": value for name, value in found.items()}
         return figures
 

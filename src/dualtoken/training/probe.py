@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -84,16 +85,19 @@ class Probe:
     """Judges a backbone by a labelled data set that it is not trained on."""
 
     def __init__(self, data: ImageData, preprocessing: Preprocessing, **options: Any) -> None:
+        self.data, self.preprocessing, self.options = data, preprocessing, options
         self.classes = len(data.classes)
-        self.loaders = {
-            name: evaluation_loader(data.splits[name], preprocessing, batch_size=64, **options)
-            for name in ("train", "val")
-        }
 
-    def figures(self, backbone: nn.Module) -> dict[str, float]:
-        """`knn` and `linear`: shares of the val images that get their class."""
-        known, labels = pooled_features(backbone, self.loaders["train"])
-        asked, truth = pooled_features(backbone, self.loaders["val"])
+    def figures(self, backbone: nn.Module, size: int) -> dict[str, float]:
+        """`knn` and `linear`: shares of the val images that get their class, with inputs of `size` pixels."""
+        preprocessing = replace(self.preprocessing, image_size=(size, size))
+        known, labels, asked, truth = (
+            found
+            for name in ("train", "val")
+            for found in pooled_features(
+                backbone, evaluation_loader(self.data.splits[name], preprocessing, batch_size=64, **self.options)
+            )
+        )
         linear = linear_probe(known, labels, self.classes)(asked).argmax(1)
         near = nearest_neighbours(known, labels, asked)
         return {
