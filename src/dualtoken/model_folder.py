@@ -134,8 +134,13 @@ def _class_names(file: TimmFile) -> tuple[str, ...]:
         in_order = [names[key] for key in sorted(names, key=_number)] if isinstance(names, dict) else names
         described = file.label_descriptions or {}
         return tuple(shown_name(described.get(name, name)) for name in in_order)
-    if file.num_classes != IMAGENET_CLASSES:
-        return tuple(f"class {number}" for number in range(file.num_classes))
+    return class_names(file.num_classes)
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """Names for the classes of a network that has none: ImageNet's where there are 1,000, else numbers."""
+    if count != IMAGENET_CLASSES:
+        return tuple(f"class {number}" for number in range(count))
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")

@@ -26,7 +26,7 @@ from dualtoken.training.loop import Loop, seed_all
 from dualtoken.training.network import make_network
 from dualtoken.training.pool import CENTRE, Pool, PoolSampler, Views, find_pool
 from dualtoken.training.probe import Probe
-from dualtoken.training.recipes import load_recipe
+from dualtoken.training.recipes import recipe_settings
 from dualtoken.training.run import (
     CHANGEABLE,
     TrainResult,
@@ -152,8 +152,8 @@ def _new(
     if useless:
         raise ConfigError(f"{', '.join(useless)} has no effect on a distillation.", "Leave it out.")
     given = {"images": tuple(map(str, images)), "teachers": tuple(map(str, teachers)), "task": "classification"}
-    config = load_recipe(recipe or "distill", settings | {key: value for key, value in given.items() if value},
-                         kind=DistillConfig)  # fmt: skip
+    named = {key: value for key, value in given.items() if value}
+    config = DistillConfig.from_settings(recipe_settings(recipe or "distill") | settings | named)
     _check(config)
     return config
 
@@ -188,7 +188,7 @@ def _check(config: DistillConfig) -> None:
 
 def _resumed(run: Path, settings: dict[str, Any]) -> DistillConfig:
     changeable = (*CHANGEABLE, "cache", "probe", "probe_every", "epochs", "cooldown", "grow", "min_lr")
-    config: DistillConfig = resumed_config(run, settings, DistillConfig, changeable)
+    config = resumed_config(run, settings, DistillConfig, changeable)
     if "epochs" in settings and config.schedule != "constant":
         raise ConfigError(
             "epochs can only change with the constant schedule: the cosine of this run knows its end.",
@@ -265,7 +265,7 @@ def _loaders(
     views = _choose_views(config, pool, teachers, images)
     weights = config.image_weights or [len(rows) for rows in learned]
     sampler = PoolSampler(learned, weights, images=images, batch_size=config.batch_size, views=views, seed=config.seed)
-    crops = {
+    crops: dict[str, Any] = {
         "size": config.view_size,
         "scale": config.scale,
         "hflip": config.hflip,

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from dualtoken.errors import ModelError, Terminated, UserError
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks import AnswerMeter, moved
+from dualtoken.tasks import moved
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import has_state
-from dualtoken.training.objective import Batches, Objective
+from dualtoken.training.objective import Batches, Judge, Objective
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
 from dualtoken.training.progress import Progress
 from dualtoken.training.state import Counters, load_state, save_state
@@ -228,7 +228,7 @@ class Loop:
             meter.add(raw, targets, indices)
         return meter.figures()
 
-    def new_meter(self) -> AnswerMeter:
+    def new_meter(self) -> Judge:
         """Judges raw outputs for the validation images."""
         return self.task.meter(self.validation.dataset.samples, self.preprocessing)
 

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks import AnswerMeter
 
 
 class Batches(Protocol):
@@ -34,13 +33,23 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
 
+class Judge(Protocol):
+    """Judges raw outputs, batch by batch."""
+
+    def add(self, raw: Any, targets: Any, indices: Tensor) -> None:
+        """Raw outputs of the network for a batch, what the loader gave with it, and the images' rows."""
+
+    def figures(self) -> dict[str, float]:
+        """What all batches so far say, by name."""
+
+
 class Objective(Protocol):
     """What training lowers, and how its result is judged: a task, or what teachers say."""
 
     def loss(self, model: nn.Module, images: Tensor, targets: Any) -> Tensor:
         """A scalar."""
 
-    def meter(self, samples: Any, preprocessing: Preprocessing) -> AnswerMeter:
+    def meter(self, samples: Any, preprocessing: Preprocessing) -> Judge:
         """Judges raw outputs for the validation images."""
 
     def score(self, figures: Mapping[str, float]) -> list[float]:

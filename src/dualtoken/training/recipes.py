@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.readers import parse_yaml, read_text
 from dualtoken.training.config import TrainConfig
-
-Config = TypeVar("Config", bound=TrainConfig)
 
 
 def recipe_names() -> list[str]:
@@ -22,10 +20,8 @@ def recipe_names() -> list[str]:
     )
 
 
-def load_recipe(
-    recipe: str | Path, overrides: dict[str, Any] | None = None, *, kind: type[Config] = TrainConfig
-) -> Config:
-    """A recipe by name or YAML file, with `overrides` on top, as settings of one kind of run.
+def load_recipe(recipe: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """A recipe by name or YAML file, with `overrides` on top.
 
     A recipe may name another one as its `base`, whose settings it then changes or adds to.
 
@@ -33,10 +29,10 @@ def load_recipe(
         ConfigError: no such recipe, a file that is no mapping, an unknown key or an impossible value, or recipes that
             are each other's base.
     """
-    return kind.from_settings(_settings(recipe) | (overrides or {}))
+    return TrainConfig.from_settings(recipe_settings(recipe) | (overrides or {}))
 
 
-def _settings(recipe: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+def recipe_settings(recipe: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """What a recipe says, that of its `base` included.
 
     Args:
@@ -51,7 +47,7 @@ def _settings(recipe: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]
     if not isinstance(base, str):
         raise ConfigError(f"The base of the recipe {str(recipe)!r} is {base!r}, expected a recipe's name.")
     beside = Path(recipe).parent / base  # a user's file names another one relative to itself
-    return _settings(beside if beside.is_file() else base, (*above, str(recipe))) | settings
+    return recipe_settings(beside if beside.is_file() else base, (*above, str(recipe))) | settings
 
 
 def _text(recipe: str | Path) -> str:

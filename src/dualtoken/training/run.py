@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from lightning_fabric import Fabric
@@ -40,12 +40,15 @@ from dualtoken.training.loop import INTERRUPTED, Loop, seed_all
 from dualtoken.training.network import make_network
 from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
-from dualtoken.training.recipes import load_recipe
+from dualtoken.training.recipes import load_recipe, recipe_settings
 from dualtoken.words import counted
 
 SHOWN = 9  # images of the first batch
 FILES_AS_WEIGHTS = 14  # the best model; model, averages and two moments in the last states, three while one is written
 CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # on resuming: not what a step does
+
+
+Config = TypeVar("Config", bound=TrainConfig)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def train(
     """
     folder = run_folder(output, resume)
     with nothing_trained_yet(folder, resuming=resume is not None):
-        config = resumed_config(Path(resume), settings) if resume else _new_config(data, recipe, settings)
+        config = resumed_config(Path(resume), settings, TrainConfig) if resume else _new_config(data, recipe, settings)
         writable_folder(folder)
         loop, images, description = _prepare(data, config, folder, resuming=resume is not None)
     fabric = loop.fabric
@@ -210,8 +213,8 @@ def make_task(config: TrainConfig, images: ImageData) -> Task:
 
 
 def resumed_config(
-    run: Path, settings: dict[str, Any], kind: type[TrainConfig] = TrainConfig, changeable: Sequence[str] = CHANGEABLE
-) -> Any:
+    run: Path, settings: dict[str, Any], kind: type[Config], changeable: Sequence[str] = CHANGEABLE
+) -> Config:
     """The settings of a run that is continued, with those of `changeable` that are given anew."""
     path = run / SETTINGS
     if not path.is_file() or not has_state(run):
@@ -220,7 +223,8 @@ def resumed_config(
             f"{str(run)!r} is no run to continue: it has no {missing}.",
             "Start one in a new folder: dualtoken train DATA --output NEW",
         )
-    before, after = load_recipe(path, kind=kind), load_recipe(path, settings, kind=kind)
+    kept = recipe_settings(path)
+    before, after = kind.from_settings(kept), kind.from_settings(kept | settings)
     if before.task == "auto":  # a run from before there were other tasks
         after = after.model_copy(update={"task": "classification"})
     changed = [key for key in settings if getattr(before, key) != getattr(after, key) and key not in changeable]

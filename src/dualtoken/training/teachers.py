@@ -20,10 +20,8 @@ from torch import Tensor, nn
 
 from dualtoken.errors import ConfigError, ModelError, require
 from dualtoken.hub import find_model, missing_model
-from dualtoken.model_folder import load_config, load_model
+from dualtoken.model_folder import class_names, load_config, load_model
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD
-
-IMAGENET_CLASSES = 1000
 
 
 class Taught(NamedTuple):
@@ -98,7 +96,7 @@ def open_teacher(
     Raises:
         ModelError: there is no such model, or it is no classifier.
     """
-    given = {"size": size, "mean": mean, "std": std}
+    given: dict[str, Any] = {"size": size, "mean": mean, "std": std}
     path = Path(name)
     if path.suffix.lower() in (".onnx", ".xml"):
         if not path.is_file():
@@ -118,15 +116,6 @@ def open_teacher(
     cfg = cast(Any, model).pretrained_cfg
     described = TeacherInput(cfg["input_size"][-1], tuple(cfg["mean"]), tuple(cfg["std"]))
     return TorchTeacher(name, model, class_names(cast(Any, model).num_classes), _input(described, **given), device)
-
-
-def class_names(count: int) -> tuple[str, ...]:
-    """Names for a classifier that has none: ImageNet's for 1,000, else numbers."""
-    if count != IMAGENET_CLASSES:
-        return tuple(f"class {number}" for number in range(count))
-    from dualtoken.model_folder import imagenet_names
-
-    return imagenet_names()
 
 
 def _input(described: TeacherInput, size: int | None, mean: Any, std: Any) -> TeacherInput:
