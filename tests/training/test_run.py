@@ -33,7 +33,7 @@ SETTINGS = {
 def _no_pictures(request, monkeypatch):
     """Leave the report out, the slowest part of a small run; one test asks for it."""
     if "report" not in request.node.name:
-        monkeypatch.setattr("dualtoken.report.training_report", lambda *args, **options: None)
+        monkeypatch.setattr("dualtoken.evaluation.reports.write_training_report", lambda *args, **options: None)
 
 
 @pytest.fixture

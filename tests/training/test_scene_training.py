@@ -362,7 +362,7 @@ def classifier(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("classifier")
     images = write_class_folders(root / "images", ("x", "y", "z"), per_class=4, size=32)
     patch = pytest.MonkeyPatch()
-    patch.setattr("dualtoken.report.training_report", lambda *args, **options: None)
+    patch.setattr("dualtoken.evaluation.reports.write_training_report", lambda *args, **options: None)
     folder = dualtoken.train(images, root / "run", **QUICK | {"epochs": 1, "image_size": 32}).folder
     patch.undo()
     return folder
