@@ -15,7 +15,6 @@ from dualtoken.export.quantization import (
     compress_weights,
     export_size,
     main_figure,
-    pack_blocks,
     quantize_export,
     quantize_onnx,
     quantize_openvino,
@@ -99,15 +98,6 @@ def test_ranges_round_with_the_least_error():
     outlier = np.append(random.standard_normal(1_000_000), 20).astype(np.float32)
     assert affine(Seen(float(outlier.min()), 20.0, 1_000_001, [outlier]))[0] < 0.7 * (20 + 5) / 255
     assert affine(Seen(0.0, 0.0, 4, [np.zeros(4, np.float32)]))[1] == 0
-
-
-def test_blocks_of_bits_unpack_to_the_weights():
-    weight = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32)
-    packed, scales = pack_blocks(weight, 8)
-    assert (packed.shape, packed.dtype, scales.shape) == ((6, 2, 32), np.uint8, (6, 2))
-    restored = ((packed.astype(np.float32) - 128) * scales[:, :, None]).reshape(6, 64).T[:50]
-    np.testing.assert_allclose(restored, weight, atol=float(scales.max()) / 2 + 1e-6)
-    assert pack_blocks(weight, 4)[0].shape == (6, 2, 16)
 
 
 def test_calibration_goes_image_by_image():

@@ -7,10 +7,8 @@ in the same pass. They are the same sums, so the former are turned into the latt
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from dualtoken.errors import require
 from dualtoken.export.calibration import Feed, Outputs, distance, one_by_one
 from dualtoken.export.precision import mark_openvino
+from dualtoken.export.quiet import quiet
 
 NARROW = 32  # inputs or outputs of a product: below, integers do not pay
 THIN = 64  # outputs of a convolution over neighbours: narrower ones stand in stems, which are sensitive
@@ -72,7 +71,7 @@ class OpenVinoQuantizer:
             for op in self._float.get_ops()
             if op.get_friendly_name() not in self._weights and op.get_type_name() not in ("Constant", "Result")
         ]
-        with _quiet():
+        with quiet("nncf"):
             return nncf.quantize(
                 self._float,
                 nncf.Dataset(feeds),
@@ -201,15 +200,3 @@ def _permutation(op: Any) -> list[int] | None:
     if op.get_type_name() != "Transpose" or (order := _fixed(op.input_value(1))) is None:
         return None
     return [int(axis) for axis in order]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """NNCF reports by logging and draws bars by itself."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -6,9 +6,6 @@ the choice in between is `dualtoken.decode`'s, the same for every engine.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -20,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
 from dualtoken.backbone import DualTokenViT
+from dualtoken.export.quiet import quiet
 
 BATCH, REGIONS = "batch", "regions"
 SIDES = ("height", "width")
@@ -49,7 +47,7 @@ class Piece:
 
     def program(self) -> ExportedProgram:
         """The piece as torch.export sees it: what every exporter starts from."""
-        with torch.no_grad(), silence():
+        with torch.no_grad(), quiet():
             program = torch.export.export(self.module, self.example, dynamic_shapes=self._shapes(), strict=False)
         for module in program.graph_module.modules():
             for node in module.graph.nodes if isinstance(module, GraphModule) else ():
@@ -136,11 +134,3 @@ def _closer_look(name: str, part: Any, found: dict[str, Tensor], image_size: tup
         sides = {2: f"height{number}", 3: f"width{number}"} if any_size else {}
         free.append({0: REGIONS} if given in ("rois", "labels") else {0: BATCH} | sides)
     return Piece(name, part, part.inputs, part.outputs, tuple(known[given] for given in part.inputs), tuple(free))
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Exporters warn of their own affairs; what counts is whether the file answers the same, which is checked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

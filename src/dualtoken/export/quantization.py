@@ -24,6 +24,7 @@ from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, check_drop,
 from dualtoken.export.onnx_int8 import OnnxQuantizer, find_products, finish_graph, halve_weights
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
 from dualtoken.export.precision import mark_onnx, mark_openvino
+from dualtoken.export.quiet import quiet
 from dualtoken.export.run import place_of, together
 from dualtoken.files import digest, refuse_existing
 from dualtoken.images import DEFAULT_LIMITS
@@ -195,9 +196,9 @@ def _fewer_bits_onnx(source: Path, target: Path, bits: int, companions: Mapping[
     model = onnx.load(str(source))
     if bits == 16:
         halve_weights(onnx, model, least_rank=1)
-        finish_graph(onnx, model)
     else:
-        _blocks(onnx, model, bits)
+        model = _in_blocks(model, bits)
+    finish_graph(onnx, model)
     mark_onnx(model, _PRECISIONS[bits], companions)
     onnx.save(model, str(target))
 
@@ -241,46 +242,15 @@ def _inputs(predictor: Predictor, samples: ImageFiles, most: int) -> Iterator[ND
         yield predictor.config.preprocessing(image)[None]
 
 
-def _blocks(onnx: Any, model: Any, bits: int) -> None:
-    """Keep the weights of matrix products in 8 or 4 bits, a scale for each block of inputs."""
-    products = {p.node.output[0]: p for p in find_products(model) if p.node.op_type == "MatMul" and p.pays_in_blocks}
-    nodes, added = [], []
-    for node in model.graph.node:
-        product = products.get(node.output[0])
-        if product is None:
-            nodes.append(node)
-            continue
-        inputs, outputs = product.weight.shape
-        packed, scales = pack_blocks(product.weight, bits)
-        name = node.output[0]
-        added += [
-            onnx.numpy_helper.from_array(packed, f"{name}_weight"),
-            onnx.numpy_helper.from_array(scales, f"{name}_scales"),
-        ]
-        nodes.append(
-            onnx.helper.make_node(
-                "MatMulNBits", [node.input[0], f"{name}_weight", f"{name}_scales"], [name],
-                domain="com.microsoft", K=inputs, N=outputs, bits=bits, block_size=_BLOCK, accuracy_level=1,
-            )
-        )  # fmt: skip
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    finish_graph(onnx, model, added)
-
-
-def pack_blocks(weight: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Weights (inputs, outputs) in 8 or 4 bits.
-
-    Returns:
-        (outputs, blocks, bytes of a block), two numbers a byte with 4 bits, the first in the lower half; and the
-        scales (outputs, blocks).
-    """
-    inputs, outputs = weight.shape
-    blocks = -(-inputs // _BLOCK)
-    padded = np.zeros((outputs, blocks * _BLOCK), np.float32)
-    padded[:, :inputs] = weight.T
-    padded = padded.reshape(outputs, blocks, _BLOCK)
-    middle = 2 ** (bits - 1)
-    scales = np.maximum(np.abs(padded).max(axis=2) / (middle - 1), np.finfo(np.float32).tiny).astype(np.float32)
-    numbers = (np.rint(padded / scales[:, :, None]) + middle).clip(0, 2 * middle - 1).astype(np.uint8)
-    return (numbers if bits == 8 else numbers[:, :, ::2] | (numbers[:, :, 1::2] << 4)), scales
+def _in_blocks(model: Any, bits: int) -> Any:
+    """The model with the weights of matrix products in 8 or 4 bits, a scale for each block of inputs."""
+    quantizer = require("onnxruntime.quantization.matmul_nbits_quantizer", "onnx")
+    products = [p.node.name for p in find_products(model) if p.node.op_type == "MatMul" and p.pays_in_blocks]
+    if not products:
+        return model
+    with quiet(quantizer.__name__):  # it tells of each node
+        made = quantizer.MatMulNBitsQuantizer(
+            model, bits=bits, block_size=_BLOCK, is_symmetric=True, accuracy_level=1, nodes_to_include=products
+        )
+        made.process()
+    return made.model.model

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualtoken.errors import require
 from dualtoken.export.formats import FORMATS, Format
+from dualtoken.export.quiet import quiet
 
 if TYPE_CHECKING:
     from torch.fx import Graph
@@ -21,10 +21,7 @@ def write(piece: Piece, path: Path) -> None:
     Raises:
         MissingExtraError: coremltools is not installed.
     """
-    from dualtoken.export.pieces import silence
-
-    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of every torch newer than itself
-    with silence():
+    with quiet("coremltools"):  # it warns of every torch newer than itself
         coremltools: Any = require("coremltools", "coreml")
         program = piece.single().program().run_decompositions({})
         _complete_pools(program.graph_module.graph)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualtoken.errors import require
 from dualtoken.export.formats import FORMATS, Format
+from dualtoken.export.quiet import quiet
 
 if TYPE_CHECKING:
     from dualtoken.export.pieces import Piece
@@ -19,20 +19,13 @@ def write(piece: Piece, path: Path) -> None:
     Raises:
         MissingExtraError: executorch is not installed.
     """
-    from dualtoken.export.pieces import silence
-
-    with silence():
+    with quiet(""):  # the root logger: it reports every operator that it leaves to the CPU
         require("executorch.exir", "executorch")
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it reports every operator that it leaves to the CPU
-    try:
-        with silence():
-            program = to_edge_transform_and_lower(piece.single().program(), partitioner=[XnnpackPartitioner()])
-            buffer = program.to_executorch().buffer
-    finally:
-        logging.root.setLevel(level)
+
+        program = to_edge_transform_and_lower(piece.single().program(), partitioner=[XnnpackPartitioner()])
+        buffer = program.to_executorch().buffer
     path.write_bytes(buffer)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dualtoken.errors import require
 from dualtoken.export.formats import FORMATS, Format
+from dualtoken.export.quiet import quiet
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -25,11 +26,9 @@ def write(piece: Piece, path: Path) -> None:
     Raises:
         MissingExtraError: litert-torch is not installed.
     """
-    from dualtoken.export.pieces import silence
-
     program = piece.single().program()
     convolve_single_positions(program.graph_module)
-    with silence(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it tells of every step
+    with quiet(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it tells of every step
         litert = require("litert_torch", "litert")
         litert.convert(program.module(), piece.single().example, strict_export=False).export(str(path))
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ast
-import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualtoken.engines import KEY
 from dualtoken.errors import require
 from dualtoken.export.formats import FORMATS, Format
+from dualtoken.export.quiet import quiet
 from dualtoken.files import atomic_path
 
 if TYPE_CHECKING:
@@ -63,10 +62,8 @@ def convert(program: ExportedProgram, path: Path, inputs: tuple[str, ...], outpu
     """Write a program as one ONNX file with the weights in it."""
     import torch
 
-    from dualtoken.export.pieces import silence
-
     onnx = require("onnx", "onnx")
-    with silence(), _quiet_logs():
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"):
         exported: Any = torch.onnx.export(
             program,
             (),
@@ -147,20 +144,6 @@ def describe(path: Path, text: str, model_info: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(model, entries)
     model.producer_name = "dualtoken"
     onnx.save(model, str(path))
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """The exporter reports its progress by logging, some of it as warnings."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 FORMATS["onnx"] = Format(
