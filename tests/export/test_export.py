@@ -161,7 +161,7 @@ def test_export_leaves_a_loaded_model_as_it_was(model_of, tmp_path, quick):
     assert fingerprint(predictor.model) == before
     assert [module.training for module in predictor.model.modules()] == flags
     assert any(flags)
-    assert load(result.path).info.weights_sha256  # its folder is known
+    assert load(result.path).export.info.weights_sha256  # its folder is known
 
 
 # ---------------------------------------------------------------- what travels with it

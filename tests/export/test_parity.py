@@ -196,7 +196,7 @@ def test_figures_without_a_verdict(exported, model_of, photos):
     path = exported("classifier")
     change(path, "head.weight", lambda values: values * 1.5)
     model, other = dualtoken.load(model_of("classifier"), device="cpu"), load(path)
-    other.info = replace(other.info, precision="int8")
+    other.export = replace(other.export, info=replace(other.export.info, precision="int8"))
     parity = check.compare(model, other, images=photos)
     assert parity.passed
     assert parity.limit is None

@@ -290,7 +290,7 @@ def test_an_export_is_quantised_and_measured_on_the_users_images(wide, labelled,
     assert report.score >= 0.75
     assert report.path == target
     assert report.line().startswith("INT8: ")
-    assert load(target).info.precision == "int8"
+    assert load(target).export.info.precision == "int8"
     json.dumps(report.to_dict(), allow_nan=False)
     with pytest.raises(OutputError):
         quantize_export(source, target, labelled, progress=False)
@@ -342,7 +342,7 @@ def test_half_weights_of_openvino(wide, tmp_path):
     source, target = wide[".xml"], tmp_path / "half.xml"
     compress_weights(source, target)
     assert target.with_suffix(".bin").stat().st_size < 0.6 * source.with_suffix(".bin").stat().st_size
-    assert load(target).info.precision == "fp16"
+    assert load(target).export.info.precision == "fp16"
     with pytest.raises(ConfigError, match="expected 16"):
         compress_weights(source, tmp_path / "four.xml", 4)
 
