@@ -73,6 +73,8 @@ def test_an_engine_of_somebody_else_serves_every_verb(slow, model, run, tmp_path
         code, said = run(*arguments)
         assert code == 0, said
         assert expected.lower() in said.lower(), said
+    for verb in ("export", "verify"):
+        assert "slow" in run(verb, "--help")[1]
     assert load(path).export.engine == "slow"
 
 
