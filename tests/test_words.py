@@ -1,8 +1,8 @@
 import pytest
 
 from dualtoken.answers import Comparison
-from dualtoken.export.check import Parity
 from dualtoken.export.guard import GuardReport
+from dualtoken.export.parity import Parity
 from dualtoken.lab.benchmark_tables import cells
 from dualtoken.outputs import Interval
 from dualtoken.words import counted

@@ -321,13 +321,12 @@ def _export(function: Callable[..., Any], given: dict[str, Any]) -> Any:
 
 
 def _exported(result: Any, as_json: bool, _: Any) -> None:
-    from dualtoken.engines import kind_of
+    from dualtoken.engines import engine_of
 
     if as_json:
         print_json({"files": [str(file) for file in result.files], "parity": result.parity.to_dict()})
         return
-    kind = kind_of(result.path)
-    trust = " --trust" if kind and kind.runs_code else ""
+    trust = " --trust" if engine_of(result.path).runs_code else ""
     typer.echo(f"{result.line()}\n{result.parity.line()}\nNext    dualtoken predict {result.path} IMAGE{trust}")
 
 

@@ -315,33 +315,33 @@ def test_a_name_that_is_not_utf8_can_be_printed(predictor, tmp_path):
     answer.path.encode()
 
 
-# ---------------------------------------------------------------- logits of a split
+# ---------------------------------------------------------------- a whole split
 
 
-def test_logits_are_those_of_single_images(predictor, make_image_folder):
-    data = find_data(make_image_folder(classes=CLASSES, per_class=3), val_fraction=0, progress=False)
-    output = predictor.logits(data.splits["all"], batch_size=4, workers=0, progress=False)
-    assert output.logits.shape == (9, 3)
-    assert output.labels.tolist() == data.splits["all"].labels.tolist()
-    assert output.indices.tolist() == list(range(9))
-    for index in range(9):
-        image = torch.from_numpy(predictor.config.preprocessing(data.splits["all"].open(index)))[None]
-        np.testing.assert_allclose(predictor.forward(image)[0], output.logits[index], atol=1e-4)
+def test_answers_of_a_split_are_those_of_single_images(predictor, make_image_folder):
+    samples = find_data(make_image_folder(classes=CLASSES, per_class=3), val_fraction=0, progress=False).splits["all"]
+    found = list(predictor.answers(samples, batch_size=4, workers=0, progress=False))
+    assert [row for row, _ in found] == list(range(9))
+    for row, answer in found:
+        alone = predictor.predict(samples.path(row))
+        np.testing.assert_allclose(answer.probabilities, alone.probabilities, atol=1e-5)
 
 
-def test_logits_skip_and_list_bad_images(predictor, make_image_folder):
+def test_bad_images_of_a_split_are_skipped_and_listed(predictor, make_image_folder):
     root = make_image_folder(per_class=3)
     samples = find_data(root, val_fraction=0, progress=False).splits["all"]
     (root / "cat" / "0001.jpg").write_bytes(b"broken")
+    options = {"workers": 0, "progress": False}
     with pytest.raises(ImageError, match=r"0001\.jpg"):
-        predictor.logits(samples, workers=0, progress=False)
-    output = predictor.logits(samples, workers=0, on_bad_image="skip", progress=False)
-    assert output.indices.tolist() == [0, 2, 3, 4, 5]
-    assert [Path(path).name for path, _ in output.bad_images] == ["0001.jpg"]
+        list(predictor.answers(samples, **options))
+    bad = []
+    found = predictor.answers(samples, on_bad_image="skip", bad_images=bad, **options)
+    assert [row for row, _ in found] == [0, 2, 3, 4, 5]
+    assert [Path(path).name for path, _ in bad] == ["0001.jpg"]
     for path in root.rglob("*.jpg"):
         path.write_bytes(b"broken")
     with pytest.raises(DataError, match="none can be read"):
-        predictor.logits(samples, workers=0, on_bad_image="skip", progress=False)
+        list(predictor.answers(samples, on_bad_image="skip", **options))
 
 
 class Fixed(torch.nn.Module):

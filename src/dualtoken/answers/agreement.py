@@ -8,7 +8,8 @@ disagreement. Everything else is one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,41 +22,58 @@ _SAME_BOX = 0.99  # intersection over union from which two boxes are one
 _IOU_TIE = 2e-3  # as close to the limit of repetitions, so that rounding decides
 _SAME_MASK = 0.99
 _MANY = 2
+_CANDIDATES = 10_000  # more than a detector has
 
 
 Candidates = Callable[[], tuple[Detections, Detections]]
 
 
-class Agreement(Protocol):
-    """Compares answers one by one and remembers the figures."""
+class Agreement:
+    """Compares answers one by one and remembers the figures. By itself it leaves it all to the raw outputs.
 
-    ties: int
+    Args:
+        limit: of what may differ by rounding: scores, probabilities.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.images = self.same = self.ties = 0
 
     def add(self, ours: Any, theirs: Any, candidates: Candidates | None = None) -> str:
         """Compare two answers to one image.
 
         Args:
             ours, theirs: the answers.
-            candidates: gives the objects that each of the two had before repetitions were left out; without it no
-                object may come or go.
+            candidates: gives what each of the two chose from, see `loosened`; without it no object may come or go.
 
         Returns:
             What disagrees, in words; empty where nothing does.
         """
+        self.images += 1
+        return ""
 
     def figures(self) -> dict[str, Any]:
         """Everything added so far, as JSON-friendly values."""
+        return {"images": self.images}
 
     def line(self) -> str:
         """The same in a few words."""
+        return f"{counted(self.images, 'image')} predicted"
+
+    def further(self) -> dict[str, dict[str, Any]]:
+        """What no answer showed so far, and the `head_args` under which answers do: none, one or many objects."""
+        return {}
+
+    def loosened(self, config: Any) -> Any:
+        """The config of a model under which it gives all that it chooses from; None where nothing is chosen."""
+        return None
 
 
-class ClassAgreement:
+class ClassAgreement(Agreement):
     """Whether the most probable class is the same."""
 
     def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.images = self.same = self.ties = 0
+        super().__init__(limit)
         self.probability_error = 0.0
 
     def add(self, ours: Classification, theirs: Classification, candidates: Candidates | None = None) -> str:
@@ -82,12 +100,12 @@ class ClassAgreement:
         return f"top-1 the same for {self.same + self.ties} of {self.images}{_ties(self.ties)}"
 
 
-class PixelAgreement:
+class PixelAgreement(Agreement):
     """Whether each pixel has the same class."""
 
     def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.pixels = self.same = self.ties = 0
+        super().__init__(limit)
+        self.pixels = 0
         self.confidence_error = 0.0
 
     def add(self, ours: Segmentation, theirs: Segmentation, candidates: Candidates | None = None) -> str:
@@ -120,7 +138,7 @@ class PixelAgreement:
         return f"{100 * share:.4g} % of {self.pixels:,} pixels the same{_ties(self.ties)}"
 
 
-class ObjectAgreement:
+class ObjectAgreement(Agreement):
     """Whether the same objects are found: boxes, classes, scores and masks.
 
     Args:
@@ -130,8 +148,9 @@ class ObjectAgreement:
     """
 
     def __init__(self, limit: float, spec: DetectorSpec, threshold: float) -> None:
-        self.limit, self.spec, self.threshold = limit, spec, threshold
-        self.images = self.objects = self.same = self.ties = 0
+        super().__init__(limit)
+        self.spec, self.threshold = spec, threshold
+        self.objects = 0
         self.box_iou = self.mask_iou = 1.0
         self.score_error = 0.0
         self.with_masks = False
@@ -236,6 +255,21 @@ class ObjectAgreement:
             f"{self.same:,} of {counted(self.objects, 'object')} the same{_ties(self.ties)}"
             f" (boxes agree by {self.box_iou:.4f}{masks} or more; shown at the model's threshold: {shown})"
         )
+
+    def further(self) -> dict[str, dict[str, Any]]:
+        ways: dict[str, dict[str, Any]] = {
+            "none": {"score_threshold": 1.0},
+            "one": {"score_threshold": 0.0, "max_detections": 1},
+            "many": {"score_threshold": 0.0, "max_detections": 20},
+        }
+        return {word: ways[word] for word, number in self.counts.items() if number == 0}
+
+    def loosened(self, config: Any) -> Any:
+        """Boxes before repetitions are left out, and without their masks."""
+        least = max(0.0, self.spec.score_threshold - 1e-3)
+        args = {"iou_threshold": 1.0, "max_detections": _CANDIDATES, "score_threshold": least}
+        head = "faster_rcnn" if config.head == "mask_rcnn" else config.head
+        return replace(config, head=head, head_args=config.head_args | args)
 
 
 def _ties(number: int) -> str:

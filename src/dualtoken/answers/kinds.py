@@ -119,7 +119,7 @@ class Kind(ABC):
             config: of the model.
             limit: largest difference of raw outputs, relative to the largest one.
         """
-        raise ModelError(f"Predictions of {self.name} have no parity check.")
+        return Agreement(limit)
 
     # ---------------------------------------------------------------- judging
 

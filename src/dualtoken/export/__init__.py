@@ -9,16 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dualtoken.export.check import Parity, verify
+    from dualtoken.export.check import verify
     from dualtoken.export.formats import FORMATS, Format
     from dualtoken.export.formats.onnx import export_network
+    from dualtoken.export.parity import Parity
     from dualtoken.export.run import ExportResult, export
 
 _HOMES = {
     "FORMATS": "formats",
     "ExportResult": "run",
     "Format": "formats",
-    "Parity": "check",
+    "Parity": "parity",
     "export": "run",
     "export_network": "formats.onnx",
     "verify": "check",

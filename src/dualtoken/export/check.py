@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.answers import kind_of
-from dualtoken.answers.agreement import Agreement, ObjectAgreement
-from dualtoken.decode import HEADS, DetectorSpec
+from dualtoken.answers.agreement import Agreement
 from dualtoken.engines import MAIN, Engine
 from dualtoken.errors import ConfigError, ImageError, ModelError
+from dualtoken.export.parity import LIMITS, Parity
 from dualtoken.export.pictures import Pictures, pictures_for
-from dualtoken.files import digest, write_json
+from dualtoken.files import digest
 from dualtoken.hub import find_folder, find_model
 from dualtoken.machine import machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig, is_model_folder
@@ -32,81 +32,8 @@ from dualtoken.prediction.models import load
 from dualtoken.prediction.predictor import Predictor
 from dualtoken.words import counted
 
-LIMITS: dict[str, float | None] = {"fp32": 1e-4, "fp16": 2e-2, "int8": None}
 _TOGETHER = 3  # pictures in a batch
 _FEW = 4  # pictures of each further case
-_CANDIDATES = 10_000  # more than a detector has
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How near an export's answers are to its model's.
-
-    Attributes:
-        export, model: file and folder.
-        task, format, engine, precision: of the export.
-        checked: whether it could be run on this machine at all.
-        passed: whether everything is within the limit; False where it was not checked.
-        limit: of raw outputs, relative to the largest; None where only figures are wanted.
-        images: pictures compared.
-        pictures: where they come from.
-        input_error: largest difference of the network's input.
-        max_error: largest difference of a raw output.
-        relative_error: the same, relative to the largest value of that output.
-        part_errors: relative, by part and output.
-        answers: figures of the final answers, see `agreement`.
-        cases: what was changed for the further comparisons: image size, numbers of objects.
-        failure: the first thing that is wrong, in words.
-        notes: what readers should know.
-        machine, versions: where and with what it was found.
-    """
-
-    export: str
-    model: str
-    task: str
-    format: str
-    engine: str
-    precision: str
-    checked: bool = True
-    passed: bool = False
-    limit: float | None = None
-    images: int = 0
-    pictures: str = ""
-    input_error: float = 0.0
-    max_error: float = 0.0
-    relative_error: float = 0.0
-    part_errors: dict[str, float] = field(default_factory=dict)
-    answers: dict[str, Any] = field(default_factory=dict)
-    summary: str = ""
-    cases: tuple[str, ...] = ()
-    failure: str = ""
-    notes: tuple[str, ...] = ()
-    machine: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """One line for the screen."""
-        if not self.checked:
-            return f"Parity not checked: {self.failure}"
-        limit = "no limit" if self.limit is None else f"limit {self.limit:.0e}"
-        images = counted(self.images, "image")
-        found = f"{images}, raw outputs differ by {self.relative_error:.1e} ({limit}), {self.summary}"
-        return f"Parity passed: {found}." if self.passed else f"Parity FAILED: {self.failure} ({found})."
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-friendly values; numbers that are none become None."""
-        return {
-            name: None if isinstance(value, float) and not np.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
-
-    def write(self, path: Path) -> None:
-        """As a JSON file.
-
-        Raises:
-            OutputError: the place cannot be written.
-        """
-        write_json(path, self.to_dict())
 
 
 def verify(
@@ -186,9 +113,8 @@ def compare(
         )
     limit = LIMITS.get(exported.export.info.precision) if limit is None else limit
     folder = model_folder_of(reference)
-    scenes = exported.config.head in HEADS
     data = reference.config.provenance.get("data", {}).get("source")
-    with pictures_for(images, folder, data, grey=scenes) as pictures:
+    with pictures_for(images, folder, data, grey=bool(kind_of(mine.task).agreement(mine, 1.0).further())) as pictures:
         return _Check(reference, exported, exported.export, limit, pictures).run()
 
 
@@ -234,7 +160,6 @@ class _Check:
         self.export, self.info = export, export.info
         self.judged = limit is not None
         self.together = _TOGETHER if export.info.dynamic_batch else 1
-        self.detector = exported.config.head in HEADS
         self.input_error = self.max_error = 0.0
         self.part_errors: dict[str, float] = {}
         self.failure = ""
@@ -297,18 +222,11 @@ class _Check:
             cases.append(_Case(f"{_TOGETHER} images at once", lambda config: config))
         if self.info.dynamic_size:
             cases += [_resized(size) for size in _other_sizes(self.exported.config.preprocessing.image_size)]
-        if isinstance(main, ObjectAgreement):
-            missing = [word for word, number in main.counts.items() if number == 0]
-            ways: dict[str, dict[str, Any]] = {
-                "none": {"score_threshold": 1.0},
-                "one": {"score_threshold": 0.0, "max_detections": 1},
-                "many": {"score_threshold": 0.0, "max_detections": 20},
-            }
-            cases += [_rechosen(word, ways[word]) for word in missing]
-            if missing:
-                self.notes.append(
-                    f"no picture has {' or '.join(missing)} objects by itself: thresholds were changed to get there"
-                )
+        if missing := main.further():
+            cases += [_rechosen(word, args) for word, args in missing.items()]
+            self.notes.append(
+                f"no picture has {' or '.join(missing)} objects by itself: thresholds were changed to get there"
+            )
         return cases
 
     def _agreement(self, config: ModelConfig) -> Agreement:
@@ -339,7 +257,8 @@ class _Check:
         self._raw(names, mine, its, where)
         for number, (name, our, their) in enumerate(zip(names, ours, theirs, strict=True)):
             again = partial(self._again, number, our)
-            reason = agreement.add(our, their, partial(_candidates, again, (reference, mine), (exported, its)))
+            sides = ((reference, mine), (exported, its))
+            reason = agreement.add(our, their, partial(_candidates, again, agreement.loosened, sides))
             if reason and self._by_choice_of_regions(again, (exported, mine), our, reference.config):
                 agreement.ties += 1
                 reason = ""
@@ -356,8 +275,8 @@ class _Check:
     def _by_choice_of_regions(
         self, again: Callable[..., Any], other: tuple[Predictor, _Recorder], answer: Any, config: ModelConfig
     ) -> bool:
-        """Whether two answers differ only because rounding chose other regions for the second stage."""
-        if self.failure or not any(part == "boxes" for part, _, _ in other[1].calls):
+        """Whether two answers differ only because rounding chose other regions for the parts after the first."""
+        if self.failure or all(part == MAIN for part, _, _ in other[1].calls):
             return False
         return not self._agreement(config).add(answer, again(*other, other[0].config))
 
@@ -442,16 +361,11 @@ def _answers(model: Predictor, engine: _Recorder, chunk: Sequence[NamedInput]) -
     return answers
 
 
-def _candidates(again: Callable[..., Any], *sides: tuple[Predictor, _Recorder]) -> Any:
-    """What each of two detectors found before it left out repetitions, without masks."""
-    found = []
-    for model, recorder in sides:
-        config = model.config
-        threshold = DetectorSpec.of(config.head, len(config.classes), config.head_args).score_threshold
-        args = {"iou_threshold": 1.0, "max_detections": _CANDIDATES, "score_threshold": max(0.0, threshold - 1e-3)}
-        head = "faster_rcnn" if config.head == "mask_rcnn" else config.head
-        found.append(again(model, recorder, replace(config, head=head, head_args=config.head_args | args)))
-    return tuple(found)
+def _candidates(
+    again: Callable[..., Any], loosened: Callable[[ModelConfig], ModelConfig], sides: Sequence[tuple[Predictor, Any]]
+) -> Any:
+    """What each of two models chose its answer from."""
+    return tuple(again(model, recorder, loosened(model.config)) for model, recorder in sides)
 
 
 def _resized(size: tuple[int, int]) -> _Case:

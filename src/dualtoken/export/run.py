@@ -16,9 +16,9 @@ from rich.console import Console
 from dualtoken.engines import ENGINES, MAIN
 from dualtoken.errors import ConfigError, ExportError, UserError, cannot_write
 from dualtoken.export import check
-from dualtoken.export.check import Parity
 from dualtoken.export.formats import FORMATS, Format, find_format, others
 from dualtoken.export.model_info import model_info
+from dualtoken.export.parity import Parity
 from dualtoken.export.pieces import Piece, merged, pieces
 from dualtoken.files import digest, refuse_existing, write_text
 from dualtoken.machine import machine_name

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualtoken.prediction.inputs import NamedInput, collect_inputs, open_input
     from dualtoken.prediction.models import from_pretrained, load, predict, predict_stream
-    from dualtoken.prediction.predictor import Logits, Predictor
+    from dualtoken.prediction.predictor import Predictor
 
 _HOMES = {
-    "Logits": "predictor",
     "NamedInput": "inputs",
     "Predictor": "predictor",
     "collect_inputs": "inputs",
@@ -27,7 +26,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "Logits",
     "NamedInput",
     "Predictor",
     "collect_inputs",

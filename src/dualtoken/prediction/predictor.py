@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from dualtoken.engines import Engine
     from dualtoken.prediction.exported import Export
-    from dualtoken.tasks import Task
 
 
 _KEPT = 4  # whole images on their way through the network at a time
@@ -46,22 +45,6 @@ class Loaded(NamedTuple):
     pixels: NDArray[np.float32]
     size: tuple[int, int]
     image: Image.Image | None = None
-
-
-class Logits(NamedTuple):
-    """Raw outputs for a split, before the temperature.
-
-    Attributes:
-        logits: (N, K) float32.
-        labels: (N,) int64, index of the right class.
-        indices: (N,) int64, place of each image in the samples.
-        bad_images: (path, reason) of images that were left out.
-    """
-
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    indices: NDArray[np.int64]
-    bad_images: tuple[BadImage, ...] = ()
 
 
 class Predictor:
@@ -98,13 +81,6 @@ class Predictor:
     def scenes(self) -> bool:
         """Whether it answers with boxes or masks, and not with one class for the image."""
         return self.config.task != "classification"
-
-    @property
-    def task(self) -> Task:
-        """The task with its classes; needs torch."""
-        from dualtoken.tasks import TASKS
-
-        return TASKS[self.config.task](self.config.classes)
 
     def predict(
         self,
@@ -216,45 +192,32 @@ class Predictor:
             DataError: no image can be read.
         """
         bad = [] if bad_images is None else bad_images
-        options: dict[str, Any] = {"limits": limits, "on_bad_image": on_bad_image, "progress": progress}
-        for rows, images in self._batches(samples, batch_size, workers, bad, **options):
-            pixels = np.stack([image.pixels for image in images])
-            yield from zip(rows, self.answer(pixels, [image.size for image in images]), strict=True)
+        batch_size = self._batch_size(batch_size)
 
-    def logits(
-        self,
-        samples: Samples,
-        *,
-        batch_size: int = 64,
-        workers: int | None = None,
-        limits: ImageLimits = DEFAULT_LIMITS,
-        on_bad_image: OnBadImage = "fail",
-        progress: bool = True,
-    ) -> Logits:
-        """A classifier's raw outputs for every image of a split: the one way that evaluation gets them.
+        def load(row: int) -> Loaded | ImageError:
+            return self._load(samples.path(row), lambda: _open_row(samples, row, limits))
 
-        Raises:
-            ImageError: an image cannot be read and `on_bad_image` is `fail`.
-            DataError: no image can be read.
-            ModelError: the network gives something that is no number.
-        """
-        logits = np.empty((len(samples), len(self.classes)), np.float32)
-        indices: list[int] = []
-        bad: list[BadImage] = []
-        options: dict[str, Any] = {"limits": limits, "on_bad_image": on_bad_image, "progress": progress}
-        for rows, images in self._batches(samples, batch_size, workers, bad, **options):
-            logits[rows] = self.forward(np.stack([image.pixels for image in images]))
-            indices += rows
-        return Logits(logits[indices], samples.labels[indices], np.array(indices, np.int64), tuple(bad))
+        done = 0
+        with _progress_bar(shown=progress) as bar:
+            loaded = bar.track(
+                work_ahead(load, range(len(samples)), workers, 2 * batch_size), len(samples), description="Evaluating"
+            )
+            good = _good(loaded, samples, on_bad_image, bad)
+            while batch := list(islice(good, batch_size)):
+                pixels = np.stack([image.pixels for _, image in batch])
+                found = self.answer(pixels, [image.size for _, image in batch])
+                yield from zip((row for row, _ in batch), found, strict=True)
+                done += len(batch)
+        if done == 0:
+            raise DataError(f"No image of {samples.root!r} can be evaluated: none can be read.")
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pre-processed images float32 (B, 3, H, W) to logits (B, K), without the temperature.
+    def forward(self, images: NDArray[np.float32]) -> Any:
+        """Pre-processed images (B, 3, H, W) to raw outputs: a classifier's logits (B, K), without the temperature.
 
         Raises:
-            ModelError: they are not finite numbers, or not one for each class.
+            ModelError: they are not finite numbers, or not as many as the config says.
         """
-        logits: NDArray[np.float32] = self.kind.outputs(self.config, self.engine, np.asarray(images))
-        return logits
+        return self.kind.outputs(self.config, self.engine, images)
 
     def answer(self, images: NDArray[np.float32], sizes: Sequence[tuple[int, int]]) -> list[Any]:
         """Pre-processed images (B, 3, H, W) and their own (height, width) to answers, without the threshold.
@@ -302,34 +265,6 @@ class Predictor:
             if len(images) == 1:
                 return [too_large(images[0][0] or "pixels")]
         return [answer for image in images for answer in self._answer_good([image])]
-
-    def _batches(
-        self,
-        samples: ImageFiles,
-        batch_size: int,
-        workers: int | None,
-        bad_images: list[BadImage],
-        *,
-        limits: ImageLimits,
-        on_bad_image: OnBadImage,
-        progress: bool,
-    ) -> Iterator[tuple[list[int], list[Loaded]]]:
-        """Rows and images of a split, batch by batch; images that cannot be read go to `bad_images`."""
-        batch_size = self._batch_size(batch_size)
-
-        def load(row: int) -> Loaded | ImageError:
-            return self._load(samples.path(row), lambda: _open_row(samples, row, limits))
-
-        done = 0
-        with _progress_bar(shown=progress) as bar:
-            loaded = work_ahead(load, range(len(samples)), workers, 2 * batch_size)
-            rows = bar.track(loaded, len(samples), description="Evaluating")
-            good = _good(rows, samples, on_bad_image, bad_images)
-            while batch := list(islice(good, batch_size)):
-                yield [row for row, _ in batch], [image for _, image in batch]
-                done += len(batch)
-        if done == 0:
-            raise DataError(f"No image of {samples.root!r} can be evaluated: none can be read.")
 
 
 def _engine(model: Any) -> Engine:
