@@ -1,6 +1,7 @@
 """Imports run one way, as docs/design.md draws it."""
 
 import ast
+import re
 from pathlib import Path
 
 import dualtoken
@@ -11,7 +12,6 @@ ORDER = [
     "words",
     "errors",
     "static",
-    "options",
     "registry",
     "files",
     "readers",
@@ -41,10 +41,13 @@ ORDER = [
     "export",
     "runtime",
     "lab",
+    "options",
     "cli",
 ]
 WITHOUT_TORCH = ORDER[: ORDER.index("backbone")]
 ENGINES_OF_TORCH = ("engines/torch.py", "engines/executorch.py")  # which import it when they run, and not before
+
+BY_STRING = re.compile(r"dualtoken(\.\w+)+(:\w+)?")  # as importlib, static and tables of verbs take them
 
 
 def room(path: Path) -> str:
@@ -52,22 +55,19 @@ def room(path: Path) -> str:
 
 
 def imports(path: Path, *, of: str) -> set[str]:
-    """Second parts of all `dualtoken.X` imports (of="dualtoken"), or whether `of` is imported at all."""
-    found = set()
+    """Rooms that a file imports (of="dualtoken"), those by string too; or whether it imports `of` at all."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-        found |= {
-            name.split(".")[1] if of == "dualtoken" and "." in name else name
-            for name in names
-            if name.split(".")[0] == of
-        }
-    return found
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "dualtoken":
+            names |= {dualtoken._HOMES.get(alias.name, f"dualtoken.{alias.name}") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and BY_STRING.fullmatch(node.value):
+            names.add(node.value.partition(":")[0])
+    names = {name for name in names if name.split(".")[0] == of}
+    return {name.split(".")[1] for name in names if "." in name} & set(ORDER) if of == "dualtoken" else names
 
 
 def files() -> list[Path]:
@@ -82,8 +82,21 @@ def test_imports_run_one_way():
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in files()
-        for name in imports(path, of="dualtoken") - {"dualtoken"}
+        for name in imports(path, of="dualtoken")
         if ORDER.index(name) > ORDER.index(room(path))
+    ]
+    assert not wrong
+
+
+def test_what_is_private_stays_in_its_file():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {alias.name}"
+        for path in files()
+        if path.name != "scene_checks.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dualtoken")
+        for alias in node.names
+        if alias.name.startswith("_")
     ]
     assert not wrong
 

@@ -21,7 +21,7 @@ from conftest import invent_image
 from dualtoken.cli import app
 from dualtoken.errors import ConfigError, MissingExtraError, ModelError
 from dualtoken.hub import BUNDLED, DEFAULT, bundled, bundled_folder, find_model
-from dualtoken.hub.ship import card_of
+from dualtoken.lab.ship import card_of
 from dualtoken.model_folder import WEIGHTS, load_config, read_weights
 from dualtoken.prediction.command import split_model
 

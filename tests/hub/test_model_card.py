@@ -9,7 +9,7 @@ import yaml
 
 from dualtoken.errors import ConfigError, ModelError, OutputError
 from dualtoken.hub import model_card, portable
-from dualtoken.hub.ship import rounded, ship
+from dualtoken.lab.ship import rounded, ship
 from dualtoken.model_folder import ModelConfig, build_model, load_config, read_weights, save_model, write_tensors
 from dualtoken.preprocess import Preprocessing
 

@@ -1,6 +1,6 @@
 """Trained models that come with the package: a line here, a folder in `pretrained/`.
 
-`python -m dualtoken.hub.ship RUN FOLDER --data DATA` makes such a folder and prints its hash.
+`python -m dualtoken.lab.ship RUN FOLDER --data DATA` makes such a folder and prints its hash.
 """
 
 from __future__ import annotations

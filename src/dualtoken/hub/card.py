@@ -140,7 +140,7 @@ def _measured(config: ModelConfig, address: str) -> str:
 
 
 def _rounded(facts: dict[str, Any] | None) -> list[str]:
-    """What writing the weights with fewer bits changed, where `hub.ship` measured it."""
+    """What writing the weights with fewer bits changed, where `lab.ship` measured it."""
     if not facts or "images" not in facts:
         return []
     before, after = facts["top1_before"], facts["top1"]

@@ -1,6 +1,6 @@
 """A model folder small enough for the package: weights in float16, a clean config, its figures and its card.
 
-    python -m dualtoken.hub.ship RUN FOLDER --data DATA
+    python -m dualtoken.lab.ship RUN FOLDER --data DATA
 
 `DATA` are the images that the run was trained on: its `val` is drawn from them again, and both the run's weights and
 the rounded ones answer it. The last line is the hash that belongs into `hub/bundled.py`.
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dualtoken.errors import ConfigError, ModelError
+from dualtoken.evaluation import evaluate
 from dualtoken.files import refuse_existing, write_json, write_text
 from dualtoken.hub.bundled import BUNDLED
 from dualtoken.hub.card import model_card
@@ -31,9 +31,7 @@ from dualtoken.model_folder import (
     load_model,
     write_tensors,
 )
-
-# They stand on this room, so they are called by their names.
-_EVALUATION, _PREDICTION = "dualtoken.evaluation", "dualtoken.prediction"
+from dualtoken.prediction import load
 
 
 def ship(
@@ -67,7 +65,7 @@ def ship(
         write_json(folder / CONFIG, clean.to_json())  # to be measured; renewed below
         metrics, changed = _measure(run, folder, data, options)
         facts |= changed | {
-            "command": f"python -m dualtoken.hub.ship {run.name} {folder.name} --data {Path(data).name}"
+            "command": f"python -m dualtoken.lab.ship {run.name} {folder.name} --data {Path(data).name}"
         }
         clean = replace(clean, metrics=metrics)
     clean = replace(clean, provenance=clean.provenance | {"rounded": facts, "earlier": _earlier(config)})
@@ -109,8 +107,6 @@ def _measure(
     run: Path, folder: Path, data: str | Path, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The metrics of the rounded weights, as a config holds them, and what the rounding changed."""
-    evaluate = importlib.import_module(_EVALUATION).evaluate
-    load = importlib.import_module(_PREDICTION).load
     before = evaluate(load(run, device="cpu"), data, split="val", **options)
     after = evaluate(load(folder, device="cpu"), data, split="val", **options)
     changed = {
