@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from dualtoken.errors import ConfigError, ExportError, ModelError, cannot_write
+from dualtoken.errors import ConfigError, ExportError, ModelError
+from dualtoken.export.placing import together
 from dualtoken.words import counted
 
 MAX_DROP = 0.005  # half a point
@@ -117,8 +117,8 @@ def quantize_with_guard(
     check_drop(max_drop)
     if not quantizer.layers:
         raise ExportError("This network has no layer that is worth computing in INT8.", "Try: --precision fp16")
-    with _hidden_folder(target) as folder:
-        trials = _Trials(quantizer, measure, folder, target.name, beside)
+    with together(target) as folder, TemporaryDirectory(dir=folder) as place:
+        trials = _Trials(quantizer, measure, Path(place), target.name, beside)
         kept = _fewest_in_float(trials, float_score - max_drop)
         if kept is None:
             raise ExportError(
@@ -127,7 +127,7 @@ def quantize_with_guard(
                 "layers left in float. Nothing was written.",
                 "Calibrate on more images of the kind to come, allow a larger drop, or try --precision fp16.",
             )
-        trials.keep(kept, target)
+        trials.keep(kept, folder, target.parent)
     attempts = tuple(Attempt(count, score) for count, score in trials.scores.items())
     report = GuardReport(
         target, float_score, trials.scores[kept], max_drop, len(quantizer.layers) - kept, trials.worst(kept), attempts
@@ -177,28 +177,11 @@ class _Trials:
             self._ranking = sorted(harm, key=lambda name: -harm[name])
         return tuple(self._ranking[:kept])
 
-    def keep(self, kept: int, target: Path) -> None:
-        """Move one trial's files to their place, the main one last: with it, all are there."""
-        for file in sorted((self.folder / str(kept)).iterdir(), key=lambda file: file.name == self.name):
-            if file.name == self.name or not target.with_name(file.name).exists():
-                file.replace(target.with_name(file.name))
-
-
-@contextmanager
-def _hidden_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target, removed in the end.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
-    folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    def keep(self, kept: int, folder: Path, parent: Path) -> None:
+        """Move one trial's files to a folder, but for those of the model's others that `parent` has already."""
+        for file in (self.folder / str(kept)).iterdir():
+            if file.name == self.name or not (parent / file.name).exists():
+                file.replace(folder / file.name)
 
 
 def _fewest_in_float(trials: _Trials, least: float) -> int | None:

@@ -23,9 +23,9 @@ from dualtoken.export.formats import FORMATS
 from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, check_drop, quantize_with_guard
 from dualtoken.export.onnx_int8 import OnnxQuantizer, find_products, finish_graph, halve_weights
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
+from dualtoken.export.placing import place_of, together
 from dualtoken.export.precision import mark_onnx, mark_openvino
 from dualtoken.export.quiet import quiet
-from dualtoken.export.run import place_of, together
 from dualtoken.files import digest, refuse_existing
 from dualtoken.images import DEFAULT_LIMITS
 from dualtoken.prediction import Predictor, load

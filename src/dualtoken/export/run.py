@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +17,7 @@ from dualtoken.export.formats import FORMATS, Format, find_format, others
 from dualtoken.export.model_info import model_info
 from dualtoken.export.parity import Parity
 from dualtoken.export.pieces import Piece, merged, pieces
+from dualtoken.export.placing import place_of, size_of, together
 from dualtoken.files import digest, refuse_existing, write_text
 from dualtoken.machine import machine_name
 from dualtoken.model_folder import WEIGHTS, ModelConfig
@@ -104,7 +102,7 @@ def export(
         say("Comparing answers ...")
         parity = _certify(name, reference, files[0], path, images, limit)
         parity.write(certificate(files[0]))
-        size = sum(_size(file) for file in files)
+        size = sum(size_of(file) for file in files)
     return ExportResult(path, tuple(path.with_name(file.name) for file in files), size, parity)
 
 
@@ -184,55 +182,10 @@ def _weights(reference: Predictor) -> str:
     return digest(folder / WEIGHTS) if folder else ""
 
 
-def place_of(path: Path, part: str) -> Path:
-    """The file of a part of the export `path`."""
-    return path if part == MAIN else path.with_name(f"{path.stem}.{part}{path.suffix}")
-
-
 def _all_places(form: Format, path: Path) -> list[Path]:
     """Everything that an export may write."""
     parts = [path, *(place_of(path, part) for part in _COMPANIONS)]
     return [*(file for part in parts for file in form.files(part)), sidecar(path), certificate(path)]
-
-
-def _size(path: Path) -> int:
-    return (
-        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
-    )
-
-
-@contextmanager
-def together(path: Path) -> Iterator[Path]:
-    """Yield an empty folder; on success all that was put into it goes beside `path`, on any error none of it.
-
-    Raises:
-        OutputError: the place cannot be written, or holds a file of such a name.
-    """
-    parent = path.parent
-    made = not parent.exists()
-    folder = parent / f".{path.name}.{secrets.token_hex(4)}"
-    moved: list[Path] = []
-    try:
-        try:
-            folder.mkdir(parents=True)
-            yield folder
-            # The main file comes last: who waits for it finds the others there.
-            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-                target = parent / file.name
-                refuse_existing(target, "--output")
-                file.rename(target)
-                moved.append(target)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-    except BaseException:
-        for target in moved:
-            shutil.rmtree(target) if target.is_dir() else target.unlink()
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if made:
-            with suppress(OSError):  # something was written
-                parent.rmdir()
 
 
 # ---------------------------------------------------------------- the proof
