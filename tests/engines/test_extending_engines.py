@@ -65,7 +65,7 @@ def test_an_engine_of_somebody_else_serves_every_verb(slow, model, run, tmp_path
     }  # fmt: skip
     for arguments, expected in (
         (["verify", path, model, "--images", photo], "Parity passed"),
-        (["predict", path, photo], "1 image answered"),
+        (["predict", path, photo], "1 image"),
         (["evaluate", path, photos, "--workers", "0"], "Top-1 accuracy"),
         (["compare", model, path, photos, "--workers", "0"], "not distinguishable"),
         (["runtime-bundle", path, "--output", tmp_path / "bundle"], "requirements.txt"),
