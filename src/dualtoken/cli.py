@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -251,6 +252,28 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(**own, **settings)
 
 
+def _distill_settings() -> list[Parameter]:
+    fields = {part.name: part for part in static.signature("dualtoken.training.config", "TrainConfig")[1]}
+    own = {part.name: part for part in static.signature("dualtoken.training.distillation", "DistillConfig")[1]}
+    names = ("model", "probe", "epochs", "limit_minutes", "batch_size", "image_size", "lr", "workers", "seed", "device")
+    shown = [replace(part, default="None") for part in (own.get(name) or fields[name] for name in names)]
+    return [*shown, _set("Any other setting, such as teacher_size=160; repeat")]
+
+
+def _distill(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    from dualtoken.training.recipes import parse_settings
+
+    if "output" not in given and "resume" not in given:
+        raise ConfigError("--output is missing.", "Type: dualtoken distill IMAGES --teacher TEACHER --output RUN")
+    settings = parse_settings(given.pop("set", []))
+    return function(**settings | given)
+
+
+def _distilled(result: Any, *_: Any) -> None:
+    folder = result.folder
+    typer.echo(f"\nModel   {folder}\nNext    dualtoken train DATA --model {folder} --output NEW")
+
+
 def _trained(result: Any, *_: Any) -> None:
     folder = result.folder
     typer.echo(f"\nModel   {folder}\nReport  {folder / 'report.html'}\nNext    dualtoken predict {folder} IMAGE")
@@ -377,6 +400,13 @@ VERBS = {
         "dualtoken.training:train",
         "dualtoken train photos/ --output runs/photos --epochs 50 --image-size 160",
         more=_settings, json=False, call=_train, show=_trained,
+    ),
+    "distill": Verb(
+        "dualtoken.training.distillation:distill",
+        "dualtoken distill photos/ more.zip --teacher runs/large --output runs/small; "
+        "dualtoken distill photos/ --teacher big.onnx --set teacher_size=224 --probe labelled/ --output runs/small",
+        flags={"images": "IMAGES...", "teachers": "--teacher"}, many=("images", "teachers"),
+        optional=("images", "teachers", "output"), more=_distill_settings, json=False, call=_distill, show=_distilled,
     ),
     "evaluate": Verb(
         EVALUATE, "dualtoken evaluate runs/photos photos/ --split val --output results/photos", hidden=("resamples",),
