@@ -247,7 +247,7 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     own = {name: given.pop(name) for name in ("data", "output", "recipe", "resume") if name in given}
     settings = parse_settings(given.pop("set", [])) | given
     if "resume" not in own:
-        check_settings(load_recipe(own.get("recipe", "small"), settings))
+        check_settings(load_recipe(own.get("recipe", "auto"), settings))
     run_folder(own.get("output"), own.get("resume"))
     return function(**own, **settings)
 

@@ -87,7 +87,7 @@ def test_continued_is_as_never_stopped(images, teacher, tmp_path, monkeypatch, v
         stop_in(patch, epoch=1, batch=0)
         with pytest.raises(KeyboardInterrupt):
             run(images, teacher, tmp_path / "parts", views=views)
-    assert int(load_counters(tmp_path / "parts")["step"]) == 3
+    assert load_counters(tmp_path / "parts").step == 3
     distill(resume=tmp_path / "parts")
     assert same(state(tmp_path / "whole"), state(tmp_path / "parts"))
 

@@ -22,7 +22,7 @@ class ClassificationTask(Task):
     """Cross-entropy; mixup and cutmix of the batch before it."""
 
     name = "classification"
-    recipe = "small"
+    recipe = "auto"
     crop_mode = "center"
     best_by = "top1"
     unused = frozenset({"head", "head_args", "zoom", "mosaic", "copy_paste", "dice"})

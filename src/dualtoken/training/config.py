@@ -61,6 +61,8 @@ class TrainConfig(BaseModel):
     """With classes: decode the training images once and keep them on the device, cropped and mirrored there."""
 
     # How long
+    adapt: bool = False
+    """Fit augmentation, batch size, averaging and warm-up to the passes that the run has; what is given stays."""
     epochs: int = Field(100, ge=1)
     """Passes over the training images."""
     limit_minutes: float | None = Field(None, gt=0)

@@ -19,6 +19,7 @@ from dualtoken.files import writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits
 from dualtoken.model_folder import CONFIG, ModelConfig, load_config, read_weights, save_model, write_tensors
 from dualtoken.tasks.classification import ClassificationTask
+from dualtoken.training.checks import check_settings
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import SETTINGS, run_folder
 from dualtoken.training.forecast import measure
@@ -154,6 +155,7 @@ def _new(
     given = {"images": tuple(map(str, images)), "teachers": tuple(map(str, teachers)), "task": "classification"}
     named = {key: value for key, value in given.items() if value}
     config = DistillConfig.from_settings(recipe_settings(recipe or "distill") | settings | named)
+    check_settings(config)
     _check(config)
     return config
 

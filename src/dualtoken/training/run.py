@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,6 +33,7 @@ from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_mo
 from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
 from dualtoken.training.checks import check_settings
 from dualtoken.training.config import TrainConfig
+from dualtoken.training.fitting import differences, fitted
 from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, has_state, run_folder
 from dualtoken.training.forecast import Forecast, measure
 from dualtoken.training.logs import Logs
@@ -89,7 +90,7 @@ def train(
     with nothing_trained_yet(folder, resuming=resume is not None):
         config = resumed_config(Path(resume), settings, TrainConfig) if resume else _new_config(data, recipe, settings)
         writable_folder(folder)
-        loop, images, description = _prepare(data, config, folder, resuming=resume is not None)
+        loop, images, description = _prepare(data, config, folder, settings, resuming=resume is not None)
     fabric = loop.fabric
 
     def on_best(best: nn.Module) -> None:
@@ -157,9 +158,13 @@ def nothing_trained_yet(folder: Path, *, resuming: bool) -> Iterator[None]:
 
 
 def _prepare(
-    data: str | Path, config: TrainConfig, folder: Path, *, resuming: bool
+    data: str | Path, config: TrainConfig, folder: Path, given: Collection[str], *, resuming: bool
 ) -> tuple[Loop, ImageData, ModelConfig]:
-    """Find the images, make the model, plan the run and say all of it; nothing is trained yet."""
+    """Find the images, make the model, plan the run and say all of it; nothing is trained yet.
+
+    Args:
+        given: names of settings that were asked for, and that a recipe must not fit to the run.
+    """
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
     images = find_task_data(
         data, config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
@@ -171,12 +176,23 @@ def _prepare(
     fabric.launch()
     fabric.print(images.describe())
     _require_truth(images)
-    seed_all(config.seed)  # the fresh weights
-    task = make_task(config, images)
-    model, description = make_network(config, task, images)
-    require_space(folder, model)
-    loop = _loop(config, task, images, model, description, folder, fabric, limits)
-    fabric.print(describe_model(config, task, model, description, fabric))
+
+    def build(config: TrainConfig) -> tuple[Loop, ModelConfig, str]:
+        seed_all(config.seed)  # the fresh weights
+        task = make_task(config, images)
+        model, description = make_network(config, task, images)
+        require_space(folder, model)
+        loop = _loop(config, task, images, model, description, folder, fabric, limits)
+        return loop, description, describe_model(config, task, model, description, fabric)
+
+    loop, description, words = build(config)
+    if config.adapt and not resuming:
+        wanted = _fitted(loop, images, given)
+        if wanted != config:
+            loop, description, words = build(wanted)
+            fabric.print(f"{'Recipe':<12}fitted to the run: {differences(config, wanted)}")
+        config = wanted
+    fabric.print(words)
     if resuming:
         loop.restore()
         if loop.counters.fingerprint != images.fingerprint:
@@ -187,12 +203,24 @@ def _prepare(
         fabric.print(f"{'Continuing':<12}at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
     else:
         loop.counters.fingerprint = images.fingerprint
-        if task.heads and fabric.is_global_zero:
+        if TASKS[config.task].heads and fabric.is_global_zero:
             _draw_first_batch(loop, description)
         say_plan(loop, measure(loop))
         resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
         write_text(folder / SETTINGS, settings_text(resolved))
     return loop, images, description
+
+
+def _fitted(loop: Loop, images: ImageData, given: Collection[str]) -> TrainConfig:
+    """The settings for as many passes as there are to be, or as a limit of time leaves room for."""
+    config, steps = loop.config, loop.counters.total_steps
+    if config.limit_minutes is not None:
+        within = measure(loop).steps_within(
+            config.limit_minutes * 60 * 0.95, loop.batches * config.validate_every, config.accumulate
+        )
+        steps = min(steps, loop.fabric.broadcast(within))
+    wanted = fitted(config, len(images.splits["train"]), steps / loop.steps_per_epoch, given)
+    return wanted.model_copy(update={"adapt": False})  # what was chosen stays, also when the run continues
 
 
 def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str, Any]) -> TrainConfig:
