@@ -11,7 +11,7 @@ from conftest import invent_image
 from dualtoken.export.quantization import quantize_export
 from dualtoken.outputs import Detections
 from dualtoken.prediction.exported import read_export
-from dualtoken.report.scene_tables import scene_table
+from dualtoken.report import prediction_table
 from dualtoken.runtime import load
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def answered_folder(model, root: Path, images: int = 8) -> Path:
         invent_image(number % 3, number, (96, 64)).save(root / "images" / f"{number}.png")
     form = FORMS[model.config.task]
     labels = root / "labels.json" if form == "coco" else root / "made"
-    with scene_table(labels, model.config.task, CLASSES, form=form) as write:
+    with prediction_table(labels, model.kind, CLASSES, form=form) as write:
         for path in sorted((root / "images").iterdir()):
             write(_with_something(model.predict(path, threshold=0.0)))
     if form == "masks":

@@ -9,15 +9,20 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from dualtoken.answers import kind_of
 from dualtoken.errors import ImageError, OutputError
-from dualtoken.outputs import Classification, Detections, Segmentation
+from dualtoken.outputs import Detections, Segmentation
 from dualtoken.report.class_colours import class_colour
-from dualtoken.report.scene_tables import describe, scene_table, screen_scene_table
+from dualtoken.report.tables import prediction_table, screen_table
 
 CLASSES = ("cat", 'the "dog", etc', "Vögelchen 猫")
 FAILED = ("broken.jpg", ImageError("'broken.jpg' is damaged.", "Leave it out."))
 BOXES = np.array([[10, 20, 40, 60], [0, 0, 100, 80]], np.float32)
 PARTS = (np.ones((40, 30), bool), np.eye(80, 100, dtype=bool))
+
+
+def scene_table(path, task, classes, **options):
+    return prediction_table(path, kind_of(task), classes, **options)
 
 
 def found(path="a, b/1.jpg", *, n=2, masks=False) -> Detections:
@@ -142,11 +147,10 @@ def test_an_error_leaves_nothing_behind(tmp_path, form):
 @pytest.mark.parametrize(
     ("name", "task", "form", "says"),
     [
-        ("t.txt", "detection", None, "does not say"),
-        ("folder", "detection", None, "coco, yolo"),
+        ("t.txt", "detection", None, "must end in one of"),
+        ("folder", "detection", None, "--form yolo"),
         ("t.json", "semantic_segmentation", None, "one of masks"),
         ("folder", "detection", "masks", "one of coco"),
-        ("folder", "detecton", "coco", "Did you mean 'detection'"),
     ],
 )
 def test_what_cannot_be_written_is_said_first(tmp_path, name, task, form, says):
@@ -168,20 +172,19 @@ def test_too_many_classes_for_a_mask(tmp_path):
 
 
 def test_in_a_few_words():
-    assert describe(found()) == "1 Vögelchen 猫, 1 cat"
-    assert describe(found(n=0)) == "nothing"
-    assert describe(regions()) == "cat 75 %, Vögelchen 猫 25 %"
-    assert describe(regions(), most=1) == "cat 75 %, and 1 more"
+    assert found().describe() == "1 Vögelchen 猫, 1 cat"
+    assert found(n=0).describe() == "nothing"
+    assert regions().describe() == "cat 75 %, Vögelchen 猫 25 %"
+    assert regions().describe(1) == "cat 75 %, and 1 more"
 
 
 def test_on_the_screen():
     console = Console(file=io.StringIO(), width=100)
-    console.print(screen_scene_table([found("[red].jpg"), regions(), FAILED]))
+    console.print(screen_table([found("[red].jpg"), found("b\x1b[2J.jpg", n=0), FAILED], kind_of("detection")))
     text = console.file.getvalue()
-    for expected in ("[red].jpg", "cat 75 %", "'broken.jpg' is damaged."):
+    for expected in ("[red].jpg", "1 Vögelchen 猫, 1 cat", "nothing", r"b\x1b[2J.jpg", "'broken.jpg' is damaged."):
         assert expected in text
-    with pytest.raises(TypeError, match="prediction_table"):
-        screen_scene_table([Classification(("a",), np.ones(1, np.float32))])
+    assert "\x1b" not in text
 
 
 def test_the_yolo_reader_takes_what_is_written(tmp_path):

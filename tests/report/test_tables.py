@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dualtoken.answers import kind_of
 from dualtoken.errors import ImageError, MissingExtraError, OutputError
 from dualtoken.outputs import Classification
-from dualtoken.report.tables import prediction_table, print_table, to_json_line
+from dualtoken.report import tables
+from dualtoken.report.tables import to_json_line
 
 CLASSES = ("cat", 'the "dog", etc', "Vögelchen 猫")
 ANSWERS = [
@@ -17,6 +19,17 @@ ANSWERS = [
     ("broken.jpg", ImageError("'broken.jpg' is damaged.", "Leave it out.")),
     Classification(CLASSES, np.array([0, 0, 1], np.float32)),
 ]
+
+
+KIND = kind_of("classification")
+
+
+def prediction_table(path, **options):
+    return tables.prediction_table(path, KIND, CLASSES, **options)
+
+
+def print_table(answers, **options):
+    tables.print_table(answers, KIND, **options)
 
 
 def write(path, **options):

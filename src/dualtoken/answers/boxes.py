@@ -23,8 +23,11 @@ from dualtoken.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from dualtoken.report.page import Block, Section, Shown
+
+_EDGES = ("left", "top", "right", "bottom")
 
 
 @register
@@ -42,6 +45,8 @@ class Boxes(Kind):
     class_title = "AP"
     image_score = "f1"
     image_score_title = "F1"
+    forms = ("coco", "yolo", "csv", "jsonl")
+    options = frozenset({"form", "pictures", "threshold", "tile"})
     masks = False
 
     @property
@@ -83,6 +88,20 @@ class Boxes(Kind):
         return scores.main
 
     # ---------------------------------------------------------------- telling
+
+    def columns(self, top: int) -> list[str]:
+        return ["label", "score", *_EDGES]
+
+    def cells(self, answer: Detections, top: int) -> list[dict[str, Any]]:
+        return [
+            {"label": label, "score": score} | {edge: f"{place:.2f}" for edge, place in zip(_EDGES, box, strict=True)}
+            for label, score, box in zip(answer.names(), answer.scores.tolist(), answer.boxes.tolist(), strict=True)
+        ]
+
+    def draw(self, image: Image.Image, answer: Any, *, inside: bool = False) -> Image.Image:
+        from dualtoken.report.pictures import draw
+
+        return draw(image, answer, legend="inside" if inside else "below")
 
     def content(self, evaluation: Evaluation) -> str:
         objects = counted(int(evaluation.images.objects.sum()), "object")
@@ -222,6 +241,7 @@ class Instances(Boxes):
 
     name = "instance_segmentation"
     leading = "mask_ap"
+    forms = ("coco", "yolo", "masks", "csv", "jsonl")
     masks = True
 
     def meter(self, config: Described) -> InstanceMeter:

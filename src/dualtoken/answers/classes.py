@@ -37,6 +37,9 @@ class Classes(Kind):
     right_or_wrong = True
     class_title = "F1"
     nothing_confused = "nothing: every image is right"
+    forms = ("jsonl", "csv", "parquet")
+    screen_columns = ("Class", "Confidence", "Next")
+    options = frozenset({"sheet"})
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -86,6 +89,20 @@ class Classes(Kind):
         return scores.f1
 
     # ---------------------------------------------------------------- telling
+
+    def columns(self, top: int) -> list[str]:
+        others = [f"{name}_{place}" for place in range(2, top + 1) for name in ("label", "score")]
+        return ["label", "score", *others]
+
+    def cells(self, answer: Classification, top: int) -> list[dict[str, Any]]:
+        row: dict[str, Any] = {"label": answer.label, "score": answer.score}
+        for place, (label, score) in enumerate(answer.top(top)[1:], start=2):
+            row |= {f"label_{place}": label, f"score_{place}": score}
+        return [row]
+
+    def screen_cells(self, answer: Classification, top: int) -> tuple[str, ...]:
+        others = ", ".join(f"{label} {score:.1%}" for label, score in answer.top(top)[1:])
+        return answer.label, f"{answer.score:.1%}", others
 
     def rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
         images, classes = evaluation.images, evaluation.classes

@@ -25,6 +25,7 @@ from dualtoken.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from dualtoken.answers.evaluation import Confused, Evaluation
     from dualtoken.answers.meter import Meter
@@ -64,6 +65,9 @@ class Kind(ABC):
         image_score: name of the array in `Evaluation.images` that says how good the answer to each image is.
         image_score_title: how that is called.
         nothing_confused: said where no two classes were confused.
+        forms: in which predictions can be written, names of `report.tables.FORMS`.
+        screen_columns: of a table of predictions on the screen.
+        options: of `dualtoken predict` that have a meaning here: `sheet`, `pictures`, `form`, `threshold`, `tile`.
     """
 
     name: ClassVar[str]
@@ -75,6 +79,9 @@ class Kind(ABC):
     image_score: ClassVar[str]
     image_score_title: ClassVar[str] = "score"
     nothing_confused: ClassVar[str] = "nothing"
+    forms: ClassVar[tuple[str, ...]] = ("csv", "jsonl")
+    screen_columns: ClassVar[tuple[str, ...]] = ("Found",)
+    options: ClassVar[frozenset[str]] = frozenset({"form"})
 
     # ---------------------------------------------------------------- from raw outputs to answers
 
@@ -155,6 +162,30 @@ class Kind(ABC):
 
     def class_score(self, scores: Any) -> Interval | None:
         """What a class of `Evaluation.per_class` is judged by."""
+        return None
+
+    # ---------------------------------------------------------------- writing and drawing predictions
+
+    def columns(self, top: int) -> list[str]:
+        """Columns of a table of answers, between the path and an error's text; `top` classes where one is chosen."""
+        return [f"value_{place}" for place in range(1, top + 1)]
+
+    def cells(self, answer: Any, top: int) -> list[dict[str, Any]]:
+        """The rows of an answer, none where nothing was found: floats get six places."""
+        return [answer.to_dict(top)]
+
+    def screen_cells(self, answer: Any, top: int) -> tuple[str, ...]:
+        """What stands under `screen_columns`."""
+        return (answer.describe(),)
+
+    def draw(self, image: Image.Image, answer: Any, *, inside: bool = False) -> Image.Image | None:
+        """A picture of an answer in its image; None where there is nothing to draw.
+
+        Args:
+            image: RGB, of the answer's size.
+            answer: what was found.
+            inside: the legend stands in the picture, which keeps its size, as a video must.
+        """
         return None
 
     # ---------------------------------------------------------------- telling

@@ -20,6 +20,7 @@ from dualtoken.postprocess import regions, require_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from dualtoken.report.page import Block, Section, Shown
 
@@ -36,6 +37,8 @@ class Regions(Kind):
     image_score = "miou"
     image_score_title = "mean IoU"
     nothing_confused = "nothing: every pixel is right"
+    forms = ("masks", "csv", "jsonl")
+    options = frozenset({"form", "pictures", "threshold", "tile"})
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -73,6 +76,17 @@ class Regions(Kind):
         return scores.iou
 
     # ---------------------------------------------------------------- telling
+
+    def columns(self, top: int) -> list[str]:
+        return ["label", "score", "share"]
+
+    def cells(self, answer: Segmentation, top: int) -> list[dict[str, Any]]:
+        return list(answer.to_dict()["regions"])
+
+    def draw(self, image: Image.Image, answer: Any, *, inside: bool = False) -> Image.Image:
+        from dualtoken.report.pictures import draw
+
+        return draw(image, answer, legend="inside" if inside else "below")
 
     def tell_class(self, scores: RegionScores) -> str:
         value = scores.iou.value if scores.iou else 0

@@ -52,10 +52,10 @@ class Classification:
         order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]
         return [(self.classes[i], float(self.probabilities[i])) for i in order]
 
-    def to_dict(self, k: int = 5) -> dict[str, Any]:
-        """As JSON-friendly values: `path`, `label`, `score` and the `k` best as `top`."""
-        top = [{"label": label, "score": score} for label, score in self.top(k)]
-        return {"path": self.path, "label": self.label, "score": self.score, "top": top}
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """As JSON-friendly values: `path`, `label`, `score` and so many of the best as `top`."""
+        best = [{"label": label, "score": score} for label, score in self.top(top)]
+        return {"path": self.path, "label": self.label, "score": self.score, "top": best}
 
     def reordered(self, classes: tuple[str, ...]) -> Classification:
         """The same answer with its classes in another order."""

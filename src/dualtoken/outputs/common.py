@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,3 +61,9 @@ class Bin:
     images: int
     confidence: float
     accuracy: float
+
+
+def in_words(parts: Sequence[str], most: int) -> str:
+    """The first `most` parts, how many more there are, or that there is nothing."""
+    more = [f"and {len(parts) - most} more"] if len(parts) > most else []
+    return ", ".join([*parts[:most], *more]) or "nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.errors import require
+from dualtoken.outputs.common import in_words
 
 Mask = NDArray[np.bool_]
 
@@ -154,8 +156,12 @@ class Detections:
         left, top = self.corners[index].tolist()
         return {"size": list(self.size), "counts": encode_runs(self.masks[index], (left, top), self.size)}
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-friendly values.
+    def describe(self, most: int = 5) -> str:
+        """What was found, in a few words: `3 person, 1 dog`; the `most` frequent classes."""
+        return in_words([f"{number} {name}" for name, number in Counter(self.names()).most_common()], most)
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """As JSON-friendly values; `top` is for classes of whole images.
 
         `path`, `height`, `width`, and `objects`, each with `label`, `score`, `box` (left, top, right, bottom, to a
         thousandth of a pixel) and where there are masks `mask`, COCO's compressed run lengths.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.errors import require
+from dualtoken.outputs.common import in_words
 from dualtoken.words import counted
 
 
@@ -87,8 +88,14 @@ class Segmentation:
             for total, count in zip(sums.tolist(), counts.tolist(), strict=True)
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-friendly values.
+    def describe(self, most: int = 5) -> str:
+        """What is there, in a few words: `road 41 %, sky 20 %`; the `most` classes with most pixels."""
+        shares = self.shares()
+        names = [self.classes[label] for label in self.present()]
+        return in_words([f"{name} {100 * shares[name]:.0f} %" for name in names], most)
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """As JSON-friendly values; `top` is for classes of whole images.
 
         `path`, `height`, `width`, and `regions`, one for each class that occurs, the largest first, with `label`,
         `share` of the pixels and `score`, their mean probability or None. The pixels are not among them: they

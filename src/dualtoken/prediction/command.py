@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from glob import has_magic
 from itertools import groupby, islice, tee
@@ -11,24 +11,23 @@ from pathlib import Path
 from typing import Any, cast
 
 from PIL import Image
-from rich.console import Console
 
+from dualtoken.answers import Kind
 from dualtoken.engines import suffixes
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.files import alone, atomic_path, refuse_existing, writable_folder
 from dualtoken.hub import is_named
 from dualtoken.hub.finding import holds_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name, too_large
-from dualtoken.outputs import Answer, Classification, Detections, Segmentation
+from dualtoken.outputs import Answer, Classification
 from dualtoken.prediction.inputs import STDIN, NamedInput, Note, collect_inputs, open_input
 from dualtoken.prediction.predictor import Predictor
 from dualtoken.prediction.tiles import predict_tiled
 from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
 from dualtoken.report import prediction_table, print_table, sheet_files
-from dualtoken.report.pictures import draw
-from dualtoken.report.scene_tables import scene_table, screen_scene_table
 
 Show = Callable[[list[Answer]], None]
+DrawSheet = Callable[[Image.Image, Classification], None]
 _QUALITY = 92  # of JPEG pictures
 
 
@@ -111,8 +110,9 @@ def answer_files(
         ConfigError: an option that this task has no use for.
         OutputError: a place cannot be written.
     """
-    scenes = bool(predictor.scenes)
-    _refuse_useless(options, predictor.config.task, scenes)
+    kind = predictor.kind
+    _refuse_useless(options, kind)
+    videos = "pictures" in kind.options
     places = (("--output", options.output), ("--pictures", options.pictures), ("--sheet", options.sheet))
     asked = [(flag, place) for flag, place in places if place is not None]
     for flag, place in asked:
@@ -122,10 +122,13 @@ def answer_files(
     with suppress(_NothingAnsweredError), ExitStack() as stack:
         for _, place in asked:
             stack.enter_context(alone(place))
-        write = stack.enter_context(_table(predictor, options, scenes)) if options.output else None
+        write = None
+        if options.output:
+            table = prediction_table(options.output, kind, predictor.classes, form=options.form, top=options.top)
+            write = stack.enter_context(table)
         sheet = stack.enter_context(sheet_files(options.sheet)) if options.sheet else None
-        found = collect_inputs(inputs, videos=scenes, note=note)
-        answers = _answers(predictor, found, options, _Pictures(options.pictures, sheet), videos=scenes)
+        found = collect_inputs(inputs, videos=videos, note=note)
+        answers = _answers(predictor, found, options, _Pictures(kind, options.pictures, sheet), videos=videos)
         while page := list(islice(answers, options.batch_size)):
             for answer in page:
                 if write:
@@ -146,42 +149,29 @@ class _NothingAnsweredError(Exception):
 
 
 def print_answers(predictor: Predictor, answers: list[Answer], *, top: int = 3) -> None:
-    """A table on the screen, as the model's task has it."""
-    if predictor.scenes:
-        Console().print(screen_scene_table(answers))
-    else:
-        print_table(answers, top=top)
+    """A table on the screen, as the model's kind of answers has it."""
+    print_table(answers, predictor.kind, top=top)
 
 
-def _refuse_useless(options: Options, task: str, scenes: bool) -> None:
+def _refuse_useless(options: Options, kind: Kind) -> None:
     """An option is applied or refused, never passed over."""
-    useless = (
-        {"--sheet": options.sheet}
-        if scenes
-        else {"--pictures": options.pictures, "--form": options.form, "--threshold": options.threshold,
-              "--tile": options.tile}
-    )  # fmt: skip
-    given = [flag for flag, value in useless.items() if value is not None]
+    given = [
+        f"--{name}"
+        for name in ("sheet", "pictures", "form", "threshold", "tile")
+        if getattr(options, name) is not None and name not in kind.options
+    ]
     if given:
-        hint = (
-            "Pictures of boxes and masks: --pictures DIR."
-            if scenes
-            else "Pictures with their classes: --sheet FILE.png."
-        )
-        raise ConfigError(f"{', '.join(given)} has no meaning for a model for {task.replace('_', ' ')}.", hint)
-
-
-def _table(predictor: Predictor, options: Options, scenes: bool) -> AbstractContextManager[Callable[[Answer], None]]:
-    path = cast(Path, options.output)
-    if scenes:
-        return scene_table(path, predictor.config.task, predictor.classes, form=options.form)
-    return prediction_table(path, top=options.top)
+        hints = {"pictures": "Pictures of boxes and masks: --pictures DIR.",
+                 "sheet": "Pictures with their classes: --sheet FILE.png."}  # fmt: skip
+        hint = next((text for name, text in hints.items() if name in kind.options), "Leave it out.")
+        raise ConfigError(f"{', '.join(given)} has no meaning for a model for {kind.name.replace('_', ' ')}.", hint)
 
 
 class _Pictures:
     """Where pictures of the answers go: a folder with one an image, contact sheets, or nowhere."""
 
-    def __init__(self, folder: Path | None, sheet: Callable[[Image.Image, Classification], None] | None) -> None:
+    def __init__(self, kind: Kind, folder: Path | None, sheet: DrawSheet | None) -> None:
+        self.kind = kind
         self.folder = writable_folder(folder) if folder else None
         self.sheet = sheet
         self.wanted = bool(folder or sheet)
@@ -190,11 +180,14 @@ class _Pictures:
 
     def add(self, name: str | None, image: Image.Image, answer: Answer) -> None:
         """Draw one answer on its image."""
-        if self.sheet and isinstance(answer, Classification):
+        if isinstance(answer, tuple):
+            return
+        if self.sheet:
             self.sheet(image, answer)
-        elif self.folder and isinstance(answer, Detections | Segmentation):
+        picture = self.kind.draw(image, answer) if self.folder else None
+        if picture:
             with atomic_path(self.place(name, ".jpg")) as temporary:
-                draw(image, answer).save(temporary, "JPEG", quality=_QUALITY)
+                picture.save(temporary, "JPEG", quality=_QUALITY)
 
     def place(self, name: str | None, suffix: str) -> Path:
         """The path of a picture in the folder; where two images are called the same, the second gets `-2`."""
@@ -273,8 +266,9 @@ def _video_answers(predictor: Predictor, path: str, options: Options, pictures: 
             keep=film is not None,
         )  # fmt: skip
         for answer, image in found:
-            if film and image and isinstance(answer, Detections | Segmentation):
-                film.write(draw(image, answer, legend="inside").resize(image.size))  # small frames are drawn larger
+            if film and image and not isinstance(answer, tuple):
+                picture = predictor.kind.draw(image, answer, inside=True) or image
+                film.write(picture.resize(image.size))  # small frames are drawn larger
             yield answer
 
 

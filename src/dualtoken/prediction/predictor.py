@@ -77,11 +77,6 @@ class Predictor:
         """Its kind of answers."""
         return kind_of(self.config.task)
 
-    @property
-    def scenes(self) -> bool:
-        """Whether it answers with boxes or masks, and not with one class for the image."""
-        return self.config.task != "classification"
-
     def predict(
         self,
         inputs: Any,

@@ -1,134 +1,194 @@
-"""Predictions as tables: JSON lines, CSV and parquet files, written as they come, and a table on the screen."""
+"""Predictions as files, written as they come (JSON lines, CSV, parquet, COCO, YOLO, masks), and on the screen.
+
+What a row says of an answer is its kind's to say (`answers.Kind`); here is how it is written. A further form is an
+entry of `FORMS`, and its name in the `forms` of the kinds that it suits.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple, Protocol
 
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dualtoken.errors import OutputError, require, unknown_name
+from dualtoken.data import IGNORE
+from dualtoken.errors import ImageError, OutputError, cannot_write, require, shown, unknown_name
 from dualtoken.files import atomic_path
-from dualtoken.outputs import Answer, Classification
+from dualtoken.images import is_image_name
+from dualtoken.outputs import Answer, Detections, Segmentation
+from dualtoken.report.class_colours import palette
 
 Write = Callable[[Answer], None]
 _PARQUET_ROWS = 10_000
-_NOT_SCENES = "These tables are for classes; boxes and masks go to dualtoken.report.scene_tables."
 
 
-def prediction_table(path: str | Path, *, top: int = 5) -> AbstractContextManager[Write]:
-    """Open a table for predictions; the suffix of `path` says which: .jsonl, .csv or .parquet.
+class Told(Protocol):
+    """What a kind of answers says for tables; an `answers.Kind` is one."""
 
-        with prediction_table("predictions.csv") as write:
-            for answer in predict_stream(model, ["photos/"]):
+    @property
+    def name(self) -> str: ...
+    @property
+    def forms(self) -> tuple[str, ...]: ...
+    @property
+    def screen_columns(self) -> tuple[str, ...]: ...
+
+    def columns(self, top: int) -> list[str]: ...
+
+    def cells(self, answer: Any, top: int) -> list[dict[str, Any]]: ...
+
+    def screen_cells(self, answer: Any, top: int) -> tuple[str, ...]: ...
+
+
+class Form(NamedTuple):
+    """A form of a table: the suffix that means it, "" for a folder, and what opens it."""
+
+    suffix: str
+    open: Callable[[Path, Told, Sequence[str], int], AbstractContextManager[Write]]
+
+
+def prediction_table(
+    path: str | Path, kind: Told, classes: Sequence[str] = (), *, form: str | None = None, top: int = 5
+) -> AbstractContextManager[Write]:
+    """Open a file or folder for predictions.
+
+        with prediction_table("found.json", model.kind, model.classes) as write:
+            for answer in answers:
                 write(answer)
 
-    Rows go to the file as they come, so memory stays flat; the file appears under its name when the block ends
-    without an error. Every row has the path, the label and its score, then the `top` best, or an error's text.
+    Answers are written as they come, so memory stays flat; the file or folder appears under its name when the block
+    ends without an error. Images in which nothing was found are there too, and images that could not be read wherever
+    a form has a place for them.
 
     Args:
-        path: of the table.
-        top: how many classes a row lists.
+        path: of a file that ends in .json (COCO), .csv, .jsonl or .parquet, or of a new folder.
+        kind: of the answers.
+        classes: names of the model's classes.
+        form: what to write, where the suffix does not say it; each kind has some of these:
+
+            - `csv`, `parquet`: a row for each image, object or region; images without any have one too.
+            - `jsonl`: a line of JSON for each image, as `to_dict` gives it.
+            - `coco`: one json with `images`, `categories` (numbered from 1) and `annotations`, each with its score;
+              masks as compressed run lengths. pycocotools reads it as a data set, its annotations as results.
+            - `yolo`: a folder with `labels/NAME.txt`, a line for each object: class, middle x, middle y, width and
+              height as shares of the image, score; and `data.yaml` with the names. Boxes only.
+            - `masks`: a folder with `masks/NAME.png`, a class each pixel, and `classes.txt`. Of objects the one with
+              the highest score has a pixel, 255 is where there is none.
+        top: how many classes a row lists, where an image has one of them.
 
     Raises:
-        OutputError: another suffix, or the place cannot be written.
+        OutputError: no such form for this kind, the folder is there already, or the place cannot be written.
         MissingExtraError: parquet needs pyarrow.
     """
     path = Path(path)
-    writer = _WRITERS.get(path.suffix.lower())
-    if writer is None:
-        raise OutputError(
-            f"{str(path)!r} must end in one of {', '.join(_WRITERS)}: its suffix says which table to write.",
-            unknown_name("suffix", path.suffix, _WRITERS) if path.suffix else "Add one, such as .csv.",
-        )
-    return writer(path, top)
+    return FORMS[_form(path, kind, form)].open(path, kind, classes, top)
 
 
 def to_json_line(answer: Answer, top: int = 5) -> str:
-    """One answer as one line of JSON, without its line break."""
-    if isinstance(answer, tuple):
-        content = {"path": answer[0], "error": str(answer[1])}
-    else:
-        content = answer.to_dict(top) if isinstance(answer, Classification) else answer.to_dict()
-    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    """One answer as one line of JSON, without its line break; `top` classes where an image has one of them."""
+    _, found, error = _split(answer)
+    return _json({"path": answer[0], "error": str(error)} if error else found.to_dict(top))
 
 
-def screen_table(answers: list[Answer], *, top: int = 3) -> Table:
+def screen_table(answers: Sequence[Answer], kind: Told, *, top: int = 3) -> Table:
     """Answers as a table for a rich console; errors stand in their rows."""
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     table.add_column("Image", overflow="fold")
-    table.add_column("Answer")
-    table.add_column("Score", justify="right")
-    if top > 1:
-        table.add_column("Next", style="dim", overflow="fold")
+    for column in kind.screen_columns if top > 1 else kind.screen_columns[:2]:
+        table.add_column(column, overflow="fold", justify="right" if column == "Confidence" else "left")
     for answer in answers:
-        if isinstance(answer, Classification):
-            others = ", ".join(f"{label} {score:.1%}" for label, score in answer.top(top)[1:])
-            cells = (escape(answer.path or "-"), escape(answer.label), f"{answer.score:.1%}", escape(others))
-            table.add_row(*cells[: len(table.columns)])
-        elif isinstance(answer, tuple):
-            table.add_row(escape(answer[0]), f"[red]{escape(answer[1].message)}[/red]")
-        else:
-            raise TypeError(_NOT_SCENES)
+        name, found, error = _split(answer)
+        cells = (f"[red]{_plain(error.message)}[/red]",) if error else map(_plain, kind.screen_cells(found, top))
+        table.add_row(*[_plain(name or "-"), *cells][: len(table.columns)])
     return table
 
 
-def print_table(answers: list[Answer], *, top: int = 3, console: Console | None = None) -> None:
+def print_table(answers: Sequence[Answer], kind: Told, *, top: int = 3, console: Console | None = None) -> None:
     """Print `screen_table` on the terminal."""
-    (console or Console()).print(screen_table(answers, top=top))
+    (console or Console()).print(screen_table(answers, kind, top=top))
 
 
-def _columns(top: int) -> list[str]:
-    others = [f"{name}_{place}" for place in range(2, top + 1) for name in ("label", "score")]
-    return ["path", "label", "score", *others, "error"]
+def mask_image(mask: NDArray[np.uint8]) -> Image.Image:
+    """A mask of classes as a picture with palette: the values are the classes, the colours those of `draw`."""
+    image = Image.fromarray(mask).convert("P")
+    image.putpalette(palette())
+    return image
 
 
-def _row(answer: Answer, top: int) -> dict[str, str | float | None]:
-    if isinstance(answer, tuple):
-        return {"path": answer[0], "error": answer[1].message}
-    if not isinstance(answer, Classification):
-        raise TypeError(_NOT_SCENES)
-    row: dict[str, str | float | None] = {"path": answer.path, "label": answer.label, "score": answer.score}
-    for place, (label, score) in enumerate(answer.top(top)[1:], start=2):
-        row |= {f"label_{place}": label, f"score_{place}": score}
-    return row
+def _plain(text: str) -> str:
+    """A text from outside as a console may show it: neither markup nor an escape of the terminal."""
+    return escape(shown(text))
+
+
+def _split(answer: Answer) -> tuple[str | None, Any, ImageError | None]:
+    """The image's name, and its answer or why it could not be read."""
+    return (answer[0], None, answer[1]) if isinstance(answer, tuple) else (answer.path, answer, None)
+
+
+def _form(path: Path, kind: Told, form: str | None) -> str:
+    suffixes = {FORMS[name].suffix: name for name in kind.forms if FORMS[name].suffix}
+    task = kind.name.replace("_", " ")
+    if form is not None and form not in kind.forms:
+        raise OutputError(f"{form!r} cannot be written for {task}.", f"There it is one of {', '.join(kind.forms)}.")
+    if form is None:
+        every = {known.suffix: name for name, known in FORMS.items() if known.suffix}
+        suffix = path.suffix.lower()
+        form = suffixes.get(suffix)
+        if form is None and suffix in every:
+            raise OutputError(
+                f"{every[suffix]!r} cannot be written for {task}.", f"There it is one of {', '.join(kind.forms)}."
+            )
+    if form is None:
+        folders = [name for name in kind.forms if not FORMS[name].suffix]
+        hint = unknown_name("suffix", path.suffix, suffixes) if path.suffix else "Add one of these, such as .csv."
+        hint += f" Or choose for a folder: --form {' or '.join(folders)}." if folders else ""
+        raise OutputError(f"{str(path)!r} must end in one of {', '.join(suffixes)}: that says what to write.", hint)
+    return form
 
 
 @contextmanager
-def _json_lines(path: Path, top: int) -> Iterator[Write]:
+def _json_lines(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         yield lambda answer: print(to_json_line(answer, top), file=file)
 
 
 @contextmanager
-def _csv(path: Path, top: int) -> Iterator[Write]:
+def _csv(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, _columns(top), lineterminator="\n")
+        table = csv.DictWriter(file, ["path", *kind.columns(top), "error"], lineterminator="\n")
         table.writeheader()
 
         def write(answer: Answer) -> None:
-            row = _row(answer, top)
-            table.writerow({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in row.items()})
+            for row in _rows(answer, kind, top):
+                table.writerow({key: f"{cell:.6f}" if isinstance(cell, float) else cell for key, cell in row.items()})
 
         yield write
 
 
 @contextmanager
-def _parquet(path: Path, top: int) -> Iterator[Write]:
+def _parquet(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
     arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
-    types = [(name, arrow.float32() if name.startswith("score") else arrow.string()) for name in _columns(top)]
+    columns = ["path", *kind.columns(top), "error"]
+    types = [(name, arrow.string() if name in ("path", "error") or "label" in name else arrow.float32())
+             for name in columns]  # fmt: skip
     schema, rows = arrow.schema(types), list[dict[str, Any]]()
     with atomic_path(path) as temporary, parquet.ParquetWriter(temporary, schema) as table:
 
         def write(answer: Answer) -> None:
-            rows.append(_row(answer, top))
-            if len(rows) == _PARQUET_ROWS:
+            rows.extend(_rows(answer, kind, top))
+            if len(rows) >= _PARQUET_ROWS:
                 flush()
 
         def flush() -> None:
@@ -140,8 +200,173 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
             flush()
 
 
-_WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[Write]]] = {
-    ".jsonl": _json_lines,
-    ".csv": _csv,
-    ".parquet": _parquet,
+def _rows(answer: Answer, kind: Told, top: int) -> list[dict[str, Any]]:
+    name, found, error = _split(answer)
+    if error:
+        return [{"path": name, "error": error.message}]
+    return [{"path": name} | row for row in kind.cells(found, top) or [{}]]
+
+
+@contextmanager
+def _coco(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
+    """`annotations` go to the file as they come, `images` and `errors` to others until these are complete."""
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+        _spool() as images,
+        _spool() as errors,
+    ):
+        categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
+        file.write(f'{{"categories": {_json(categories)},\n"annotations": [')
+        annotations, pictures, failed = _Listing(file), _Listing(images), _Listing(errors)
+
+        def write(answer: Answer) -> None:
+            name, found, error = _split(answer)
+            if error:
+                failed.add({"file_name": name, "error": str(error)})
+                return
+            height, width = found.size
+            number = pictures.length + 1
+            pictures.add({"id": number, "file_name": name, "height": height, "width": width})
+            for annotation in _annotations(found):
+                annotations.add({"id": annotations.length + 1, "image_id": number, **annotation})
+
+        yield write
+        for head, part in (("images", images), ("errors", errors)):
+            file.write(f'],\n"{head}": [')
+            part.seek(0)
+            shutil.copyfileobj(part, file)
+        file.write("]}\n")
+
+
+class _Listing:
+    """A JSON list that is written entry by entry, without its brackets."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file, self.length = file, 0
+
+    def add(self, content: dict[str, Any]) -> None:
+        self.file.write(("," if self.length else "") + "\n" + _json(content))
+        self.length += 1
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def _spool() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
+
+
+def _annotations(found: Detections) -> Iterator[dict[str, Any]]:
+    for index, (box, score, label) in enumerate(
+        zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    ):
+        left, top, right, bottom = box
+        sides = (right - left, bottom - top)
+        area = sides[0] * sides[1] if found.masks is None else float(found.masks[index].sum())
+        content = {
+            "category_id": label + 1, "bbox": [round(value, 3) for value in (left, top, *sides)],
+            "score": round(score, 6), "area": round(area, 2), "iscrowd": 0,
+        }  # fmt: skip
+        yield content if found.masks is None else content | {"segmentation": found.runs(index)}
+
+
+@contextmanager
+def _yolo(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
+    with _new_folder(path, "labels") as folder:
+        content = yaml.safe_dump({"names": dict(enumerate(classes))}, allow_unicode=True, sort_keys=False)
+        (folder / "data.yaml").write_text(content, encoding="utf-8")
+        names = _Names()
+
+        def write(answer: Answer) -> None:
+            name, found, error = _split(answer)
+            if not error:
+                target = folder / "labels" / f"{names.next(name)}.txt"
+                target.write_text("".join(_yolo_lines(found)), encoding="utf-8")
+
+        yield write
+
+
+def _yolo_lines(found: Detections) -> Iterator[str]:
+    height, width = found.size
+    for label, box, score in zip(found.labels.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True):
+        left, top, right, bottom = box
+        middle = ((left + right) / 2 / width, (top + bottom) / 2 / height)
+        shares = (*middle, (right - left) / width, (bottom - top) / height)
+        yield f"{label} {' '.join(f'{share:.7f}' for share in shares)} {score:.6f}\n"
+
+
+@contextmanager
+def _masks(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
+    if len(classes) > IGNORE:
+        raise OutputError(f"{len(classes)} classes do not fit into masks of 8 bits, which hold {IGNORE}.")
+    with _new_folder(path, "masks") as folder:
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        names = _Names()
+
+        def write(answer: Answer) -> None:
+            name, found, error = _split(answer)
+            if not error:
+                mask = found.mask if isinstance(found, Segmentation) else _painted(found)
+                mask_image(mask).save(folder / "masks" / f"{names.next(name)}.png", optimize=False)
+
+        yield write
+
+
+def _painted(found: Detections) -> NDArray[np.uint8]:
+    """The class of the surest object at each pixel, `IGNORE` where there is none."""
+    mask = np.full(found.size, IGNORE, np.uint8)
+    if found.masks is None or found.corners is None:
+        return mask
+    for index in reversed(range(len(found))):
+        part, (left, top) = found.masks[index], found.corners[index].tolist()
+        mask[top : top + part.shape[0], left : left + part.shape[1]][part] = found.labels[index]
+    return mask
+
+
+class _Names:
+    """File names for images, without their suffix; where two folders have the same, the second gets `-2`."""
+
+    def __init__(self) -> None:
+        self.given: set[str] = set()
+        self.images = 0
+
+    def next(self, path: str | None) -> str:
+        self.images += 1
+        name = Path(path).name if path else f"{self.images:06d}"
+        stem = Path(name).stem if is_image_name(name) else name  # a frame of a video has no suffix
+        name, number = stem, 1
+        while name.lower() in self.given:
+            number += 1
+            name = f"{stem}-{number}"
+        self.given.add(name.lower())
+        return name
+
+
+@contextmanager
+def _new_folder(path: Path, inner: str) -> Iterator[Path]:
+    """A hidden folder beside `path` that becomes `path` at the end; on any error nothing is left."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(f"{str(path)!r} is there already and is not empty.", "Choose another name, or remove it.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        (temporary / inner).mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+FORMS: dict[str, Form] = {
+    "jsonl": Form(".jsonl", _json_lines),
+    "csv": Form(".csv", _csv),
+    "parquet": Form(".parquet", _parquet),
+    "coco": Form(".json", _coco),
+    "yolo": Form("", _yolo),
+    "masks": Form("", _masks),
 }
