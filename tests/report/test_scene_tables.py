@@ -36,8 +36,8 @@ def regions(path="a.jpg") -> Segmentation:
     return Segmentation(CLASSES, mask, np.full((8, 10), 0.5), path)
 
 
-def write(path, task, answers, **options):
-    with scene_table(path, task, CLASSES, **options) as add:
+def write(path, task, answers, classes=CLASSES, **options):
+    with scene_table(path, task, classes, **options) as add:
         for answer in answers:
             add(answer)
     return path
@@ -167,8 +167,9 @@ def test_a_folder_that_is_there_is_kept(tmp_path):
 
 
 def test_too_many_classes_for_a_mask(tmp_path):
+    names = [str(i) for i in range(256)]
     with pytest.raises(OutputError, match="8 bits"):
-        scene_table(tmp_path / "m", "instance_segmentation", [str(i) for i in range(256)], form="masks")
+        write(tmp_path / "m", "instance_segmentation", [], classes=names, form="masks")
 
 
 def test_in_a_few_words():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class Boxes(Kind):
     class_title = "AP"
     image_score = "f1"
     image_score_title = "F1"
-    forms = ("coco", "yolo", "csv", "jsonl")
+    forms: ClassVar[tuple[str, ...]] = ("coco", "yolo", "csv", "jsonl")
     options = frozenset({"form", "pictures", "threshold", "tile"})
     masks = False
 
