@@ -4,6 +4,7 @@ from PIL import Image, ImageDraw
 
 from dualtoken.data import IGNORE, Objects
 from dualtoken.outputs import Detections, Segmentation
+from dualtoken.report import tags
 from dualtoken.report.class_colours import class_colour, palette, text_colour
 from dualtoken.report.pictures import draw, draw_truth, side_by_side
 from dualtoken.report.tags import place_tags
@@ -136,6 +137,16 @@ def test_tags_never_cover_each_other_much():
         taken[tag.top : tag.top + 16, tag.left : tag.left + (90, 50)[tag.text]] += 1
     assert taken.sum() == sum(16 * (90, 50)[tag.text] for tag in tags)  # none runs off the picture
     assert (taken > 1).sum() < 0.06 * taken.sum()
+
+
+def test_places_are_looked_for_a_bounded_number_of_times(monkeypatch):
+    """Each look takes all other boxes into account: of thousands it would never end."""
+    asked = []
+    looks = tags._best_place
+    monkeypatch.setattr(tags, "_best_place", lambda *args: asked.append(1) or looks(*args))
+    corners = np.random.default_rng(0).uniform(0, [600, 440], (3000, 2))
+    draw(grey(), found(np.concatenate([corners, corners + 20], axis=1)))
+    assert 0 < len(asked) <= 2 * 200  # with its score and without
 
 
 def test_the_truth_is_dashed_and_white():

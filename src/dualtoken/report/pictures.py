@@ -23,6 +23,7 @@ Mask = NDArray[np.bool_]
 
 _SMALLEST = 400  # pixels of the longer side: smaller images are enlarged, or no name could be read
 _MANY = 20  # objects: their tags are written smaller
+_NAMED = 200  # objects that may have tags: looking for a place costs time with every box, and there is no more room
 _OBJECT, _REGION = 0.4, 0.5  # how much of a colour covers the image
 _DARK = (0, 0, 0, 80)
 
@@ -294,7 +295,8 @@ def _draw_tags(pen: ImageDraw.ImageDraw, size: tuple[int, int], shapes: Sequence
     letters = style.text if len(shapes) <= _MANY else max(11, round(0.85 * style.text))
     font = font_for((shape.name for shape in shapes), letters)
     side, height = max(2, letters // 3), round(1.35 * letters)
-    texts = [_tag_texts(shape, font, min(size[0] - 2 * side, max(0.45 * size[0], 160))) for shape in shapes]
+    room = min(size[0] - 2 * side, max(0.45 * size[0], 160))
+    texts = [_tag_texts(shape, font, room) for shape in shapes[:_NAMED]]
     sizes = [[(math.ceil(font.getlength(text)) + 2 * side, height) for text in group] for group in texts]
     tags = place_tags(np.array([shape.box for shape in shapes], np.float32), sizes, size)
     for tag in reversed(tags):  # the surest on top

@@ -32,7 +32,7 @@ def place_tags(
 
     Args:
         boxes: (n, 4) left, top, right, bottom.
-        sizes: for each object the (width, height) of its possible texts, the best first.
+        sizes: for the first objects, those that may have a tag, the (width, height) of their texts, the best first.
         picture: (width, height).
 
     Returns:
@@ -41,7 +41,7 @@ def place_tags(
     taken = np.empty((0, 4))
     tags = []
     for index, texts in enumerate(sizes):
-        others = np.delete(boxes, index, axis=0)
+        others = boxes[_near(boxes, index, np.max(texts, axis=0))]
         for number, size in enumerate(texts):
             rectangle, covered = _best_place(boxes[index], size, picture, taken, others)
             if covered <= _MOST_COVERED:
@@ -49,6 +49,14 @@ def place_tags(
                 tags.append(Tag(index, number, int(rectangle[0]), int(rectangle[1])))
                 break
     return tags
+
+
+def _near(boxes: NDArray[np.float32], index: int, size: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,) which other boxes a tag of `size` (width, height) beside box `index` may lie on."""
+    own = boxes[index]
+    near = ((boxes[:, :2] < own[2:] + size) & (boxes[:, 2:] > own[:2] - size)).all(axis=1)
+    near[index] = False
+    return near
 
 
 def _best_place(
