@@ -509,7 +509,14 @@ def _written_labels() -> list[str]:
     return _labels()[2:]
 
 
+def _tasks() -> list[str]:
+    from dualtoken.training.config import task_names
+
+    return task_names()
+
+
 CHOICES = {
+    "task": _tasks,
     "labels": _labels,
     "to": _written_labels,
     "engine": _engines,

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualtoken.answers import CLASSIFIER
 from dualtoken.errors import ConfigError, ModelError, UserError, shown_name, unknown_name
 from dualtoken.files import atomic_path, write_json
 from dualtoken.preprocess import Preprocessing
@@ -50,7 +51,7 @@ class ModelConfig:
     architecture: str
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    task: str = "classification"
+    task: str = CLASSIFIER
     head: str = ""
     head_args: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dualtoken.answers.comparison import Comparison, compare_meters
 from dualtoken.answers.evaluation import Evaluation
-from dualtoken.answers.kinds import KINDS, Kind, kind_of, register
+from dualtoken.answers.kinds import CLASSIFIER, KINDS, Kind, kind_of, register
 from dualtoken.answers.meter import Meter
 
-__all__ = ["KINDS", "Comparison", "Evaluation", "Kind", "Meter", "compare_meters", "kind_of", "register"]
+__all__ = ["CLASSIFIER", "KINDS", "Comparison", "Evaluation", "Kind", "Meter", "compare_meters", "kind_of", "register"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dualtoken.answers.agreement import ObjectAgreement
 from dualtoken.answers.box_meter import SIZES, BoxMeter, InstanceMeter, ObjectCounts, ObjectScores, metrics_of
 from dualtoken.answers.evaluation import BACKGROUND, Confused, Evaluation
-from dualtoken.answers.kinds import Described, Kind, Size, register
+from dualtoken.answers.kinds import Card, Described, Kind, Size, register
 from dualtoken.data import ImageData, Objects, ObjectSamples
 from dualtoken.decode import DetectorSpec, Found, detect
 from dualtoken.engines import Engine
@@ -46,6 +46,13 @@ class Boxes(Kind):
     image_score = "f1"
     image_score_title = "F1"
     forms: ClassVar[tuple[str, ...]] = ("coco", "yolo", "csv", "jsonl")
+    headlines: ClassVar[tuple[str, ...]] = ("ap50", "ap")
+    card = Card(
+        "object-detection",
+        "finds objects of its classes and draws a box around each",
+        "What is of no class that it knows it does not find, or takes for something that looks like it.",
+        extras="train,detection",
+    )
     options = frozenset({"form", "pictures", "threshold", "tile"})
     masks = False
 
@@ -241,6 +248,13 @@ class Instances(Boxes):
 
     name = "instance_segmentation"
     leading = "mask_ap"
+    headlines = ("ap50", "mask_ap50", "mask_ap")
+    card = Card(
+        "image-segmentation",
+        "finds objects of its classes and outlines each",
+        "What is of no class that it knows it does not find, or takes for something like it.",
+        extras="train,detection",
+    )
     forms = ("coco", "yolo", "masks", "csv", "jsonl")
     masks = True
 

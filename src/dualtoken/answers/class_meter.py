@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dualtoken.answers.bootstrap import draws, interval_ends, widened
 from dualtoken.answers.calibration import fit_temperature
+from dualtoken.answers.kinds import CLASSIFIER
 from dualtoken.answers.meter import Meter, Weights, measured
 from dualtoken.outputs import Bin, Classification, Interval, Metric
 from dualtoken.postprocess import softmax
@@ -190,7 +191,7 @@ class ClassMeter(Meter):
         temperature: the logits are divided by it.
     """
 
-    task = "classification"
+    task = CLASSIFIER
 
     def __init__(self, classes: Sequence[str], temperature: float = 1.0) -> None:
         super().__init__(classes)

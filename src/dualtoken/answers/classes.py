@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dualtoken.answers.agreement import ClassAgreement
 from dualtoken.answers.class_meter import METRICS, ClassMeter, ClassScores, PerImage
 from dualtoken.answers.evaluation import Evaluation
-from dualtoken.answers.kinds import Described, Kind, Size, register, require_shape
+from dualtoken.answers.kinds import CLASSIFIER, Card, Described, Kind, Size, register, require_shape
 from dualtoken.data import ImageData, Samples
 from dualtoken.engines import Engine
 from dualtoken.errors import ImageError
@@ -32,13 +32,22 @@ _MISTAKES, _CONFUSED, _WEAKEST = 24, 12, 10  # shown in a report
 class Classes(Kind):
     """Logits (B, K) become probabilities that sum to 1."""
 
-    name = "classification"
+    name = CLASSIFIER
     leading = "top1"
     right_or_wrong = True
     class_title = "F1"
     nothing_confused = "nothing: every image is right"
     forms = ("jsonl", "csv", "parquet")
     screen_columns = ("Class", "Confidence", "Next")
+    headlines = ("top1",)
+    card = Card(
+        "image-classification",
+        "says which of its classes a picture shows",
+        "Every picture gets one of these classes, also one that shows none of them: there is no answer"
+        ' "something else", and a high score does not rule it out.',
+        'print(model.predict("photo.jpg").label)',
+    )
+    model_api = "Classification"
     options = frozenset({"sheet"})
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dualtoken.report.page import Block, Section, Shown
 
 Size = tuple[int, int]
+CLASSIFIER = "classification"  # the kind of a classifier whose config timm wrote: it names none
 
 
 class Described(Protocol):
@@ -52,6 +53,24 @@ class Described(Protocol):
     def threshold(self) -> float: ...
 
 
+class Card(NamedTuple):
+    """What a model card says of a kind.
+
+    Attributes:
+        task: what the Hugging Face Hub calls it.
+        does: what such a model does with an image, after `A model that`.
+        unknown: what it does with what is of none of its classes.
+        example: a line of Python that shows the answer of `model` for `photo.jpg`.
+        extras: of this package that running such a model needs.
+    """
+
+    task: str
+    does: str
+    unknown: str
+    example: str = 'print(model.predict("photo.jpg").to_dict())'
+    extras: str = "train"
+
+
 class Kind(ABC):
     """One kind of answer.
 
@@ -67,6 +86,9 @@ class Kind(ABC):
         nothing_confused: said where no two classes were confused.
         forms: in which predictions can be written, names of `report.tables.FORMS`.
         screen_columns: of a table of predictions on the screen.
+        headlines: keys in `metrics` that results are told in, the one that decides first.
+        card: for the model card; None for a kind that no card describes.
+        model_api: what OpenVINO's Model API calls such a model; "" where it does not know any.
         options: of `dualtoken predict` that have a meaning here: `sheet`, `pictures`, `form`, `threshold`, `tile`.
     """
 
@@ -79,6 +101,9 @@ class Kind(ABC):
     image_score: ClassVar[str]
     image_score_title: ClassVar[str] = "score"
     nothing_confused: ClassVar[str] = "nothing"
+    headlines: ClassVar[tuple[str, ...]] = ()
+    card: ClassVar[Card | None] = None
+    model_api: ClassVar[str] = ""
     forms: ClassVar[tuple[str, ...]] = ("csv", "jsonl")
     screen_columns: ClassVar[tuple[str, ...]] = ("Found",)
     options: ClassVar[frozenset[str]] = frozenset({"form"})

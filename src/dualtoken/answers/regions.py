@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dualtoken.answers.agreement import PixelAgreement
 from dualtoken.answers.evaluation import Confused, Evaluation
-from dualtoken.answers.kinds import Described, Kind, Size, register, require_shape
+from dualtoken.answers.kinds import Card, Described, Kind, Size, register, require_shape
 from dualtoken.answers.region_meter import METRICS, RegionMeter, RegionScores
 from dualtoken.data import ImageData, MaskSamples
 from dualtoken.engines import Engine
@@ -38,6 +38,15 @@ class Regions(Kind):
     image_score_title = "mean IoU"
     nothing_confused = "nothing: every pixel is right"
     forms = ("masks", "csv", "jsonl")
+    headlines = ("miou", "pixel_accuracy")
+    card = Card(
+        "image-segmentation",
+        "says of every pixel which of its classes it belongs to",
+        "Every pixel gets one of these classes, also where the picture shows none of them.",
+        'print(model.predict("photo.jpg").shares())',
+        "train,segmentation",
+    )
+    model_api = "Segmentation"
     options = frozenset({"form", "pictures", "threshold", "tile"})
 
     @property

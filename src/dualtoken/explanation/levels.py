@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dualtoken.answers import kind_of
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.explanation.targets import Scorer
 
@@ -53,7 +54,7 @@ class Level:
 
 def find_levels(model: nn.Module, task: str) -> list[Level]:
     """Where maps of `model` may be read, finest first: of a classifier its stages, else what its head is given."""
-    if task != "classification":
+    if kind_of(task).counts != "images":
         body = model.body
         name = next(name for name, module in model.named_modules() if module is body)
         outputs = len(getattr(body, "strides", ())) or len(getattr(body, "out_channels", ()))
@@ -158,7 +159,7 @@ def choose_levels(model: nn.Module, task: str, scorer: Scorer, image: Tensor, st
         ModelError: no map can be read.
         ConfigError: there is no such stride, or it is no classifier.
     """
-    if stride is not None and task != "classification":
+    if stride is not None and kind_of(task).counts != "images":
         raise ConfigError(
             "stride is given, but the maps of boxes and masks are read at every stride that the head uses.",
             "Leave it out.",
@@ -169,7 +170,7 @@ def choose_levels(model: nn.Module, task: str, scorer: Scorer, image: Tensor, st
             "No map of this network can be read: none of its stages has positions that its answer depends on.",
             "Take the method integrated_gradients, which asks the pixels themselves.",
         )
-    if task != "classification":
+    if kind_of(task).counts != "images":
         return list(shapes)
     if stride is not None:
         at_stride = [level for level in shapes if level.stride == stride]

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dualtoken.answers import kind_of
 from dualtoken.decode import DetectorSpec, Found, detect
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.explanation.views import Part
@@ -105,9 +106,10 @@ def ask(
             regions, the largest first (all that fill a thousandth of the image).
     """
     label = None if wanted is None else config.classes.index(wanted)
-    if config.task == "classification":
+    counts = kind_of(config.task).counts
+    if counts == "images":
         return _ask_classifier(model, config, image, label, most or 1)
-    if config.task == "semantic_segmentation":
+    if counts == "pixels":
         return _ask_segmenter(model, config, image, part, label, most)
     return _ask_detector(model, config, image, part, label, most or _OBJECTS)
 
@@ -197,7 +199,7 @@ def _ask_segmenter(
 
 
 def _nothing_found(config: ModelConfig, label: int | None) -> str:
-    what = "object" if config.task != "semantic_segmentation" else "region"
+    what = "region" if kind_of(config.task).counts == "pixels" else "object"
     what += "" if label is None else f" of class {config.classes[label]!r}"
     return f"The model finds no {what} in this image: there is nothing to draw a heat map of."
 

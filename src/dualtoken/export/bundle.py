@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from string import Template
 
+from dualtoken.answers import CLASSIFIER, kind_of
 from dualtoken.engines import EngineKind, engine_of
 from dualtoken.files import atomic_path, refuse_existing
 from dualtoken.model_folder import ModelConfig
@@ -32,20 +33,21 @@ if __name__ == "__main__":
     for path in sys.argv[1:]:
         show(path, model.predict(path))
 ''')
+# How predict.py shows an answer, by what its kind counts.
 _SHOW = {
-    "classification": """
+    "images": """
 def show(path, answer):
     likely = ", ".join(f"{name} {score:.1%}" for name, score in answer.top(3))
     print(f"{path}: {likely}")
 """,
-    "detection": """
+    "objects": """
 def show(path, answer):
     print(f"{path}: {len(answer)} found")
     for name, score, box in zip(answer.names(), answer.scores, answer.boxes):
         left, top, right, bottom = (round(float(side)) for side in box)
         print(f"  {name} {score:.1%} at left {left}, top {top}, right {right}, bottom {bottom}")
 """,
-    "semantic_segmentation": """
+    "pixels": """
 def show(path, answer):
     print(f"{path}: {answer.size[1]} x {answer.size[0]} pixels")
     for label, name in enumerate(answer.classes):
@@ -54,7 +56,10 @@ def show(path, answer):
             print(f"  {name} {share:.1%}")
 """,
 }
-_SHOW["instance_segmentation"] = _SHOW["detection"]
+_PLAIN = """
+def show(path, answer):
+    print(f"{path}: {answer.to_dict()}")
+"""
 
 _README = Template("""# $title
 
@@ -78,6 +83,11 @@ an array will do; resizing and normalising are done as the model was trained.
 | architecture | $architecture |
 | files | $files |
 """)
+
+
+def _show(config: ModelConfig) -> str:
+    kind = kind_of(config.task)
+    return _SHOW[kind.counts] if config.task == CLASSIFIER or kind.counts != "images" else _PLAIN
 
 
 def write_bundle(export: str | Path, folder: str | Path) -> Path:
@@ -137,7 +147,7 @@ def _texts(export: Path, files: list[Path], config: ModelConfig, info: ExportInf
     trust = ", trust=True" if engine_of(export).runs_code else ""
     return {
         "requirements.txt": _requirements(engine_of(export)),
-        "predict.py": _PREDICT.substitute(model=export.name, show=_SHOW[config.task], trust=trust),
+        "predict.py": _PREDICT.substitute(model=export.name, show=_show(config), trust=trust),
         "README.md": _README.substitute(
             title=export.stem, task=config.task.replace("_", " ").capitalize(), number=len(config.classes),
             classes=shown if len(config.classes) <= 20 else f"{shown}, ...", model=export.name, format=info.format,

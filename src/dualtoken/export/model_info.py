@@ -6,11 +6,11 @@ answers are near ours and not the same. Those that are the same come from `dualt
 
 from __future__ import annotations
 
+from dualtoken.answers import CLASSIFIER, kind_of
 from dualtoken.decode import HEADS, DetectorSpec
 from dualtoken.model_folder import ModelConfig
 
 # Model API cannot read the raw outputs of detectors; a type that it does not know makes it say so.
-_TYPES = {"classification": "Classification", "semantic_segmentation": "Segmentation"}
 _RESIZING = {"center": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
 
 
@@ -18,7 +18,7 @@ def model_info(config: ModelConfig) -> dict[str, str]:
     """Keys of Model API with their values, all of them text."""
     preprocessing = config.preprocessing
     info = {
-        "model_type": _TYPES.get(config.task, f"dualtoken_{config.head}"),
+        "model_type": kind_of(config.task).model_api or f"dualtoken_{config.head or config.task}",
         "model_name": config.architecture,
         "task_type": config.task,
         "labels": " ".join(name.replace(" ", "_") for name in config.classes),
@@ -30,7 +30,7 @@ def model_info(config: ModelConfig) -> dict[str, str]:
         "reverse_input_channels": "False",  # it takes RGB as ours do
         "confidence_threshold": str(config.threshold),
     }
-    if config.task == "classification":
+    if config.task == CLASSIFIER:
         info |= {"multilabel": "False", "hierarchical": "False", "output_raw_scores": "True"}
     if config.head in HEADS:
         info["iou_threshold"] = str(DetectorSpec.of(config.head, len(config.classes), config.head_args).iou_threshold)

@@ -9,25 +9,12 @@ from typing import Any
 
 import yaml
 
-from dualtoken.answers import kind_of
+from dualtoken.answers import CLASSIFIER, kind_of
+from dualtoken.answers.kinds import Card
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Interval, Metric
 
 _SHOWN = 100  # classes listed by name
-# What the Hub calls a task, and what this one does with an image.
-_TASKS = {
-    "classification": ("image-classification", "says which of its classes a picture shows"),
-    "detection": ("object-detection", "finds objects of its classes and draws a box around each"),
-    "instance_segmentation": ("image-segmentation", "finds objects of its classes and outlines each"),
-    "semantic_segmentation": ("image-segmentation", "says of every pixel which of its classes it belongs to"),
-}
-_UNKNOWN = {
-    "classification": "Every picture gets one of these classes, also one that shows none of them: there is no answer"
-    ' "something else", and a high score does not rule it out.',
-    "detection": "What is of no class that it knows it does not find, or takes for something that looks like it.",
-    "instance_segmentation": "What is of no class that it knows it does not find, or takes for something like it.",
-    "semantic_segmentation": "Every pixel gets one of these classes, also where the picture shows none of them.",
-}
 
 
 def model_card(
@@ -67,12 +54,12 @@ _LICENCES = {"apache-2.0": "Apache-2.0, weights and code."}
 
 def _header(config: ModelConfig, name: str, license: str | None) -> str:
     """The YAML that the Hub's search and its tables of results read."""
-    task, _ = _TASKS[config.task]
+    task = _card(config).task
     head: dict[str, Any] = {"license": license} if license else {}
     head |= {
         "library_name": "dualtoken",
         "pipeline_tag": task,
-        "tags": [task, "dualtoken", *(["timm"] if config.task == "classification" else []), config.architecture],
+        "tags": [task, "dualtoken", *(["timm"] if config.task == CLASSIFIER else []), config.architecture],
     }
     figures = [
         {"type": metric.hub, "value": round(100 * interval.value, 2), "name": f"{metric.title}, %"}
@@ -93,7 +80,7 @@ def _about(config: ModelConfig, weights: Path) -> str:
     stands = f"{config.head} on {config.architecture}" if config.head else config.architecture
     kinds, numbers = _contents(weights)
     return (
-        f"A model that {_TASKS[config.task][1]}: `{stands}` at {height} x {width} pixels,"
+        f"A model that {_card(config).does}: `{stands}` at {height} x {width} pixels,"
         f" {numbers / 1e6:.2f} M numbers in {kinds}, {weights.stat().st_size / 1e6:.1f} MB."
     )
 
@@ -153,19 +140,14 @@ def _rounded(facts: dict[str, Any] | None) -> list[str]:
 
 
 def _use(config: ModelConfig, address: str) -> str:
-    show = {
-        "classification": 'print(model.predict("photo.jpg").label)',
-        "semantic_segmentation": 'print(model.predict("photo.jpg").shares())',
-    }.get(config.task, 'print(model.predict("photo.jpg").to_dict())')
-    load = f'dualtoken.load("{address}")'
-    extras = {"detection": "train,detection", "instance_segmentation": "train,detection",
-              "semantic_segmentation": "train,segmentation"}.get(config.task, "train")  # fmt: skip
+    card = _card(config)
+    load, extras = f'dualtoken.load("{address}")', card.extras
     extras += ",hub" if address.startswith("hf-hub:") else ""
     text = [
         f"```\npip install 'dualtoken[{extras}]'\ndualtoken predict {address} photo.jpg\n```",
-        f"```python\nimport dualtoken\n\nmodel = {load}\n{show}\n```",
+        f"```python\nimport dualtoken\n\nmodel = {load}\n{card.example}\n```",
     ]
-    if config.task == "classification" and address.startswith("hf-hub:"):
+    if config.task == CLASSIFIER and address.startswith("hf-hub:"):
         text += [
             "timm loads it as well, pre-processing in its `pretrained_cfg`:",
             f'```python\nimport dualtoken, timm  # dualtoken registers its networks in timm\n\n'
@@ -200,7 +182,7 @@ def _made(config: ModelConfig) -> str:
 def _limits(config: ModelConfig) -> str:
     height, width = config.preprocessing.image_size
     lines = [
-        _UNKNOWN[config.task],
+        _card(config).unknown,
         "The figures hold for images like those that it was measured on. For other cameras, light, distances or sizes"
         " measure it on some of yours: `dualtoken evaluate`.",
         f"Images become {height} x {width} pixels: what is small in them is lost.",
@@ -214,6 +196,10 @@ def _limits(config: ModelConfig) -> str:
         "It was not examined how it treats different groups of people: let it decide nothing that can do them harm."
     )
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _card(config: ModelConfig) -> Card:
+    return kind_of(config.task).card or Card("other", f"answers for {config.task}", "It was made for its classes only.")
 
 
 def _source(config: ModelConfig) -> str:

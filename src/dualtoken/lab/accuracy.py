@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from dualtoken.answers import CLASSIFIER
 from dualtoken.backbone import count_macs, count_parameters
 from dualtoken.errors import ModelError
 from dualtoken.lab.rows import MAIN, append_rows, commit
@@ -107,7 +108,7 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="what the row lacks, or the commit"
     )
     parser.add_argument("--table", metavar="FILE", help="print the rows of FILE as Markdown instead")
-    parser.add_argument("--task", default="classification", choices=MAIN)
+    parser.add_argument("--task", default=CLASSIFIER, choices=MAIN)
     arguments = parser.parse_args()
     if arguments.table:
         print(table(arguments.table, arguments.task))

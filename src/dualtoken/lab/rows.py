@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dualtoken.answers import KINDS
 from dualtoken.errors import DataError
 from dualtoken.files import atomic_path
 from dualtoken.machine import command_line, machine_name
@@ -16,12 +17,7 @@ from dualtoken.model_folder import versions
 
 Row = dict[str, Any]
 # By task the metrics that results are told in, the one that decides first.
-MAIN = {
-    "classification": ("top1",),
-    "detection": ("ap50", "ap"),
-    "instance_segmentation": ("ap50", "mask_ap50", "mask_ap"),
-    "semantic_segmentation": ("miou", "pixel_accuracy"),
-}
+MAIN = {name: kind.headlines for name, kind in KINDS.items()}
 
 
 def provenance(threads: int | None = None) -> Row:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dualtoken.answers import CLASSIFIER
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.evaluation import evaluate
 from dualtoken.files import refuse_existing, write_json, write_text
@@ -56,7 +57,7 @@ def ship(
     run, folder = Path(run), Path(folder)
     refuse_existing(folder, "FOLDER")
     model, config = load_model(run)
-    if data is not None and config.task != "classification":
+    if data is not None and config.task != CLASSIFIER:
         raise ConfigError(f"--data measures classifiers, and {str(run)!r} is for {config.task}.", "Leave it out.")
     write_tensors(folder / WEIGHTS, rounded(model.state_dict()), {"format": "pt"})
     clean = portable(config)

@@ -25,7 +25,7 @@ class TrainConfig(BaseModel):
     )
 
     # What is trained
-    task: Literal["auto", "classification", "detection", "instance_segmentation", "semantic_segmentation"] = "auto"
+    task: str = "auto"
     """What is learned; `auto` follows the labels: a class for each image, boxes or masks."""
     model: str = "dualtoken_vit_t_mix"
     """A network of ours or of timm by name, with fresh weights; or a model folder or hf-hub:USER/NAME to fine-tune."""
@@ -149,6 +149,13 @@ class TrainConfig(BaseModel):
     def _square(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, int) else value
 
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        if value not in task_names():
+            raise ValueError(f"expected one of {', '.join(task_names())}")
+        return value
+
     @field_validator("image_size")
     @classmethod
     def _large_enough(cls, value: tuple[int, int]) -> tuple[int, int]:
@@ -191,7 +198,8 @@ class TrainConfig(BaseModel):
             key = str(first["loc"][0])
             field, given = cls.model_fields[key], settings.get(key)
             own = first["type"] == "value_error"  # one of the validators above speaks
-            reason = f": {first['ctx']['error']}" if own else f", expected {expected_words(field)}"
+            reason = f"{first['ctx']['error']}" if own else f"expected {expected_words(field)}"
+            reason = f", {reason}" if reason.startswith("expected") else f": {reason}"
             raise ConfigError(f"{key} is {given!r}{reason}.", _hint(key, field, given)) from None
 
     @property
@@ -199,6 +207,13 @@ class TrainConfig(BaseModel):
         """The peak learning rate that `lr`, or `base_lr` and the batch, give."""
         batch = self.batch_size * self.accumulate * self.devices
         return self.lr if self.lr is not None else self.base_lr * batch / self.base_batch
+
+
+def task_names() -> list[str]:
+    """What `task` may be: `auto`, or any task, whoever registered it."""
+    from dualtoken.answers import KINDS
+
+    return ["auto", *KINDS]
 
 
 def _has_truth(value: Any) -> bool:
@@ -231,6 +246,7 @@ def expected_words(field: FieldInfo) -> str:
 def _hint(key: str, field: FieldInfo, given: Any) -> str:
     """What to type, and what the setting is for."""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    choices = tuple(task_names()) if key == "task" else choices
     near = nearest(str(given), choices)
     if near:
         return f"Did you mean {near}? {key}: {field.description}"

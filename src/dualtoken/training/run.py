@@ -14,6 +14,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
+from dualtoken.answers import CLASSIFIER
 from dualtoken.backbone import count_macs, count_parameters
 from dualtoken.data import (
     IGNORE,
@@ -225,7 +226,7 @@ def _fitted(loop: Loop, images: ImageData, given: Collection[str]) -> TrainConfi
 
 def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str, Any]) -> TrainConfig:
     """The settings of a new run, with its task: as given, or as the labels say."""
-    given = load_recipe(recipe or TASKS["classification"].recipe, settings)
+    given = load_recipe(recipe or TASKS[CLASSIFIER].recipe, settings)
     check_settings(given)
     task = task_of(data, given.task, given.labels)
     useless = sorted(TASKS[task].unused & set(settings))
@@ -254,7 +255,7 @@ def resumed_config(
     kept = recipe_settings(path)
     before, after = kind.from_settings(kept), kind.from_settings(kept | settings)
     if before.task == "auto":  # a run from before there were other tasks
-        after = after.model_copy(update={"task": "classification"})
+        after = after.model_copy(update={"task": CLASSIFIER})
     changed = [key for key in settings if getattr(before, key) != getattr(after, key) and key not in changeable]
     if changed:
         raise ConfigError(
