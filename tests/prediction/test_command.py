@@ -326,7 +326,7 @@ def test_a_picture_that_there_is_no_memory_for_is_an_error_of_its_image(models, 
             raise MemoryError
         return image
 
-    monkeypatch.setattr(command, "draw", draw)
+    monkeypatch.setattr("dualtoken.report.pictures.draw", draw)
     shown, counts = answered(models["detection"], [photos], pictures=tmp_path / "seen")
     assert counts == (1, 2)
     assert "more memory" in str(shown[0][1])
@@ -524,7 +524,7 @@ def test_predict_on_the_command_line(folders, photos, tmp_path, monkeypatch, cap
     arguments = ["predict", folders["detection"], photos, "--threshold", "0", "--workers", "0", "--device", "cpu"]
     code, out, _ = run(monkeypatch, capsys, *arguments, "--pictures", tmp_path / "seen")
     assert code == 1  # one cannot be read
-    assert "2 images answered, 1 could not be read" in out
+    assert "Predictions for 2 images, 1 could not be read" in " ".join(out.split())
     assert f"Written  {tmp_path / 'seen'}" in " ".join(out.split("\n"))
     code, out, _ = run(monkeypatch, capsys, *arguments, "--json")
     lines = [json.loads(line) for line in out.splitlines()]

@@ -147,7 +147,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, form):
 @pytest.mark.parametrize(
     ("name", "task", "form", "says"),
     [
-        ("t.txt", "detection", None, "must end in one of"),
+        ("t.txt", "detection", None, "does not say"),
         ("folder", "detection", None, "--form yolo"),
         ("t.json", "semantic_segmentation", None, "one of masks"),
         ("folder", "detection", "masks", "one of coco"),

@@ -148,13 +148,16 @@ def _form(path: Path, kind: Told, form: str | None) -> str:
         form = suffixes.get(suffix)
         if form is None and suffix in every:
             raise OutputError(
-                f"{every[suffix]!r} cannot be written for {task}.", f"There it is one of {', '.join(kind.forms)}."
+                f"{every[suffix]!r}, for which the suffix {suffix} stands, cannot be written for {task}.",
+                f"There it is one of {', '.join(kind.forms)}.",
             )
     if form is None:
         folders = [name for name in kind.forms if not FORMS[name].suffix]
         hint = unknown_name("suffix", path.suffix, suffixes) if path.suffix else "Add one of these, such as .csv."
         hint += f" Or choose for a folder: --form {' or '.join(folders)}." if folders else ""
-        raise OutputError(f"{str(path)!r} must end in one of {', '.join(suffixes)}: that says what to write.", hint)
+        raise OutputError(
+            f"{str(path)!r} does not say what to write: its suffix is none of {', '.join(suffixes)}.", hint
+        )
     return form
 
 

@@ -213,7 +213,7 @@ def task_names() -> list[str]:
     """What `task` may be: `auto`, or any task, whoever registered it."""
     from dualtoken.answers import KINDS
 
-    return ["auto", *KINDS]
+    return ["auto", *sorted(KINDS)]
 
 
 def _has_truth(value: Any) -> bool:

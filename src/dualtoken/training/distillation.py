@@ -12,6 +12,7 @@ from pydantic import Field
 from timm.data import Mixup
 from torch import nn
 
+from dualtoken.answers import CLASSIFIER
 from dualtoken.data import ImageData, find_data
 from dualtoken.data.loading import ImageLoader
 from dualtoken.errors import ConfigError, DataError
@@ -152,7 +153,7 @@ def _new(
     useless = sorted(USELESS & set(settings))
     if useless:
         raise ConfigError(f"{', '.join(useless)} has no effect on a distillation.", "Leave it out.")
-    given = {"images": tuple(map(str, images)), "teachers": tuple(map(str, teachers)), "task": "classification"}
+    given = {"images": tuple(map(str, images)), "teachers": tuple(map(str, teachers)), "task": CLASSIFIER}
     named = {key: value for key, value in given.items() if value}
     config = DistillConfig.from_settings(recipe_settings(recipe or "distill") | settings | named)
     check_settings(config)

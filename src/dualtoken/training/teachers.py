@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dualtoken.answers import CLASSIFIER
 from dualtoken.errors import ConfigError, ModelError, require
 from dualtoken.hub import find_model, missing_model
 from dualtoken.model_folder import class_names, load_config, load_model
@@ -104,7 +105,7 @@ def open_teacher(
         return ExportedTeacher(path, **given)
     folder = find_model(name)
     if folder.is_dir():
-        if load_config(folder).task != "classification":
+        if load_config(folder).task != CLASSIFIER:
             raise ModelError(f"{name!r} is no classifier, and only classifiers teach.", "Give a classifier's folder.")
         model, config = load_model(folder)
         preprocessing = config.preprocessing
