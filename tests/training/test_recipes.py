@@ -55,7 +55,7 @@ def data(make_image_folder, tmp_path):
 def test_two_steps_of_every_recipe(name, data, tmp_path, monkeypatch):
     # What comes after the steps is the same for all recipes, and tested elsewhere.
     monkeypatch.setattr("dualtoken.training.run._finish", lambda *_: {})
-    monkeypatch.setattr("dualtoken.training.run._plan", lambda *_: None)
+    monkeypatch.setattr("dualtoken.training.run.say_plan", lambda *_: None)
     monkeypatch.setattr("dualtoken.training.run.measure", lambda *_: None)
     config = load_recipe(name)
     task = TASKS.get(name, config.task if config.task != "auto" else "classification")

@@ -533,7 +533,7 @@ def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--task", "detecton"], "task is 'detecton'"),
+        (["--task", "detecton"], "Did you mean 'detection'?"),
         (["--head", "retinet"], "Did you mean 'retinanet'"),
         (["--task", "semantic_segmentation", "--head", "retinanet"], "but the task is semantic_segmentation"),
         (["--image-size", "100"], "Nearest: --set image_size=[96, 96]"),
