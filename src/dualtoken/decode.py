@@ -137,7 +137,7 @@ def detect(spec: DetectorSpec, engine: Engine, images: NDArray[np.float32]) -> l
         images: (B, 3, H, W) float32, normalised; sides are multiples of the coarsest of `spec.strides`.
 
     Returns:
-        For each image `boxes` (n, 4) float32 in the input's pixels, `scores` (n,) float32, the surest first, `labels`
+        For each image `boxes` (n, 4) float32 in the input's pixels, `scores` (n,) float32, best first, `labels`
         (n,) int64 from 0, and for Mask R-CNN `masks` (n, 28, 28) float32 from 0 to 1, within the boxes.
 
     Raises:
@@ -193,7 +193,7 @@ def _around_zero(sizes: Sequence[float], ratios: Sequence[float]) -> Floats:
 
 
 class _Best(NamedTuple):
-    """Candidates of one level, the surest first: scores (n,), and the position and class of each."""
+    """Candidates of one level, the most confident first: scores (n,), and the position and class of each."""
 
     scores: Floats
     positions: NDArray[np.int64]
@@ -227,7 +227,7 @@ def _by_level(anchors: list[Floats]) -> list[tuple[slice, Floats]]:
 
 
 def _best(logits: Floats, centerness: Floats | None, threshold: float) -> _Best:
-    """The surest answers of a level above the threshold, from (N, K) and for FCOS (N, 1)."""
+    """The most confident predictions of a level above the threshold, from (N, K) and for FCOS (N, 1)."""
     flat = logits.reshape(-1)
     # A cheap look at the logits leaves few; FCOS' score is the root of a product whose other factor is at most 1.
     least = threshold if centerness is None else threshold**2

@@ -128,7 +128,7 @@ def nms(
     cut: NDArray[np.bool_] | None = None,
     most: int | None = None,
 ) -> NDArray[np.int64]:
-    """Which boxes remain where several are about the same object: of each class the surest, none that repeats it.
+    """Which boxes remain where several are about the same object: of each class the best, none that repeats it.
 
     Args:
         boxes: (n, 4) left, top, right, bottom.
@@ -140,10 +140,10 @@ def nms(
         most: how many may remain; the search stops there.
 
     Returns:
-        The places of those that remain, the surest first.
+        The places of those that remain, the most confident first.
     """
     parts = np.zeros(len(scores), np.bool_) if cut is None else cut
-    order = np.lexsort((-scores, parts))  # stable: the whole ones, then the parts, each the surest first
+    order = np.lexsort((-scores, parts))  # stable: the whole ones, then the parts, each the most confident first
     every = _Boxes.of(np.asarray(boxes, np.float64).reshape(-1, 4), labels, parts)
     places = order[:0]
     for start in range(0, len(order), _NMS_BLOCK):
@@ -189,7 +189,7 @@ def _repeats(first: _Boxes, second: _Boxes, iou: float) -> NDArray[np.bool_]:
 
 
 def _first_of_their_kind(boxes: _Boxes, iou: float) -> NDArray[np.bool_]:
-    """Which of a few boxes, the surest first, repeat none before them that remains.
+    """Which of a few boxes, the most confident first, repeat none before them that remains.
 
     A guess that all remain is corrected until nothing changes: each round is right for one more of every chain of
     boxes where one strikes out the next, and chains are short.

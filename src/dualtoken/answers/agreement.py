@@ -87,7 +87,7 @@ class ClassAgreement(Agreement):
         if mine.max() - mine[int(theirs.probabilities.argmax())] <= self.limit:
             self.ties += 1
             return ""
-        return f"it answers {theirs.label!r} ({theirs.score:.3f}) and not {ours.label!r} ({ours.score:.3f})"
+        return f"it predicts {theirs.label!r} ({theirs.score:.3f}) and not {ours.label!r} ({ours.score:.3f})"
 
     def figures(self) -> dict[str, Any]:
         return {
@@ -281,7 +281,7 @@ def _object(side: Detections, place: int) -> str:
 
 
 def _paired(ours: Detections, theirs: Detections) -> list[tuple[int, int]]:
-    """Objects that are one, the surest first: of one class, with boxes that agree."""
+    """Objects that are one, the most confident first: of one class, with boxes that agree."""
     ious = _ious(ours.boxes, theirs.boxes)
     ious[ours.labels[:, None] != theirs.labels[None]] = 0
     free = np.ones(len(theirs), np.bool_)

@@ -328,7 +328,7 @@ class _Outcome:
         """(K + 1, K + 1) counts of objects; a row is the truth, a column an answer, the last one the background.
 
         Answers that are right come first. What is left over on both sides is paired, the largest overlap first, and
-        among equals the surest answer.
+        among equals the most confident prediction.
         """
         wrong, missed = self.above & ~self.right, self.real & ~self.found
         matrix = np.zeros((classes + 1, classes + 1), np.int64)

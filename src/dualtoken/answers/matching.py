@@ -20,7 +20,7 @@ from dualtoken.outputs import Detections
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the overlap (IoU) from which on an object counts as found
 RECALLS = np.linspace(0, 1, 101)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-MAX_DETECTIONS = 100  # of one class in one image; the surest count
+MAX_DETECTIONS = 100  # of one class in one image; the most confident count
 
 # A field per area range has the order of AREAS; bit t of `matched` and `skipped` belongs to THRESHOLDS[t].
 ANSWERS = np.dtype(
@@ -67,11 +67,11 @@ def match(
 ) -> Rows:
     """(n,) `ANSWERS` of one image.
 
-    The surest answer chooses first: the object of its class that it overlaps most and nobody has. An ignored object
+    The highest score chooses first: the object of its class that it overlaps most and nobody has. An ignored object
     is chosen only where no other overlaps enough; a crowd may be chosen again and again.
 
     Args:
-        labels, scores, areas: (n,) of the answers, the surest first, at most `MAX_DETECTIONS` of a class.
+        labels, scores, areas: (n,) of the answers, the most confident first, at most `MAX_DETECTIONS` of a class.
         objects: of the image.
         overlaps: (n, g) of answers and objects.
         image: number that the rows carry.
@@ -384,7 +384,7 @@ class Ranking:
         return _Steps(self._group, best, recalls, positives.reshape(areas, classes).astype(np.float64))
 
     def _sums(self, weight: Floats) -> tuple[Floats, Floats]:
-        """At each hit, from the surest answer of its class on: objects found, and answers given; both (S,)."""
+        """At each hit, from the highest score of its class on: objects found, and answers given; both (S,)."""
         events = weight[self._event_image]
         counted = _running(weight[self._counted_image])
         hits = _running(events * self._event_hit)

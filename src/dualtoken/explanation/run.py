@@ -388,7 +388,7 @@ def _write_each(job: _Job, result: Explanation, folder: Path, stem: str, written
     what = f"{Path(result.path).name if result.path else 'image'} · {Path(job.predictor.name).name}"
     if result.targets:
         rows = [Row(part.target, part.heat, part.faithfulness, part.sanity) for part in result.targets]
-        figure = heat_figure(result.view, rows, f"What speaks for the answer: {what}", result.notes)
+        figure = heat_figure(result.view, rows, f"What speaks for the prediction: {what}", result.notes)
         result.files["heat"] = save("heat", lambda path: path.write_bytes(to_png(figure)))
         result.files["overlays"] = [
             save(str(number), overlay(result.view, row.heat).save) for number, row in enumerate(rows, 1)

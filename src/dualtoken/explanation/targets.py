@@ -102,7 +102,7 @@ def ask(
         part: of it that the image fills.
         wanted: a class name of the model's: only this class. A classifier is asked about it even if it is not its
             answer; where others do not find it in the image there is no target.
-        most: number of targets: classes, the most probable first (1 if not given), objects, the surest first (3), or
+        most: number of targets: classes, the most probable first (1 if not given), objects, best first (3), or
             regions, the largest first (all that fill a thousandth of the image).
     """
     label = None if wanted is None else config.classes.index(wanted)
@@ -269,7 +269,7 @@ class BoxScorer:
 def _ask_detector(
     model: nn.Module, config: ModelConfig, image: Tensor, part: Part, label: int | None, most: int
 ) -> Questions:
-    """The surest objects above the model's threshold; where none is, the surest of all, said to be no answer."""
+    """The best objects above the model's threshold; where none is, the best of all, said to be no answer."""
     detector = cast(Detector, model)
     spec = DetectorSpec.of(config.head, len(config.classes), config.head_args)
     watched = _Watched(detector)
@@ -296,7 +296,7 @@ def _ask_detector(
         Target(k, config.classes[k], score, answered=len(sure) > 0, box=cast(Box, tuple(box)), region=region)
         for k, score, box, region in zip(labels, scores, boxes.tolist(), regions, strict=True)
     )
-    unsure = f"No object is as sure as the model's threshold of {config.threshold:.2f}: the surest is shown."
+    unsure = f"No detection reaches the threshold of {config.threshold:.2f}: the most confident one is shown."
     return Questions(targets, scorer, () if len(sure) else (unsure,))
 
 
@@ -336,7 +336,7 @@ def _masks(found: Found, chosen: NDArray[np.int64], size: tuple[int, int]) -> li
 
 
 def _visible(found: Found, part: Part) -> NDArray[np.int64]:
-    """The objects, the surest first, of which something lies in the image and not in the border."""
+    """The objects, the most confident first, of which something lies in the image and not in the border."""
     left, top, right, bottom = found["boxes"].T
     wide = right.clip(part.left, part.right) > left.clip(part.left, part.right)
     high = bottom.clip(part.top, part.bottom) > top.clip(part.top, part.bottom)

@@ -99,7 +99,7 @@ def export(
         say = status.update if progress else lambda _: None
         say(f"Writing {form.title} ...")
         files = _write(name, reference, folder / path.name, dynamic_size=dynamic_size)
-        say("Comparing answers ...")
+        say("Parity check ...")
         parity = _certify(name, reference, files[0], path, images, limit)
         parity.write(certificate(files[0]))
         size = sum(size_of(file) for file in files)

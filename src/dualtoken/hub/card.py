@@ -133,9 +133,9 @@ def _rounded(facts: dict[str, Any] | None) -> list[str]:
     before, after = facts["top1_before"], facts["top1"]
     return [
         "",
-        f"The weights were trained in {facts['from']} and are stored in {facts['to']}, on which the figures above are"
-        f" measured. Of the {facts['images']:,} images {facts['changed']:,} get another answer than before; top-1 was"
-        f" {100 * before:.2f} % and is {100 * after:.2f} % (`{facts['command']}`).",
+        f"The weights were trained in {facts['from']} and are stored in {facts['to']}, on which the metrics above are"
+        f" measured. Of the {facts['images']:,} images {facts['changed']:,} get another"
+        f" prediction than before; top-1 was {100 * before:.2f} % and is {100 * after:.2f} % (`{facts['command']}`).",
     ]
 
 
@@ -183,13 +183,13 @@ def _limits(config: ModelConfig) -> str:
     height, width = config.preprocessing.image_size
     lines = [
         _card(config).unknown,
-        "The figures hold for images like those that it was measured on. For other cameras, light, distances or sizes"
+        "The metrics hold for images like those that it was measured on. For other cameras, light, distances or sizes"
         " measure it on some of yours: `dualtoken evaluate`.",
         f"Images become {height} x {width} pixels: what is small in them is lost.",
     ]
     if config.metrics.get("split") == "val":
         lines.append(
-            "The images of `val` also chose the epoch that was kept and set its temperature or threshold: the figures"
+            "The images of `val` also chose the epoch that was kept and set its temperature or threshold: the metrics"
             " may be a little too good."
         )
     lines.append(

@@ -46,7 +46,7 @@ def rows_for(results: Path | None, page: Path | None) -> list[Row]:
         page: that is to be renewed; None for the screen.
 
     Raises:
-        DataError: the page is none, or there are no rows where `results` was given or the page shows measured figures,
+        DataError: the page is none, or there are no rows where `results` was given or the page shows measured numbers,
             which would be lost.
     """
     shown = "" if page is None else split_page(page)[1]
@@ -58,7 +58,7 @@ def rows_for(results: Path | None, page: Path | None) -> list[Row]:
         raise DataError(f"--results is {str(results)!r}, which {what}.", _HINT)
     if shows_figures(shown):
         raise DataError(
-            f"{str(page)!r} shows measured figures, and there are no rows of studies in {str(USUAL)!r}: they would be"
+            f"{str(page)!r} shows measured numbers, and there are no rows of studies in {str(USUAL)!r}: they would be"
             " lost.",
             "Name the folder with the rows: --results FOLDER",
         )

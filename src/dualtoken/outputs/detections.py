@@ -18,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The answer for one image: n objects, the surest first; n may be 0.
+    """The answer for one image: n objects, the most confident first; n may be 0.
 
     They may be given in any order and are kept sorted by score; equal scores stay in their order.
 
@@ -142,7 +142,7 @@ class Detections:
         return replace(self, classes=classes, labels=places[self.labels])
 
     def above(self, score: float) -> Detections:
-        """The objects that are at least as sure as `score`."""
+        """The objects with a confidence of `score` or more."""
         return self.take(slice(0, int(np.count_nonzero(self.scores >= np.float32(score)))))
 
     def runs(self, index: int) -> dict[str, Any]:

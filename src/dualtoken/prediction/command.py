@@ -67,10 +67,10 @@ def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     pattern, or `-`. What stands alone is an input, unless it is a model.
 
     Raises:
-        ConfigError: there is nothing to answer for.
+        ConfigError: there is nothing to predict for.
     """
     if not arguments:
-        raise ConfigError("INPUT is missing: nothing to answer for.", "Type: dualtoken predict photo.jpg")
+        raise ConfigError("INPUT is missing: nothing to predict for.", "Type: dualtoken predict photo.jpg")
     first, *rest = arguments
     if rest:
         return (None, list(arguments)) if _only_an_input(first) else (first, rest)

@@ -58,7 +58,7 @@ def predict_tiled(
 ) -> Found:
     """Answer a big image tile by tile, so that small things keep their pixels.
 
-    Objects that two tiles found are one: of each class the surest remains. A box that ends where its tile ends may be
+    Objects that two tiles found are one: of each class the best remains. A box that ends where its tile ends may be
     a part of an object; it yields to a whole one that covers it. Where tiles of regions overlap, the more confident
     one says the class; without confidences the one in whose middle the pixel lies.
 

@@ -299,7 +299,7 @@ def _draw_tags(pen: ImageDraw.ImageDraw, size: tuple[int, int], shapes: Sequence
     texts = [_tag_texts(shape, font, room) for shape in shapes[:_NAMED]]
     sizes = [[(math.ceil(font.getlength(text)) + 2 * side, height) for text in group] for group in texts]
     tags = place_tags(np.array([shape.box for shape in shapes], np.float32), sizes, size)
-    for tag in reversed(tags):  # the surest on top
+    for tag in reversed(tags):  # the most confident on top
         colour = class_colour(shapes[tag.item].label)
         width = sizes[tag.item][tag.text][0]
         corners = (tag.left, tag.top, tag.left + width - 1, tag.top + height - 1)

@@ -51,7 +51,7 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
     if known and images.val_drawn and _drew_another_val(known, config, images):
         print(
             f"{'Warning':<12}{config.model} was trained on these images with another val: it has seen some of the"
-            " present one, whose figures will be too good. Give the same --seed and --val-fraction."
+            " present one, whose metrics will be too good. Give the same --seed and --val-fraction."
         )
     preprocessing = Preprocessing(
         image_size=config.image_size,
