@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dualtoken import static
 from dualtoken.errors import ConfigError, DataError, Terminated, UserError
-from dualtoken.options import Verb, command, help_of, literals, print_json, show
+from dualtoken.options import Verb, command, help_of, print_json, show
 from dualtoken.static import Parameter
 from dualtoken.words import counted
 
@@ -217,7 +217,7 @@ def models(*, progress: bool = True) -> int:
 
 COMMON = (
     "task", "head", "labels", "model", "epochs", "limit_minutes", "batch_size", "image_size", "lr", "freeze", "workers",
-    "seed", "device", "val_fraction", "on_bad_image", "max_pixels", "max_bytes",
+    "seed", "device", "val_fraction", "on_bad_image", "on_bad_label", "max_pixels", "max_bytes",
 )  # fmt: skip
 
 
@@ -313,14 +313,6 @@ def _explained(results: Any, as_json: bool, given: dict[str, Any]) -> int:
     else:
         typer.echo(f"Written  {output}" if seen else "No image could be explained: nothing was written.", err=not seen)
     return WITH_FAILURES if failed else DONE
-
-
-def _convert(function: Callable[..., Any], given: dict[str, Any]) -> Any:
-    if given.get("labels") == "folders":
-        raise ConfigError(
-            "labels is 'folders': class folders have nothing to convert.", "Give coco, yolo, voc or masks."
-        )
-    return function(**given)
 
 
 def _converted(result: Any, *_: Any) -> None:
@@ -430,7 +422,7 @@ VERBS = {
     ),
     "convert": Verb(
         "dualtoken.data:convert", "dualtoken convert coco/ --to yolo --output coco-yolo",
-        like=EVALUATE, flags={"source": "DATA", "to": "--to"}, hidden=("task",), json=False, call=_convert,
+        like=EVALUATE, flags={"source": "DATA", "to": "--to"}, hidden=("task",), json=False,
         show=_converted,
     ),
     "export": Verb(
@@ -502,11 +494,15 @@ def _heads() -> list[str]:
 
 
 def _labels() -> list[str]:
-    return literals(next(part for part in _settings() if part.name == "labels"), "dualtoken.training.config")
+    from dualtoken.data.formats import by_rank
+
+    return ["auto", *by_rank()]
 
 
 def _written_labels() -> list[str]:
-    return _labels()[2:]
+    from dualtoken.data.formats import writable
+
+    return list(writable())
 
 
 def _tasks() -> list[str]:

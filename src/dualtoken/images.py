@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import (
@@ -150,10 +150,26 @@ def open_image(
     return rgb
 
 
+class ImageFacts(NamedTuple):
+    """What an image's header says.
+
+    Attributes:
+        size: (height, width) upright, as `open_image` gives it.
+        stored: (height, width) as in the file, before its EXIF orientation is applied.
+        turned: whether there is an EXIF orientation other than upright.
+        remarks: what a person should know: `FRAMES`, `DARK`.
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    turned: bool
+    remarks: frozenset[str]
+
+
 def check_image(
     source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS, full: bool = True
-) -> frozenset[str]:
-    """Find out cheaply whether `open_image` would read `source`; returns what a person should know: `FRAMES`, `DARK`.
+) -> ImageFacts:
+    """Find out cheaply whether `open_image` would read `source`, and what its header says.
 
     Args:
         source, name, limits: as in `open_image`.
@@ -165,13 +181,15 @@ def check_image(
     name = name or _name_of(source)
     with explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
+        orientation, stored = _orientation(image), (image.height, image.width)
         if full:
             # A JPEG's whole stream is parsed, but only one pixel of an 8 x 8 block is computed.
             image.draft("L", (1, 1))
             _load(image, source, name)
             if image.mode not in ("RGB", "L") or image.format == "TIFF":
                 to_rgb(image, name, WHITE)
-        return _remarks(image, loaded=full)
+        upright = stored[::-1] if orientation in _SIDEWAYS else stored
+        return ImageFacts(upright, stored, orientation != 1, _remarks(image, loaded=full))
 
 
 def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:

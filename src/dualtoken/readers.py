@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from xml.etree import ElementTree
@@ -29,6 +29,7 @@ MOST_BITS = 1024  # of a whole number; longer ones cannot become floats
 MOST_LINE = 65_536  # characters of a name in a list
 _LOOKED_THROUGH = 16 * 2**20  # JSON up to so many bytes is looked through value by value: COCO's own is larger
 T = TypeVar("T")
+_BLANK = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -102,6 +103,68 @@ def parse_json(text: str, where: str, *, error: type[UserError] = DataError) -> 
     if len(text) <= _LOOKED_THROUGH or _SURROGATE.search(text):
         _look_through(value, where, error)
     return value
+
+
+def json_items(
+    text: str, where: str, lists: Container[str], *, error: type[UserError] = DataError
+) -> Iterator[tuple[str, bool, int, Any]]:
+    """A JSON object piece by piece, so that the whole of a large one is never in memory as Python's objects.
+
+    Of each key comes (key, whether its value is a list, -1, None); then of those in `lists` each element as
+    (key, True, where it begins in the text, element). Other values are read and passed over, and so is a text that is
+    no object. NaN and Infinity are read: whose they are must be told.
+
+    Raises:
+        UserError: of the kind `error`, with the line where there is one.
+    """
+    scan, blank = json.JSONDecoder().scan_once, _BLANK.match  # type: ignore[attr-defined]
+    try:
+        place = blank(text, 0).end()  # type: ignore[union-attr]
+        if text[place : place + 1] != "{":
+            _, place = scan(text, place)
+        elif text[place := blank(text, place + 1).end()] != "}":  # type: ignore[union-attr]
+            while True:
+                key, place = scan(text, place)
+                place = _expect(text, place, ":")
+                is_list = text[place] == "["
+                yield str(key), is_list, -1, None
+                if is_list and key in lists:
+                    place = blank(text, place + 1).end()  # type: ignore[union-attr]
+                    while text[place] != "]":
+                        value, end = scan(text, place)
+                        yield str(key), True, place, value
+                        place = blank(text, end).end()  # type: ignore[union-attr]
+                        if text[place] != "]":
+                            place = _expect(text, place, ",")
+                    place += 1
+                else:
+                    _, place = scan(text, place)
+                place = blank(text, place).end()  # type: ignore[union-attr]
+                if text[place] == "}":
+                    break
+                place = _expect(text, place, ",")
+            place += 1
+        else:
+            place += 1
+        if blank(text, place).end() < len(text):  # type: ignore[union-attr]
+            raise json.JSONDecodeError("Extra data", text, place)
+    except json.JSONDecodeError as reason:
+        raise error(f"{where!r} is no JSON in line {reason.lineno}: {reason.msg}.", "Save it again.") from None
+    except (StopIteration, IndexError):
+        line = text.count("\n", 0, place) + 1
+        raise error(f"{where!r} is no JSON in line {line}: it ends, or a value is missing.", "Save it again.") from None
+    except RecursionError:
+        raise error(f"{where!r} is nested too deeply: expected at most {MOST_DEPTH} levels.") from None
+    except ValueError:  # more digits than Python reads
+        raise error(f"{where!r} holds a number with thousands of digits.") from None
+
+
+def _expect(text: str, place: int, sign: str) -> int:
+    """The place of what follows `sign`, which must be the next one."""
+    place = _BLANK.match(text, place).end()  # type: ignore[union-attr]
+    if text[place] != sign:
+        raise json.JSONDecodeError(f"Expecting {sign!r}", text, place)
+    return _BLANK.match(text, place + 1).end()  # type: ignore[union-attr]
 
 
 def parse_yaml(text: str, where: str, *, error: type[UserError] = DataError) -> Any:

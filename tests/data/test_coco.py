@@ -14,7 +14,7 @@ from PIL import Image
 
 from conftest import invent_image
 from dualtoken.data import ImageData, runs
-from dualtoken.data.scene_sources import find_scenes, scene_kinds
+from dualtoken.data.finding import find_data, kinds_of
 from dualtoken.errors import DataError
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
@@ -44,7 +44,7 @@ def write(root: Path, given: dict[str, Any], name: str = "labels.json", images: 
 
 
 def one(tmp_path: Path, *annotations: dict[str, Any], **options: Any) -> ImageData:
-    return find_scenes(write(tmp_path, content(1, list(annotations))), val_fraction=0, **options)
+    return find_data(write(tmp_path, content(1, list(annotations))), val_fraction=0, **options)
 
 
 def test_boxes_labels_and_classes(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_run_lengths(tmp_path: Path, packed: bool) -> None:
 def test_layouts_with_splits(tmp_path: Path, names: tuple[str, str], folders: tuple[str, str]) -> None:
     for name, folder, number in zip(names, folders, (3, 2), strict=True):
         write(tmp_path, content(number), name, folder)
-    data = find_scenes(tmp_path)
+    data = find_data(tmp_path)
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 3, "val": 2}
     for samples, folder in zip(data.splits.values(), folders, strict=True):
         assert all(str(name).startswith(f"{folder}/") for name in samples.names)
@@ -99,40 +99,40 @@ def test_captions_and_keypoints_beside_instances_are_passed_over(tmp_path: Path)
     write(tmp_path, content(2), "annotations/instances_train2017.json", "train2017")
     write(tmp_path, content(2), "annotations/person_keypoints_train2017.json", "train2017")
     (tmp_path / "annotations" / "captions_train2017.json").write_text('{"images": [], "annotations": []}')
-    assert len(find_scenes(tmp_path, val_fraction=0).splits["train"]) == 2
+    assert len(find_data(tmp_path, val_fraction=0).splits["train"]) == 2
 
 
 def test_a_json_itself(tmp_path: Path) -> None:
     write(tmp_path / "a", content(2), "annotations/instances.json")
     write(tmp_path / "b", content(3), "here.json", ".")
-    assert len(find_scenes(tmp_path / "a" / "annotations" / "instances.json", val_fraction=0).splits["all"]) == 2
-    assert len(find_scenes(tmp_path / "b" / "here.json", val_fraction=0).splits["all"]) == 3
-    assert scene_kinds(tmp_path / "b" / "here.json") == ("coco",)
+    assert len(find_data(tmp_path / "a" / "annotations" / "instances.json", val_fraction=0).splits["all"]) == 2
+    assert len(find_data(tmp_path / "b" / "here.json", val_fraction=0).splits["all"]) == 3
+    assert kinds_of(tmp_path / "b" / "here.json") == ("coco",)
 
 
 def test_several_files_for_one_split(tmp_path: Path) -> None:
     write(tmp_path, content(1), "first.json")
     write(tmp_path, content(1), "second.json")
     with pytest.raises(DataError, match=r"first\.json.*second\.json"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
 
 
 def test_ids_may_differ_between_splits(tmp_path: Path) -> None:
     write(tmp_path, content(2), "train.json", "train")
     other = content(2, categories=[{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}])
     write(tmp_path, other, "val.json", "val")
-    data = find_scenes(tmp_path)
+    data = find_data(tmp_path)
     assert data.splits["train"].labels.tolist() == [0, 0]
     assert data.splits["val"].labels.tolist() == [1, 1]
     write(tmp_path, content(2, categories=[{"id": 3, "name": "catt"}]), "val.json", "val")
     with pytest.raises(DataError, match="Did you mean 'cat'"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
 
 
 def test_a_group_of_categories_is_no_class(tmp_path: Path) -> None:
     grouped = [{"id": 0, "name": "pets", "supercategory": "none"}]
     grouped += [{**category, "supercategory": "pets"} for category in CATEGORIES]
-    data = find_scenes(write(tmp_path, content(2, categories=grouped)))
+    data = find_data(write(tmp_path, content(2, categories=grouped)))
     assert data.classes == ("cat", "dog")
     assert "'pets' is only the group" in data.describe()
 
@@ -140,7 +140,7 @@ def test_a_group_of_categories_is_no_class(tmp_path: Path) -> None:
 def test_images_in_no_json_are_noted(tmp_path: Path) -> None:
     write(tmp_path, content(2))
     invent_image(0, 0).save(tmp_path / "images" / "other.jpg")
-    assert "1 image stands in no json" in find_scenes(tmp_path).describe()
+    assert "1 image stands in no json" in find_data(tmp_path).describe()
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -155,16 +155,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"bbox": [4, 4, 16]}, "bbox of 3 numbers"),
     ({"bbox": "4 4 16 8"}, "expected a list of numbers"),
     ({"bbox": None}, "neither a bbox nor a segmentation"),
+    ({"image_id": 9}, "belongs to the image 9"),
+]
+
+# What is wrong with an outline alone, which detection does not need.
+WRONG_OUTLINES: list[tuple[dict[str, Any], str]] = [
     ({"segmentation": [[4, 4, 20, 4]]}, "polygon with 2 points"),
     ({"segmentation": [[4, 4, 20, 4, 20]]}, "x and y in turn"),
     ({"segmentation": [[4, 4, 20, 4, 50, 12]]}, "polygon outside the image"),
     ({"segmentation": [[4, 4, 20, 4, 12, 4]]}, "polygon without area"),
     ({"segmentation": [[4, 4, 20, 4, 12, float("inf")]]}, "no numbers"),
-    ({"segmentation": {"size": [40, 30], "counts": "a"}}, "run lengths for 30 x 40, the image is 40 x 30"),
+    ({"segmentation": {"size": [40, 30], "counts": [600, 600]}}, "run lengths for 30 x 40, the image is 40 x 30"),
     ({"segmentation": {"size": [30, 40], "counts": [1, 2]}}, "make 3 pixels"),
     ({"segmentation": {"size": [30, 40], "counts": "\x01"}}, "no part of compressed"),
     ({"segmentation": {"size": [30, 40], "counts": [1200]}}, "empty mask"),
-    ({"image_id": 9}, "belongs to the image 9"),
 ]
 
 
@@ -177,13 +181,28 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, wrong: dict[str, 
         if '"id": 77' in text
     )
     with pytest.raises(DataError) as error:
-        find_scenes(tmp_path)
+        find_data(tmp_path)
     assert message in str(error.value)
     assert f"labels.json', line {line}, annotations[1] (id 77)" in str(error.value)
-    data = find_scenes(tmp_path, on_bad_image="skip", val_fraction=0)
+    data = find_data(tmp_path, on_bad_image="skip", val_fraction=0)
     left = 2 if "image_id" in wrong else 1
     assert len(data.splits["all"]) == left
     assert message in data.bad_images[0][1]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG_OUTLINES)
+def test_a_bad_outline_beside_a_good_box(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    outlined = {"segmentation": [SQUARE]}
+    write(
+        tmp_path, content(2, [annotation(55, 1, **outlined), annotation(77, 1, **wrong), annotation(3, 2, **outlined)])
+    )
+    data = find_data(tmp_path, task="detection", val_fraction=0)
+    assert data.splits["all"].boxes.tolist() == [[4, 4, 20, 12]] * 3
+    assert "1 outline cannot be used and is left out: the box is" in data.describe()
+    with pytest.raises(DataError) as error:
+        find_data(tmp_path, task="instance_segmentation")
+    assert message in str(error.value)
+    assert "annotations[1] (id 77)" in str(error.value)
 
 
 def test_up_to_a_pixel_outside_is_cut(tmp_path: Path) -> None:
@@ -201,8 +220,8 @@ def test_a_missing_image(tmp_path: Path) -> None:
     write(tmp_path, content(3))
     (tmp_path / "images" / "2.jpg").unlink()
     with pytest.raises(DataError, match=r"labels\.json', images\[1\]: there is no image '2\.jpg'"):
-        find_scenes(tmp_path)
-    data = find_scenes(tmp_path, on_bad_image="skip", val_fraction=0)
+        find_data(tmp_path)
+    data = find_data(tmp_path, on_bad_image="skip", val_fraction=0)
     assert [str(name) for name in data.splits["all"].names] == ["images/1.jpg", "images/3.jpg"]
     assert data.bad_images[0][0] == "2.jpg"
 
@@ -217,9 +236,9 @@ def test_labels_of_an_image_on_its_side(tmp_path: Path) -> None:
     write(tmp_path, content(2))
     save_turned(tmp_path / "images" / "1.jpg", (40, 30), 6)  # the json says 40 x 30, upright it is 30 x 40
     with pytest.raises(DataError, match=r"1\.jpg.*labels for 40 x 30, but EXIF turns the image to 30 x 40"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
     save_turned(tmp_path / "images" / "1.jpg", (30, 40), 6)  # and now it fits
-    data = find_scenes(tmp_path, val_fraction=0)
+    data = find_data(tmp_path, val_fraction=0)
     assert data.splits["all"].objects(0).size == (30, 40)
     assert data.splits["all"].open(0).size == (40, 30)
     assert "1 image is turned by EXIF" in data.describe()
@@ -229,7 +248,7 @@ def test_another_size(tmp_path: Path) -> None:
     write(tmp_path, content(2))
     invent_image(0, 0, (20, 30)).save(tmp_path / "images" / "1.jpg")
     with pytest.raises(DataError, match="labels for 40 x 30, but the image is 20 x 30"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
 
 
 @pytest.mark.parametrize("form", [str, float, lambda side: f" {side}.0 "])
@@ -238,10 +257,10 @@ def test_width_and_height_as_text_are_compared_too(tmp_path: Path, form: Callabl
     for image in given["images"]:
         image |= {"width": form(40), "height": form(30)}
     write(tmp_path, given)
-    assert len(find_scenes(tmp_path, val_fraction=0).splits["all"]) == 2
+    assert len(find_data(tmp_path, val_fraction=0).splits["all"]) == 2
     save_turned(tmp_path / "images" / "1.jpg", (40, 30), 6)
     with pytest.raises(DataError, match=r"1\.jpg.*labels for 40 x 30, but EXIF turns the image to 30 x 40"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", ["wide", [40], True, 40.5, float("inf"), 10**400])
@@ -249,14 +268,14 @@ def test_a_width_that_is_no_number_is_an_error(tmp_path: Path, wrong: object) ->
     given = content(2)
     given["images"][1]["width"] = wrong
     with pytest.raises(DataError, match=r"images\[1\] .*: width is .*, expected a number of pixels"):
-        find_scenes(write(tmp_path, given))
+        find_data(write(tmp_path, given))
 
 
 def test_a_byte_order_mark_hides_nothing(tmp_path: Path) -> None:
     path = write(tmp_path, content(2)) / "labels.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert scene_kinds(tmp_path) == ("coco",)
-    assert len(find_scenes(tmp_path, val_fraction=0).splits["all"]) == 2
+    assert kinds_of(tmp_path) == ("coco",)
+    assert len(find_data(tmp_path, val_fraction=0).splits["all"]) == 2
 
 
 def test_a_cut_json_beside_a_whole_one_is_not_passed_over(tmp_path: Path) -> None:
@@ -264,12 +283,12 @@ def test_a_cut_json_beside_a_whole_one_is_not_passed_over(tmp_path: Path) -> Non
     path = write(tmp_path, content(2), "val.json", "val") / "val.json"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DataError, match=r"val\.json' is no JSON in line"):
-        find_scenes(tmp_path)
-    data = find_scenes(tmp_path, on_bad_image="skip", val_fraction=0)
+        find_data(tmp_path)
+    data = find_data(tmp_path, on_bad_image="skip", val_fraction=0)
     assert "val.json' is no JSON" in data.describe()
     (tmp_path / "notes.json").write_text('{"of": "another kind"}')
     path.unlink()
-    assert len(find_scenes(tmp_path, val_fraction=0).splits["train"]) == 3
+    assert len(find_data(tmp_path, val_fraction=0).splits["train"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -289,9 +308,9 @@ def test_a_json_of_another_kind_is_named_where_labels_are_missing(tmp_path: Path
     write(tmp_path, content(2))
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(DataError, match=rf"no labels of a known kind.*\n.*labels\.json.*{words}"):
-        find_scenes(tmp_path, task="detection")
+        find_data(tmp_path, task="detection")
     with pytest.raises(DataError, match=rf"labels\.json.*{words}"):
-        find_scenes(tmp_path / "labels.json")
+        find_data(tmp_path / "labels.json")
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -315,7 +334,7 @@ def test_wrong_files(tmp_path: Path, change: Change, message: str) -> None:
     change(given)
     (tmp_path / "labels.json").write_text(json.dumps(given))
     with pytest.raises(DataError, match=message):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
 
 
 def test_a_json_that_is_none(tmp_path: Path) -> None:
@@ -323,21 +342,21 @@ def test_a_json_that_is_none(tmp_path: Path) -> None:
     text = (tmp_path / "labels.json").read_text()
     (tmp_path / "labels.json").write_text(text + "\n}")
     with pytest.raises(DataError, match=r"labels\.json' is no JSON in line \d+"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
     (tmp_path / "labels.json").write_text("[" * 100_000)
     with pytest.raises(DataError, match="nested"):
-        find_scenes(tmp_path / "labels.json")
+        find_data(tmp_path / "labels.json")
 
 
 def test_instance_segmentation_wants_outlines(tmp_path: Path) -> None:
     write(
         tmp_path, content(2, [annotation(1, 1, segmentation=[SQUARE]), annotation(2, 2), annotation(3, 1, iscrowd=1)])
     )
-    assert len(find_scenes(tmp_path, task="detection", val_fraction=0).splits["all"]) == 2
+    assert len(find_data(tmp_path, task="detection", val_fraction=0).splits["all"]) == 2
     with pytest.raises(DataError, match=r"annotations\[1\] \(id 2\): a box without an outline") as error:
-        find_scenes(tmp_path, task="instance_segmentation")
+        find_data(tmp_path, task="instance_segmentation")
     assert "--task" not in str(error.value)  # evaluate has no such option
-    data = find_scenes(tmp_path, task="instance_segmentation", val_fraction=0, on_bad_image="skip")
+    data = find_data(tmp_path, task="instance_segmentation", val_fraction=0, on_bad_image="skip")
     assert data.splits["all"].has_outlines
 
 
@@ -345,13 +364,13 @@ def test_boxes_alone_are_refused_at_once_for_instance_segmentation(tmp_path: Pat
     write(tmp_path, content(2))
     for source in (tmp_path, tmp_path / "labels.json"):
         with pytest.raises(DataError, match="no outline anywhere"):
-            find_scenes(source, task="instance_segmentation", on_bad_image="skip")
+            find_data(source, task="instance_segmentation", on_bad_image="skip")
     with pytest.raises(DataError, match="semantic_segmentation cannot learn from 'coco'"):
-        find_scenes(tmp_path / "labels.json", task="semantic_segmentation")
+        find_data(tmp_path / "labels.json", task="semantic_segmentation")
 
 
 def test_masks_of_the_same_names_are_not_taken_for_the_images(tmp_path: Path) -> None:
     write(tmp_path, content(2), "train.json", "images/train")
     shutil.copytree(tmp_path / "images", tmp_path / "masks")
-    data = find_scenes(tmp_path, task="detection", val_fraction=0)
+    data = find_data(tmp_path, task="detection", val_fraction=0)
     assert data.splits["train"].names.tolist() == ["images/train/1.jpg", "images/train/2.jpg"]

@@ -12,8 +12,8 @@ from PIL import Image
 from conftest import invent_image
 from dualtoken.data import ImageData, runs
 from dualtoken.data.conversion import convert
-from dualtoken.data.scene_sources import find_scenes
-from dualtoken.data.scenes import IGNORE
+from dualtoken.data.finding import find_data
+from dualtoken.data.samples import IGNORE
 from dualtoken.errors import ConfigError, DataError, OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, numpy 2
@@ -86,26 +86,26 @@ def test_coco_to_coco(tmp_path: Path) -> None:
     source = write_coco(tmp_path / "a")
     done = convert(source, tmp_path / "b", "coco")
     assert (done.images, done.objects) == (8, 26)
-    assert_same(find_scenes(source), find_scenes(tmp_path / "b"), outlines=True, areas=True)
+    assert_same(find_data(source), find_data(tmp_path / "b"), outlines=True, areas=True)
 
 
 @pytest.mark.parametrize("task", ["detection", "instance_segmentation"])
 def test_coco_to_yolo_and_back(tmp_path: Path, task: str) -> None:
     source = write_coco(tmp_path / "a", crowd=False)
     convert(source, tmp_path / "b", "yolo", task=task)
-    middle = find_scenes(tmp_path / "b", task=task)
+    middle = find_data(tmp_path / "b", task=task)
     assert middle.layout == "YOLO txt, data.yaml"
     assert middle.classes == NAMES
     convert(tmp_path / "b", tmp_path / "c", "coco", task=task)
-    assert_same(find_scenes(source), find_scenes(tmp_path / "c"), outlines=task == "instance_segmentation")
+    assert_same(find_data(source), find_data(tmp_path / "c"), outlines=task == "instance_segmentation")
 
 
 def test_coco_to_voc_and_back(tmp_path: Path) -> None:
     source = write_coco(tmp_path / "a", outlines=False, crowd=False)
     convert(source, tmp_path / "b", "voc")
-    assert find_scenes(tmp_path / "b").layout == "VOC xml"
+    assert find_data(tmp_path / "b").layout == "VOC xml"
     convert(tmp_path / "b", tmp_path / "c", "coco")
-    assert_same(find_scenes(source), find_scenes(tmp_path / "c"), outlines=False)
+    assert_same(find_data(source), find_data(tmp_path / "c"), outlines=False)
 
 
 def test_what_is_lost_is_said(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_rings_are_joined_for_yolo(tmp_path: Path) -> None:
     }
     (source / "all.json").write_text(json.dumps(content))
     convert(source, tmp_path / "b", "yolo")
-    one, two = (find_scenes(root, val_fraction=0).splits for root in (source, tmp_path / "b"))
+    one, two = (find_data(root, val_fraction=0).splits for root in (source, tmp_path / "b"))
     first, second = one["all"].objects(0), two["train"].objects(0)
     assert first.areas[0] == 64 + 224
     np.testing.assert_allclose(second.areas, first.areas, rtol=1e-5)  # the joint has no width
@@ -148,9 +148,9 @@ def test_rings_are_joined_for_yolo(tmp_path: Path) -> None:
 def test_objects_to_masks(tmp_path: Path) -> None:
     source = write_coco(tmp_path / "a")
     convert(source, tmp_path / "b", "masks")
-    data = find_scenes(tmp_path / "b")
+    data = find_data(tmp_path / "b")
     assert data.classes == ("background", *NAMES)
-    first = find_scenes(source).splits["train"].objects(0)
+    first = find_data(source).splits["train"].objects(0)
     mask = data.splits["train"].open_mask(0)
     masks, last = first.masks(), int(np.argmin(first.masks().sum((1, 2))))
     assert set(np.unique(mask[masks[last]])) == {first.labels[last] + 1}
@@ -168,7 +168,7 @@ def test_masks_to_masks(tmp_path: Path) -> None:
         Image.fromarray(np.array([[3, 9, 255, 3]] * 6, np.uint8).repeat(2, 1)).save(source / "masks" / f"{number}.png")
     (source / "classes.txt").write_text("3, sky\n9, car\n")
     assert convert(source, tmp_path / "b", "masks").summary() == "2 images, 2 masks"
-    one, two = (find_scenes(root, val_fraction=0) for root in (source, tmp_path / "b"))
+    one, two = (find_data(root, val_fraction=0) for root in (source, tmp_path / "b"))
     assert two.classes == one.classes == ("sky", "car")
     assert (two.splits["all"].open_mask(1) == one.splits["all"].open_mask(1)).all()
     with pytest.raises(DataError, match="do not tell one object from the next"):

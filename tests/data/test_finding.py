@@ -11,8 +11,8 @@ from PIL import Image
 
 from conftest import invent_image, write_class_folders
 from dualtoken.data import Samples
-from dualtoken.data.finding import find_task_data, task_of
-from dualtoken.data.scenes import MaskSamples, ObjectSamples
+from dualtoken.data.finding import find_data, plan_data
+from dualtoken.data.samples import MaskSamples, ObjectSamples
 from dualtoken.errors import DataError
 
 COUNT = 8
@@ -81,50 +81,50 @@ TASK_OF = {
 @pytest.mark.parametrize(("task", "write"), [*TASK_OF.items(), ("detection", write_yolo)])
 def test_the_labels_decide_the_task(tmp_path, task, write, form):
     root = write(tmp_path / "data")
-    assert task_of(zipped(root) if form == "zip" else root) == task
+    assert plan_data(zipped(root) if form == "zip" else root).task == task
 
 
 def test_boxes_beside_masks_are_for_detection(tmp_path):
     root = write_masks(write_coco(tmp_path))
-    assert task_of(root) == "detection"
-    assert task_of(root, labels="masks") == "semantic_segmentation"
-    assert task_of(root, labels="coco") == "detection"
-    assert task_of(root, labels="folders") == "classification"
+    assert plan_data(root).task == "detection"
+    assert plan_data(root, labels="masks").task == "semantic_segmentation"
+    assert plan_data(root, labels="coco").task == "detection"
+    assert plan_data(write_classes(root / "classes"), labels="folders").task == "classification"
 
 
 def test_single_files(tmp_path):
     write_yolo(write_coco(tmp_path))
-    assert task_of(tmp_path / "instances.json") == "detection"
-    assert task_of(tmp_path / "data.yaml") == "detection"
+    assert plan_data(tmp_path / "instances.json").task == "detection"
+    assert plan_data(tmp_path / "data.yaml").task == "detection"
     (tmp_path / "table.csv").write_text("path,label\nimages/0.png,cat\n")
-    assert task_of(tmp_path / "table.csv") == "classification"
+    assert plan_data(tmp_path / "table.csv").task == "classification"
 
 
-@pytest.mark.parametrize("task", ["classification", "detection", "instance_segmentation", "semantic_segmentation"])
-def test_a_given_task_is_the_answer(tmp_path, task):
-    assert task_of(write_coco(tmp_path), task) == task
+@pytest.mark.parametrize(("task", "write"), TASK_OF.items())
+def test_a_given_task_is_the_answer(tmp_path, task, write):
+    assert plan_data(write(tmp_path), task=task).task == task
 
 
 @pytest.mark.parametrize("labels", ["coco", "yolo", "voc", "masks"])
 def test_classification_does_not_learn_from_boxes_or_masks(tmp_path, labels):
-    with pytest.raises(DataError, match=f"labels is '{labels}', but classification"):
-        task_of(write_masks(write_coco(tmp_path)), "classification", labels)
+    with pytest.raises(DataError, match=f"classification cannot learn from '{labels}'"):
+        plan_data(write_masks(write_coco(tmp_path)), task="classification", labels=labels)
 
 
 def test_a_source_that_is_not_there(tmp_path):
     write_coco(tmp_path / "data")
     with pytest.raises(DataError, match="Did you mean"):
-        task_of(tmp_path / "dat")
+        plan_data(tmp_path / "dat")
     (tmp_path / "broken.zip").write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"broken\.zip"):
-        task_of(tmp_path / "broken.zip")
+        plan_data(tmp_path / "broken.zip")
 
 
 def test_no_image_is_opened(tmp_path):
     root = write_coco(tmp_path)
     for path in root.rglob("*.png"):
         path.write_bytes(b"no image")
-    assert task_of(root) == "detection"
+    assert plan_data(root).task == "detection"
 
 
 # ---------------------------------------------------------------- no classes
@@ -153,19 +153,19 @@ def in_years(root: Path) -> Path:
 def test_a_json_that_should_have_been_coco_is_named(tmp_path, arrange):
     source = arrange(write_cut_coco(tmp_path / "data"))
     with pytest.raises(DataError, match=r"instances\.json' is no JSON in line 1: .*\nSo there are no boxes"):
-        find_task_data(source, task_of(source), progress=False)
+        find_data(source, progress=False)
 
 
 def test_a_json_beside_class_folders_is_no_matter(tmp_path):
     root = write_classes(tmp_path)
     (root / "metadata.json").write_text("{")
-    assert find_task_data(root, task_of(root), progress=False).classes == ("cat", "dog")
+    assert find_data(root, progress=False).classes == ("cat", "dog")
 
 
 def test_coco_without_its_images(tmp_path):
     shutil.rmtree(write_coco(tmp_path) / "images")
     with pytest.raises(DataError, match=r"instances\.json' is a COCO json, but its images are not there"):
-        find_task_data(tmp_path, task_of(tmp_path), progress=False)
+        find_data(tmp_path, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -178,14 +178,14 @@ def test_coco_without_its_images(tmp_path):
 )
 def test_classification_of_other_labels_says_what_they_are_for(tmp_path, write, kind, task):
     with pytest.raises(DataError, match=f"has labels of the kind {kind}, and no images in class folders") as error:
-        find_task_data(write(tmp_path), "classification", progress=False)
+        find_data(write(tmp_path), task="classification", progress=False)
     assert f"--task {task} --output RUN" in error.value.hint
 
 
 @pytest.mark.parametrize("names", [("train2017", "val2017"), ("train", "valid_2")])
 def test_splits_with_a_year_are_no_classes(tmp_path, names):
     with pytest.raises(DataError, match="without class folders"):
-        find_task_data(write_class_folders(tmp_path, names), "classification", progress=False)
+        find_data(write_class_folders(tmp_path, names), task="classification", progress=False)
 
 
 # ---------------------------------------------------------------- the images
@@ -201,7 +201,7 @@ def test_splits_with_a_year_are_no_classes(tmp_path, names):
     ],
 )
 def test_a_task_gets_the_samples_that_it_learns_from(tmp_path, task, write, kind):
-    data = find_task_data(write(tmp_path), task, seed=3, val_fraction=0.25, progress=False)
+    data = find_data(write(tmp_path), task=task, seed=3, val_fraction=0.25, progress=False)
     assert {name: len(samples) for name, samples in data.splits.items()} == {"train": COUNT - 2, "val": 2}
     assert all(type(samples) is kind for samples in data.splits.values())
     assert data.classes == ("cat", "dog")
@@ -211,7 +211,7 @@ def test_the_seed_reaches_the_draw(tmp_path):
     root = write_coco(tmp_path)
 
     def val(seed: int) -> list[str]:
-        return find_task_data(root, "detection", seed=seed, val_fraction=0.25).splits["val"].names.tolist()
+        return find_data(root, task="detection", seed=seed, val_fraction=0.25).splits["val"].names.tolist()
 
     assert val(1) == val(1)
     assert len({tuple(val(seed)) for seed in range(6)}) > 1
@@ -219,9 +219,9 @@ def test_the_seed_reaches_the_draw(tmp_path):
 
 def test_the_labels_can_be_chosen(tmp_path):
     root = write_masks(write_yolo(write_coco(tmp_path)))
-    assert find_task_data(root, "detection").layout.startswith("COCO")
-    assert find_task_data(root, "detection", labels="yolo").layout.startswith("YOLO")
-    assert find_task_data(root, "semantic_segmentation").layout.startswith("masks")
+    assert find_data(root, task="detection").layout.startswith("COCO")
+    assert find_data(root, task="detection", labels="yolo").layout.startswith("YOLO")
+    assert find_data(root, task="semantic_segmentation").layout.startswith("masks")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_the_labels_can_be_chosen(tmp_path):
 )
 def test_labels_that_a_task_cannot_learn_from(tmp_path, task, write, words):
     with pytest.raises(DataError, match=words):
-        find_task_data(write(tmp_path), task, progress=False)
+        find_data(write(tmp_path), task=task, progress=False)
 
 
 # ---------------------------------------------------------------- a few of them
@@ -244,29 +244,29 @@ def test_labels_that_a_task_cannot_learn_from(tmp_path, task, write, words):
 @pytest.mark.parametrize(("task", "write"), TASK_OF.items())
 def test_most_keeps_so_many_of_each_split(tmp_path, task, write):
     root = write(tmp_path)
-    whole = find_task_data(root, task, val_fraction=0.25, seed=5, progress=False)
-    some = find_task_data(root, task, val_fraction=0.25, seed=5, most=3, progress=False)
+    whole = find_data(root, task=task, val_fraction=0.25, seed=5, progress=False)
+    some = find_data(root, task=task, val_fraction=0.25, seed=5, most=3, progress=False)
     assert {name: len(samples) for name, samples in some.splits.items()} == {"train": 3, "val": 2}
     for name, samples in some.splits.items():
         kept, before = samples.names.tolist(), whole.splits[name].names.tolist()
         assert kept == [path for path in before if path in set(kept)]  # in their order
     assert "3 images of each split are used, drawn with seed 5" in some.describe()
     assert whole.fingerprint == some.fingerprint  # still the same data set
-    assert "drawn with seed 5" not in find_task_data(root, task, val_fraction=0, most=None).describe()
+    assert "drawn with seed 5" not in find_data(root, task=task, val_fraction=0, most=None).describe()
 
 
 def test_most_is_drawn_by_the_seed(tmp_path):
     root = write_coco(tmp_path)
 
     def kept(seed: int) -> tuple[str, ...]:
-        return tuple(find_task_data(root, "detection", val_fraction=0, most=3, seed=seed).splits["all"].names.tolist())
+        return tuple(find_data(root, task="detection", val_fraction=0, most=3, seed=seed).splits["all"].names.tolist())
 
     assert kept(1) == kept(1)
     assert len({kept(seed) for seed in range(6)}) > 1
 
 
 def test_objects_stay_with_their_images(tmp_path):
-    data = find_task_data(write_coco(tmp_path), "detection", val_fraction=0, most=3)
+    data = find_data(write_coco(tmp_path), task="detection", val_fraction=0, most=3)
     samples = data.splits["all"]
     for row in range(3):
         number = int(Path(samples.path(row)).stem)
@@ -274,7 +274,7 @@ def test_objects_stay_with_their_images(tmp_path):
 
 
 def test_one_is_not_many(tmp_path):
-    data = find_task_data(write_coco(tmp_path), "detection", most=1, val_fraction=0.25)
+    data = find_data(write_coco(tmp_path), task="detection", most=1, val_fraction=0.25)
     assert "train       1 image, 1 object, " in data.describe()
     assert "1 image of each split is used" in data.describe()
 
@@ -283,7 +283,7 @@ def test_a_problem_is_shown_without_its_path_twice(tmp_path):
     write_yolo(tmp_path)
     (tmp_path / "labels" / "3.txt").write_text("7 0.5 0.5 0.1 0.1")
     (tmp_path / "labels" / "stray.txt").write_text("0 0.5 0.5 0.1 0.1")
-    text = find_task_data(tmp_path, "detection", on_bad_image="skip").describe()
+    text = find_data(tmp_path, task="detection", on_bad_image="skip").describe()
     assert "Left out    2 images or labels that cannot be used" in text
     assert text.count("stray.txt") == 1
     assert "images/3.png: " in text

@@ -178,7 +178,7 @@ def test_dataset_by_itself(samples: Samples) -> None:
     dataset = pickle.loads(pickle.dumps(ImageDataset(samples, training_transform(PREPROCESSING))))
     assert len(dataset) == 21
     first, again, other = dataset[3, 1], dataset[3, 1], dataset[3, 2]
-    assert first.label == samples.labels[3]
+    assert first.target == samples.labels[3]
     assert first.row == 3
     assert torch.equal(first.image, again.image)
     assert not torch.equal(first.image, other.image)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from conftest import invent_image
-from dualtoken.data.masks import parse_class_file
-from dualtoken.data.scene_sources import find_scenes, scene_kinds
-from dualtoken.data.scenes import IGNORE, MaskSamples
+from dualtoken.data.finding import find_data, kinds_of
+from dualtoken.data.formats.masks import parse_class_file
+from dualtoken.data.samples import IGNORE, MaskSamples
 from dualtoken.errors import DataError
 
 HEIGHT, WIDTH = 12, 16
@@ -40,11 +40,11 @@ def write(
 
 
 def found(root: Path, **options: object) -> MaskSamples:
-    return find_scenes(root, val_fraction=0, **options).splits["all"]  # type: ignore
+    return find_data(root, val_fraction=0, **options).splits["all"]  # type: ignore
 
 
 def test_values_are_classes(tmp_path: Path) -> None:
-    data = find_scenes(write(tmp_path, {"1": striped(0, 1, 2, 255), "2": striped(2)}), val_fraction=0)
+    data = find_data(write(tmp_path, {"1": striped(0, 1, 2, 255), "2": striped(2)}), val_fraction=0)
     samples = data.splits["all"]
     assert data.classes == ("a", "b", "c")
     assert (samples.open_mask(0) == striped(0, 1, 2, IGNORE)).all()
@@ -72,8 +72,8 @@ def test_layouts(tmp_path: Path, images: str, masks: str) -> None:
                 (Image.fromarray(striped(0, 1)) if suffix == ".png" else invent_image(0, number, (WIDTH, HEIGHT))).save(
                     path
                 )
-    data = find_scenes(tmp_path, task="semantic_segmentation")
-    assert scene_kinds(tmp_path) == ("masks",)
+    data = find_data(tmp_path, task="semantic_segmentation")
+    assert kinds_of(tmp_path) == ("masks",)
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 3, "val": 2}
     assert str(data.splits["val"].masks[1]) == f"{masks.format('val')}/1.png"
 
@@ -84,7 +84,7 @@ def test_lists_of_voc(tmp_path: Path) -> None:
     (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
     for split, stems in (("train", "1\n"), ("val", "4\n")):
         (tmp_path / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(stems)
-    data = find_scenes(tmp_path)
+    data = find_data(tmp_path)
     assert {split: [str(n) for n in s.names] for split, s in data.splits.items()} == {
         "train": ["images/1.jpg"],
         "val": ["images/4.jpg"],
@@ -122,19 +122,19 @@ COLOURS = np.array([[128, 64, 128], [0, 0, 200], [7, 8, 9]], np.uint8)
 def test_colours_are_classes(tmp_path: Path) -> None:
     classes = "road 128 64 128\ncar 0 0 200\nvoid 7 8 9\n"
     write(tmp_path, {"1": COLOURS[striped(0, 1, 2)], "2": COLOURS[striped(1)]}, classes)
-    data = find_scenes(tmp_path, val_fraction=0)
+    data = find_data(tmp_path, val_fraction=0)
     assert data.classes == ("road", "car")
     assert (data.splits["all"].open_mask(0) == striped(0, 1, IGNORE)).all()
     assert "void or ignore" in data.describe()
     write(tmp_path, {"1": COLOURS[striped(0, 1, 2)]}, classes.replace("void 7 8 9\n", ""))
-    assert "the colour 7 8 9 has no class" in find_scenes(tmp_path, val_fraction=0).describe()
+    assert "the colour 7 8 9 has no class" in find_data(tmp_path, val_fraction=0).describe()
     strangers = np.stack([striped(1, 0, 128), striped(2, 0, 64), striped(3, 0, 128)], 2)
     write(tmp_path, {"1": COLOURS[striped(0, 1, 2)], "2": strangers}, classes.replace("void 7 8 9\n", ""))
     with pytest.raises(DataError, match=r"2\.png' has values without a class: 0 0 0, 1 2 3; expected colours"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
     (tmp_path / "classes.txt").unlink()
     with pytest.raises(DataError, match="coloured, and no class file"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_wrong_class_files(text: str, message: str) -> None:
 
 
 def test_without_a_class_file(tmp_path: Path) -> None:
-    data = find_scenes(write(tmp_path, {"1": striped(0, 7, 255), "2": striped(200)}, None), val_fraction=0)
+    data = find_data(write(tmp_path, {"1": striped(0, 7, 255), "2": striped(200)}, None), val_fraction=0)
     assert data.classes == ("class_0", "class_7", "class_200")
     assert (data.splits["all"].open_mask(0) == striped(0, 1, IGNORE)).all()
     assert "no classes.txt" in data.describe()
@@ -180,13 +180,13 @@ def test_without_a_class_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("classes", [None, "ground\nroad\n"])
 def test_black_and_white(tmp_path: Path, classes: str | None) -> None:
-    data = find_scenes(write(tmp_path, {"1": striped(0, 255), "2": striped(255)}, classes), val_fraction=0)
+    data = find_data(write(tmp_path, {"1": striped(0, 255), "2": striped(255)}, classes), val_fraction=0)
     assert data.classes == (("ground", "road") if classes else ("class_0", "class_255"))
     assert (data.splits["all"].open_mask(0) == striped(0, 1)).all()
 
 
 def test_a_single_value_beyond_the_classes_is_ignored(tmp_path: Path) -> None:
-    data = find_scenes(write(tmp_path, {"1": striped(0, 1, 2, 11), "2": striped(11, 2)}), val_fraction=0)
+    data = find_data(write(tmp_path, {"1": striped(0, 1, 2, 11), "2": striped(11, 2)}), val_fraction=0)
     assert (data.splits["all"].open_mask(1) == striped(IGNORE, 2)).all()
     assert "the value 11 has no class" in data.describe()
 
@@ -196,22 +196,22 @@ def test_unknown_values(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"2 images.*\n.*1\.png' has values without a class: 11; expected 3 classes and 255"
     ):
-        find_scenes(root)
+        find_data(root)
     assert [str(name) for name in found(root, on_bad_image="skip").names] == ["images/3.jpg"]
 
 
 def test_masks_to_be_ignored_altogether(tmp_path: Path) -> None:
-    data = find_scenes(write(tmp_path, {"1": striped(255), "2": striped(0, 1)}), val_fraction=0)
+    data = find_data(write(tmp_path, {"1": striped(255), "2": striped(0, 1)}), val_fraction=0)
     assert len(data.splits["all"]) == 2
     assert "1 mask is to be ignored altogether" in data.describe()
     with pytest.raises(DataError, match="In no mask"):
-        find_scenes(write(tmp_path, {"1": striped(255), "2": striped(255)}))
+        find_data(write(tmp_path, {"1": striped(255), "2": striped(255)}))
 
 
 def test_another_size(tmp_path: Path) -> None:
     root = write(tmp_path, {"1": striped(0, 1)[:, :10], "2": striped(0, 1)})
     with pytest.raises(DataError, match=r"1\.png' is 10 x 12, its image 16 x 12"):
-        find_scenes(root)
+        find_data(root)
     assert len(found(root, on_bad_image="skip")) == 1
 
 
@@ -221,7 +221,7 @@ def test_the_mask_of_an_image_on_its_side(tmp_path: Path) -> None:
     exif[274] = 6
     invent_image(0, 0, (WIDTH, HEIGHT)).save(tmp_path / "images" / "1.jpg", exif=exif)
     with pytest.raises(DataError, match=r"is 16 x 12, its image 12 x 16\. EXIF turns"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
     Image.fromarray(striped(0, 1).T.copy()).save(tmp_path / "masks" / "1.png")
     assert found(tmp_path).open_mask(0).shape == (WIDTH, HEIGHT)
 
@@ -229,46 +229,46 @@ def test_the_mask_of_an_image_on_its_side(tmp_path: Path) -> None:
 def test_files_that_are_alone(tmp_path: Path) -> None:
     root = write(tmp_path, {"1": striped(0, 1), "2": None})
     with pytest.raises(DataError, match=r"images/2\.jpg' has no mask"):
-        find_scenes(root)
+        find_data(root)
     assert len(found(root, on_bad_image="skip")) == 1
     (root / "images" / "2.jpg").unlink()
     Image.fromarray(striped(0)).save(root / "masks" / "3.png")
     with pytest.raises(DataError, match=r"masks/3\.png' is a mask without its image"):
-        find_scenes(root)
+        find_data(root)
 
 
 def test_masks_that_cannot_be_read(tmp_path: Path) -> None:
     root = write(tmp_path, {"1": striped(0, 1), "2": striped(0, 1)})
     (root / "masks" / "1.png").write_bytes((root / "masks" / "1.png").read_bytes()[:40])
     with pytest.raises(DataError, match=r"1\.png' is not an image that can be read"):
-        find_scenes(root)
+        find_data(root)
     (root / "masks" / "1.png").unlink()
     Image.fromarray(striped(0, 1)).save(root / "masks" / "1.jpg")
     with pytest.raises(DataError, match=r"1\.jpg' is a JPEG, which changes values"):
-        find_scenes(root)
+        find_data(root)
     assert len(found(root, on_bad_image="skip")) == 1
 
 
 def test_one_value_is_no_task(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 value"):
-        find_scenes(write(tmp_path, {"1": striped(0), "2": striped(0)}, None))
+        find_data(write(tmp_path, {"1": striped(0), "2": striped(0)}, None))
 
 
 def test_a_class_called_mask_is_no_mask(tmp_path: Path) -> None:
     for folder in ("mask", "no_mask"):
         (tmp_path / folder).mkdir()
         invent_image(0, 0).save(tmp_path / folder / "1.png")
-    assert scene_kinds(tmp_path) == ()
+    assert kinds_of(tmp_path) == ()
 
 
 def test_a_models_classes(tmp_path: Path) -> None:
     root = write(tmp_path, {"1": striped(0, 1), "2": striped(1)})  # c is named, but nowhere
-    data = find_scenes(root, val_fraction=0, classes=("x", "b", "a"))
+    data = find_data(root, val_fraction=0, classes=("x", "b", "a"))
     assert (data.splits["all"].open_mask(0) == striped(2, 1)).all()
     with pytest.raises(DataError, match=r"Unknown class 'b'\. Known: a, bb, c"):
-        find_scenes(root, classes=("a", "bb", "c"))
+        find_data(root, classes=("a", "bb", "c"))
     (root / "classes.txt").unlink()
-    data = find_scenes(root, val_fraction=0, classes=("x", "b", "a"))
+    data = find_data(root, val_fraction=0, classes=("x", "b", "a"))
     assert (data.splits["all"].open_mask(0) == striped(0, 1)).all()
     assert "in their order" in data.describe()
 

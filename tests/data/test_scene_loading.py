@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from conftest import invent_image
-from dualtoken.data.scene_loading import (
+from dualtoken.data.joint_transforms import joint_transform
+from dualtoken.data.loading import (
+    ImageDataset,
     PackedTargets,
-    SceneDataset,
-    scene_evaluation_loader,
-    scene_training_loader,
+    evaluation_loader,
+    training_loader,
 )
-from dualtoken.data.scene_transforms import scene_training_transform
-from dualtoken.data.scenes import IGNORE, MaskSamples, Objects, ObjectSamples
+from dualtoken.data.samples import IGNORE, MaskSamples, Objects, ObjectSamples
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.preprocess import Preprocessing
 
@@ -66,12 +66,12 @@ def regions(tmp_path: Path) -> MaskSamples:
 
 
 def transform(**options: Any) -> Any:
-    return scene_training_transform(PREPROCESSING, **({"color_jitter": 0.3, "mosaic": 0.5} | options))
+    return joint_transform(PREPROCESSING, **({"color_jitter": 0.3, "mosaic": 0.5} | options))
 
 
 def batches(samples: ObjectSamples | MaskSamples, **options: Any) -> list[tuple[Any, ...]]:
     options = {"batch_size": 3, "workers": 0, "transform": transform()} | options
-    return list(scene_training_loader(samples, **options))
+    return list(training_loader(samples, **options))
 
 
 def flat(batches: list[tuple[Any, ...]]) -> list[Tensor]:
@@ -89,7 +89,7 @@ def same(first: list[tuple[Any, ...]], second: list[tuple[Any, ...]]) -> bool:
 
 
 def test_targets_of_objects(samples: ObjectSamples) -> None:
-    options: Any = {"transform": scene_training_transform(PREPROCESSING, scale=(1.0, 1.0), hflip=0.0)}
+    options: Any = {"transform": joint_transform(PREPROCESSING, scale=(1.0, 1.0), hflip=0.0)}
     for masks in (False, True):
         for images, targets, indices in batches(samples, masks=masks, **options):
             assert (images.shape, images.dtype) == ((3, 3, 32, 48), torch.float32)
@@ -135,7 +135,7 @@ def test_seed_and_epoch_have_an_effect(samples: ObjectSamples) -> None:
 
 
 def test_set_epoch_reaches_living_workers(samples: ObjectSamples) -> None:
-    loader = scene_training_loader(samples, transform(), batch_size=3, workers=1)
+    loader = training_loader(samples, transform(), batch_size=3, workers=1)
     first = list(loader)
     loader.set_epoch(1)
     assert same(list(loader), batches(samples, epoch=1))
@@ -154,7 +154,7 @@ def test_ranks_share_the_scenes(samples: ObjectSamples) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_gives_every_image_once_and_no_objects(samples: ObjectSamples, workers: int) -> None:
-    parts = list(scene_evaluation_loader(samples, PREPROCESSING, batch_size=4, workers=workers))
+    parts = list(evaluation_loader(samples, PREPROCESSING, batch_size=4, workers=workers))
     images, rows = torch.cat([part[0] for part in parts]), torch.cat([part[2] for part in parts])
     assert rows.tolist() == list(range(COUNT))
     np.testing.assert_array_equal(images[7].numpy(), PREPROCESSING(samples.open(7)))
@@ -162,7 +162,7 @@ def test_evaluation_gives_every_image_once_and_no_objects(samples: ObjectSamples
 
 
 def test_evaluation_places_masks(regions: MaskSamples) -> None:
-    parts = list(scene_evaluation_loader(regions, PREPROCESSING, batch_size=4, workers=0))
+    parts = list(evaluation_loader(regions, PREPROCESSING, batch_size=4, workers=0))
     masks = torch.cat([part[1] for part in parts])
     assert (masks.shape, masks.dtype) == ((COUNT, 32, 48), torch.uint8)
     (_, columns), _, left, _ = PREPROCESSING.placement((30, 40))
@@ -173,7 +173,7 @@ def test_evaluation_places_masks(regions: MaskSamples) -> None:
 
 
 def test_others_are_drawn_by_the_seed(samples: ObjectSamples) -> None:
-    dataset = SceneDataset(samples, transform(mosaic=1.0))
+    dataset = ImageDataset(samples, transform(mosaic=1.0))
     first, again, other = dataset[3, 1], dataset[3, 1], dataset[3, 2]
     assert first.row == 3
     assert torch.equal(first.image, again.image)
@@ -195,7 +195,7 @@ def test_a_broken_file_raises_its_own_error_or_is_left_out(workers: int, samples
     with pytest.raises(ImageError, match=r"5\.png.*\n?.*--on-bad-image skip") as caught:
         batches(samples, **options)
     assert "Traceback" not in str(caught.value)
-    loader = scene_training_loader(samples, batch_size=3, on_bad_image="skip", **options)
+    loader = training_loader(samples, batch_size=3, on_bad_image="skip", **options)
     rows = sorted(row for *_, indices in loader for row in indices.tolist())
     assert rows == [row for row in range(COUNT) if row != 5]  # mosaics that drew it have drawn another one
     assert [path for path, _ in loader.bad_images] == [samples.path(5)]
@@ -204,7 +204,7 @@ def test_a_broken_file_raises_its_own_error_or_is_left_out(workers: int, samples
 def test_a_wrong_mask_is_left_out(regions: MaskSamples) -> None:
     Image.new("L", (41, 30)).save(regions.mask_path(2))
     Path(regions.mask_path(8)).unlink()
-    loader = scene_evaluation_loader(regions, PREPROCESSING, batch_size=2, workers=0, on_bad_image="skip")
+    loader = evaluation_loader(regions, PREPROCESSING, batch_size=2, workers=0, on_bad_image="skip")
     rows = [row for *_, indices in loader for row in indices.tolist()]
     assert rows == [row for row in range(COUNT) if row not in (2, 8)]
     assert [path for path, _ in loader.bad_images] == [regions.path(2), regions.path(8)]
@@ -218,20 +218,20 @@ def test_an_image_that_changed_its_size_is_not_trained_with_old_labels(
     own = request.getfixturevalue(kind)
     Image.new("RGB", (30, 40)).save(own.path(4))
     with pytest.raises(ImageError, match=r"30 x 40.*labels are for 40 x 30"):
-        SceneDataset(own, transform())[4]
+        ImageDataset(own, transform())[4]
 
 
 def test_a_batch_of_which_nothing_is_left_is_left_out(samples: ObjectSamples) -> None:
     for index in range(3):
         Path(samples.path(index)).unlink()
-    loader = scene_evaluation_loader(samples, PREPROCESSING, batch_size=3, workers=0, on_bad_image="skip")
+    loader = evaluation_loader(samples, PREPROCESSING, batch_size=3, workers=0, on_bad_image="skip")
     assert [indices.tolist() for *_, indices in loader] == [[3, 4, 5], [6, 7, 8], [9, 10]]
 
 
 def test_when_no_other_scene_can_be_read(samples: ObjectSamples) -> None:
     for index in range(1, COUNT):
         Path(samples.path(index)).unlink()
-    dataset = SceneDataset(samples, transform(mosaic=1.0))
+    dataset = ImageDataset(samples, transform(mosaic=1.0))
     outcomes = set()
     for seed in range(30):
         try:
@@ -256,7 +256,7 @@ def test_few_file_handles_for_many_objects(samples: ObjectSamples) -> None:
     def opened() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
-    loader = scene_training_loader(samples, transform(), batch_size=11, masks=True, workers=1)
+    loader = training_loader(samples, transform(), batch_size=11, masks=True, workers=1)
     before = opened()
     kept = list(loader)
     assert len(kept[0][1]) == 11
@@ -270,9 +270,9 @@ def test_pasting_needs_outlines(samples: ObjectSamples, regions_of_same: MaskSam
     )
     for own, words in ((boxes, "have boxes alone"), (regions_of_same, "no single objects")):
         with pytest.raises(ConfigError, match=rf"copy_paste is 0\.3.*{words}"):
-            scene_training_loader(own, paste, batch_size=2, workers=0)
-        scene_training_loader(own, transform(), batch_size=2, workers=0)
-    scene_training_loader(samples, paste, batch_size=2, workers=0)
+            training_loader(own, paste, batch_size=2, workers=0)
+        training_loader(own, transform(), batch_size=2, workers=0)
+    training_loader(samples, paste, batch_size=2, workers=0)
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def regions_of_same(samples: ObjectSamples) -> MaskSamples:
 
 
 def test_memory_is_flat(samples: ObjectSamples) -> None:
-    loader = scene_training_loader(samples, transform(copy_paste=0.3), batch_size=3, masks=True, workers=0)
+    loader = training_loader(samples, transform(copy_paste=0.3), batch_size=3, masks=True, workers=0)
 
     def epoch(number: int) -> int:
         loader.set_epoch(number)

@@ -13,16 +13,16 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 from torch import Tensor
 
-from dualtoken.data.loading import seeded
-from dualtoken.data.scene_transforms import (
+from dualtoken.data.joint_transforms import (
     DrawOther,
-    Scene,
-    ScenePreprocessing,
+    Example,
+    JointPreprocessing,
+    joint_transform,
     place_mask,
     place_objects,
-    scene_training_transform,
 )
-from dualtoken.data.scenes import IGNORE, Objects
+from dualtoken.data.loading import seeded
+from dualtoken.data.samples import IGNORE, Objects
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Placement, Preprocessing
 
@@ -72,15 +72,15 @@ def objects_of(
 
 def one_object(
     box: tuple[int, int, int, int] = (12, 8, 36, 30), colour: tuple[int, int, int] = RED, outlined: bool = True
-) -> Scene:
+) -> Example:
     """A black 60 x 40 image with one filled rectangle of `colour`."""
     image = Image.new("RGB", (60, 40))
     ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=colour)
     outlines = [corners(box)] if outlined else None
-    return Scene(image, objects_of([box], outlines=outlines), wants_masks=outlined)
+    return Example(image, objects_of([box], outlines=outlines), wants_masks=outlined)
 
 
-def never() -> Scene:
+def never() -> Example:
     raise AssertionError("no other scene was needed")
 
 
@@ -100,9 +100,9 @@ def bounds(mask: np.ndarray) -> list[int]:
     return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
-def run(scene: Scene, seed: int = 0, other: DrawOther = never, **options: Any) -> tuple[Tensor, Any]:
+def run(scene: Example, seed: int = 0, other: DrawOther = never, **options: Any) -> tuple[Tensor, Any]:
     with seeded(seed):
-        return scene_training_transform(PREPROCESSING, **options)(scene, other)
+        return joint_transform(PREPROCESSING, **options)(scene, other)
 
 
 def test_types_and_shapes() -> None:
@@ -154,7 +154,7 @@ def test_mirrored_box_and_picture() -> None:
 
 
 def test_what_no_image_covers_is_the_mean_colour_even_when_colours_change() -> None:
-    scene = Scene(Image.new("RGB", (60, 40), RED), objects_of([]))
+    scene = Example(Image.new("RGB", (60, 40), RED), objects_of([]))
     covered = red(run(scene, scale=(0.5, 0.5))[0])
     image, target = run(scene, scale=(0.5, 0.5), color_jitter=0.9)
     assert abs(pixels(image)[~covered] - PREPROCESSING.fill).max() < 1e-3
@@ -228,7 +228,7 @@ def test_an_outline_too_thin_for_any_pixel_is_dropped() -> None:
     assert (len(boxes), len(masks)) == (0, 0)
 
 
-def mask_scene(size: tuple[int, int] = (40, 60)) -> Scene:
+def mask_scene(size: tuple[int, int] = (40, 60)) -> Example:
     """Classes 0 to 3 in quarters and `IGNORE` in the middle; the image's red tells the class."""
     mask = np.zeros(size, np.uint8)
     mask[: size[0] // 2, size[1] // 2 :] = 1
@@ -238,7 +238,7 @@ def mask_scene(size: tuple[int, int] = (40, 60)) -> Scene:
     colours[..., 0] = 40 + mask * 50
     colours[..., 2] = 255
     mask[15:25, 25:35] = IGNORE
-    return Scene(Image.fromarray(colours), mask=mask)
+    return Example(Image.fromarray(colours), mask=mask)
 
 
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])
@@ -265,7 +265,7 @@ def test_all_ignored_masks_stay_so() -> None:
 def test_evaluation_places_masks_as_images(crop_mode: Any, size: tuple[int, int]) -> None:
     preprocessing = Preprocessing((64, 96), 0.9, crop_mode, "nearest", (0.5,) * 3, (0.25,) * 3)
     values = np.random.default_rng(0).integers(0, 100, size).astype(np.uint8)
-    image, target = ScenePreprocessing(preprocessing)(Scene(Image.fromarray(values).convert("RGB"), mask=values))
+    image, target = JointPreprocessing(preprocessing)(Example(Image.fromarray(values).convert("RGB"), mask=values))
     np.testing.assert_array_equal(image.numpy(), preprocessing(Image.fromarray(values).convert("RGB")))
     seen = np.rint((image[0].numpy() * 0.25 + 0.5) * 255).astype(int)
     known = target.numpy() != IGNORE
@@ -276,7 +276,7 @@ def test_evaluation_places_masks_as_images(crop_mode: Any, size: tuple[int, int]
 
 
 def test_evaluation_gives_no_objects() -> None:
-    assert ScenePreprocessing(PREPROCESSING)(one_object())[1] == {}
+    assert JointPreprocessing(PREPROCESSING)(one_object())[1] == {}
 
 
 def test_place_mask_by_hand() -> None:
@@ -311,8 +311,8 @@ def test_mosaic_has_the_objects_of_four_scenes_in_their_places(seed: int) -> Non
 @pytest.mark.parametrize("scale", [(0.5, 1.5), (1.0, 1.0)])
 @pytest.mark.parametrize("size", [(40, 60), (60, 40), (50, 50)])
 def test_a_mosaic_leaves_little_free(size: tuple[int, int], scale: tuple[float, float]) -> None:
-    def scene() -> Scene:
-        return Scene(Image.new("RGB", size[::-1], RED), mask=np.ones(size, np.uint8))
+    def scene() -> Example:
+        return Example(Image.new("RGB", size[::-1], RED), mask=np.ones(size, np.uint8))
 
     free = []
     for seed in range(30):
@@ -326,7 +326,7 @@ def test_a_mosaic_leaves_little_free(size: tuple[int, int], scale: tuple[float, 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_tiles_of_a_mosaic_meet(seed: int) -> None:
     """Very long images leave a part of the input free: its edge, not the middle."""
-    scenes = [Scene(Image.new("RGB", (90, 6), RED), mask=np.full((6, 90), n, np.uint8)) for n in range(4)]
+    scenes = [Example(Image.new("RGB", (90, 6), RED), mask=np.full((6, 90), n, np.uint8)) for n in range(4)]
     others = iter(scenes[1:])
     _, mask = run(scenes[0], seed, lambda: next(others), mosaic=1.0, scale=(1.0, 1.0))
     tiles = [bounds(mask.numpy() == number) for number in range(4)]
@@ -395,7 +395,7 @@ def test_nothing_is_pasted_without_outlines_and_masks_stay_private() -> None:
 
 def test_crowds_are_not_pasted() -> None:
     box = (20, 10, 40, 30)
-    donor = Scene(Image.new("RGB", (60, 40)), objects_of([box], outlines=[corners(box)], crowd=[True]))
+    donor = Example(Image.new("RGB", (60, 40)), objects_of([box], outlines=[corners(box)], crowd=[True]))
     assert len(run(one_object(), 0, lambda: donor, copy_paste=1.0, **PLAIN)[1]["labels"]) == 1
     both = [box, (0, 0, 5, 5)]
     donor = donor._replace(objects=objects_of(both, outlines=[corners(b) for b in both], crowd=[True, False]))
@@ -407,12 +407,12 @@ def test_crowds_are_not_pasted() -> None:
 @pytest.mark.parametrize("crop_mode", ["border", "squash", "center"])
 def test_odd_sizes(size: tuple[int, int], crop_mode: Any) -> None:
     preprocessing = Preprocessing((32, 48), crop_mode=crop_mode)
-    transform = scene_training_transform(preprocessing, mosaic=0.5, copy_paste=0.5, color_jitter=0.3)
+    transform = joint_transform(preprocessing, mosaic=0.5, copy_paste=0.5, color_jitter=0.3)
     box = (0, 0, size[1], size[0])
     objects = objects_of([box], size, [corners(box)])
     scenes = [
-        Scene(Image.new("RGB", size[::-1]), objects, wants_masks=True),
-        Scene(Image.new("RGB", size[::-1]), mask=np.zeros(size, np.uint8)),
+        Example(Image.new("RGB", size[::-1]), objects, wants_masks=True),
+        Example(Image.new("RGB", size[::-1]), mask=np.zeros(size, np.uint8)),
     ]
     for scene in scenes:
         for seed in range(6):
@@ -429,11 +429,11 @@ def test_odd_sizes(size: tuple[int, int], crop_mode: Any) -> None:
 def test_grey_models_get_one_channel() -> None:
     grey = Preprocessing((32, 32), crop_mode="border", mean=(0.5,), std=(0.25,))
     with seeded(0):
-        assert scene_training_transform(grey, color_jitter=0.5)(one_object(), never)[0].shape == (1, 32, 32)
+        assert joint_transform(grey, color_jitter=0.5)(one_object(), never)[0].shape == (1, 32, 32)
 
 
 def test_it_belongs_to_the_seed_and_travels_to_spawned_workers() -> None:
-    transform = scene_training_transform(PREPROCESSING, color_jitter=0.5, mosaic=0.5, copy_paste=0.5)
+    transform = joint_transform(PREPROCESSING, color_jitter=0.5, mosaic=0.5, copy_paste=0.5)
     again = pickle.loads(pickle.dumps(transform))
     results = []
     for one, seed in ((transform, 4), (again, 4), (transform, 5)):
@@ -457,4 +457,4 @@ def test_it_belongs_to_the_seed_and_travels_to_spawned_workers() -> None:
 )
 def test_impossible_values(option: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        scene_training_transform(PREPROCESSING, **option)
+        joint_transform(PREPROCESSING, **option)

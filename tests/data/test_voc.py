@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from conftest import invent_image
-from dualtoken.data.scene_sources import find_scenes, scene_kinds
+from dualtoken.data.finding import find_data, kinds_of
 from dualtoken.errors import DataError
 
 BOX = (5, 6, 20, 15)
@@ -47,26 +47,26 @@ def test_boxes_count_from_one(tmp_path: Path) -> None:
         item("cat", (1, 1, 40, 30), "<difficult>1</difficult>"),
         item("cow", (1.5, 2, 3, 4), part),
     )
-    data = find_scenes(tmp_path, val_fraction=0)
+    data = find_data(tmp_path, val_fraction=0)
     objects = data.splits["all"].objects(0)
     assert data.classes == ("cat", "cow", "dog")
     assert objects.boxes.tolist() == [[4, 5, 20, 15], [0, 0, 40, 30], [0.5, 1, 3, 4]]
     assert objects.labels.tolist() == [2, 0, 1]
     assert objects.crowd.tolist() == [False, True, False]
-    assert scene_kinds(tmp_path) == ("voc",)
+    assert kinds_of(tmp_path) == ("voc",)
 
 
 def test_lists_tell_the_splits(tmp_path: Path) -> None:
     for name in "12345":
         write(tmp_path, name, item())
     write_lists(tmp_path, train="1 2", val="3", trainval="1 2 3", test="4", cat_train="1 2")
-    data = find_scenes(tmp_path)
+    data = find_data(tmp_path)
     found = {split: [Path(str(name)).stem for name in samples.names] for split, samples in data.splits.items()}
     assert found == {"train": ["1", "2"], "val": ["3"], "test": ["4"]}
     assert "1 image without an xml file or in no list" in data.describe()
     for name in ("train", "val"):
         (tmp_path / "ImageSets" / "Main" / f"{name}.txt").unlink()
-    assert {split: len(samples) for split, samples in find_scenes(tmp_path).splits.items()} == {
+    assert {split: len(samples) for split, samples in find_data(tmp_path).splits.items()} == {
         "train": 2,
         "val": 1,
         "test": 1,
@@ -76,7 +76,7 @@ def test_lists_tell_the_splits(tmp_path: Path) -> None:
 def test_xml_beside_images(tmp_path: Path) -> None:
     write(tmp_path, "1", item(), image="train")
     write(tmp_path, "1", item(), image="val")
-    data = find_scenes(tmp_path)
+    data = find_data(tmp_path)
     assert [str(samples.names[0]) for samples in data.splits.values()] == ["train/1.jpg", "val/1.jpg"]
 
 
@@ -96,9 +96,9 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, wrong: str, messag
     write(tmp_path, "1", item(), wrong)
     write(tmp_path, "2", item())
     with pytest.raises(DataError) as error:
-        find_scenes(tmp_path)
+        find_data(tmp_path)
     assert f"1.xml', {message}" in str(error.value)
-    data = find_scenes(tmp_path, on_bad_image="skip", val_fraction=0)
+    data = find_data(tmp_path, on_bad_image="skip", val_fraction=0)
     assert [str(name) for name in data.splits["all"].names] == ["JPEGImages/2.jpg"]
 
 
@@ -107,7 +107,7 @@ def test_entities_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "Annotations" / "1.xml"
     path.write_text('<!DOCTYPE a [<!ENTITY b "&c;&c;">]>' + path.read_text())
     with pytest.raises(DataError, match=r"1\.xml', line 1: a document type"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
 
 
 def test_missing_files(tmp_path: Path) -> None:
@@ -115,29 +115,29 @@ def test_missing_files(tmp_path: Path) -> None:
         write(tmp_path, name, item())
     write_lists(tmp_path, train="1 2 3")
     with pytest.raises(DataError, match="lists '3', which has no xml file"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
     write_lists(tmp_path, train="1 2")
     (tmp_path / "JPEGImages" / "1.jpg").unlink()
     with pytest.raises(DataError, match=r"1\.xml' has no image '1\.jpg'"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
 
 
 def test_the_frame_is_checked(tmp_path: Path) -> None:
     write(tmp_path, "2", item())
     write(tmp_path, "1", item(), size=(30, 40))
     with pytest.raises(DataError, match="labels for 30 x 40, but the image is 40 x 30"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)
     for unclear in (("wide", "30"), ("40.5", "30")):
         with pytest.raises(DataError, match=r"width is '.*', expected a number of pixels"):
-            find_scenes(write(tmp_path, "1", item(), size=unclear))
+            find_data(write(tmp_path, "1", item(), size=unclear))
     with pytest.raises(DataError, match="labels for 30 x 40"):
-        find_scenes(write(tmp_path, "1", item(), size=("30.0", "40.0")))
+        find_data(write(tmp_path, "1", item(), size=("30.0", "40.0")))
     write(tmp_path, "1", item(), size=(0, 0))  # some tools do not know
     exif = Image.Exif()
     exif[274] = 8
     invent_image(0, 0, (40, 30)).save(tmp_path / "JPEGImages" / "1.jpg", exif=exif)
-    assert find_scenes(tmp_path, val_fraction=0).splits["all"].sizes.tolist() == [[40, 30], [30, 40]]
+    assert find_data(tmp_path, val_fraction=0).splits["all"].sizes.tolist() == [[40, 30], [30, 40]]
     write(tmp_path, "1", item())
     invent_image(0, 0, (40, 30)).save(tmp_path / "JPEGImages" / "1.jpg", exif=exif)
     with pytest.raises(DataError, match="EXIF turns the image to 30 x 40"):
-        find_scenes(tmp_path)
+        find_data(tmp_path)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from conftest import invent_image
 from dualtoken.data import ImageData
-from dualtoken.data.scene_sources import find_scenes, scene_kinds
+from dualtoken.data.finding import find_data, kinds_of
 from dualtoken.errors import DataError
 
 BOX = "0 0.5 0.5 0.5 0.2\n"  # of an image of 40 x 30: x 10 to 30, y 12 to 18
@@ -41,7 +41,7 @@ def sizes(data: ImageData) -> dict[str, int]:
 
 
 def test_boxes_and_outlines(tmp_path: Path) -> None:
-    data = find_scenes(pair(tmp_path, BOX + "\n1 0.1 0.1 0.5 0.1 0.5 0.9\n"))
+    data = find_data(pair(tmp_path, BOX + "\n1 0.1 0.1 0.5 0.1 0.5 0.9\n"))
     objects = data.splits["train"].objects(0)
     assert data.classes == ("cat", "dog")
     assert objects.boxes.round(4).tolist() == [[10, 12, 30, 18], [4, 3, 20, 27]]
@@ -83,8 +83,8 @@ def test_layouts(tmp_path: Path, images: tuple[str, str], yaml: str | None, form
         with zipfile.ZipFile(source, "w") as archive:
             for file in root.rglob("*"):
                 archive.write(file, f"data/{file.relative_to(root)}")
-    data = find_scenes(source)
-    assert scene_kinds(source) == ("yolo",)
+    data = find_data(source)
+    assert kinds_of(source) == ("yolo",)
     assert sizes(data) == {"train": 1, "val": 1}
     assert str(data.splits["train"].names[0]).endswith(images[0])
     assert data.splits["val"].objects(0).boxes.round(4).tolist() == [[10, 12, 30, 18]]
@@ -93,30 +93,30 @@ def test_layouts(tmp_path: Path, images: tuple[str, str], yaml: str | None, form
 
 def test_data_yaml_itself_and_data_elsewhere(tmp_path: Path) -> None:
     root = pair(tmp_path / "data")
-    assert sizes(find_scenes(root / "data.yaml")) == {"train": 1, "val": 1}
+    assert sizes(find_data(root / "data.yaml")) == {"train": 1, "val": 1}
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mine.yaml").write_text(f"path: ../data\n{YAML}")
-    data = find_scenes(tmp_path / "configs" / "mine.yaml")
+    data = find_data(tmp_path / "configs" / "mine.yaml")
     assert data.splits["train"].path(0) == f"{tmp_path}/configs/../data/images/train/1.jpg"
 
 
 def test_train_that_is_val_is_noted(tmp_path: Path) -> None:
-    data = find_scenes(pair(tmp_path, yaml="train: images\nval: images\nnames: [a]"))
+    data = find_data(pair(tmp_path, yaml="train: images\nval: images\nnames: [a]"))
     assert sizes(data) == {"train": 2, "val": 2}
     assert "2 images of val are in train too" in data.describe()
 
 
 def test_a_test_split_that_was_not_shipped(tmp_path: Path) -> None:
-    data = find_scenes(pair(tmp_path, yaml=YAML + "test: images/test\n"))
+    data = find_data(pair(tmp_path, yaml=YAML + "test: images/test\n"))
     assert sizes(data) == {"train": 1, "val": 1}
     assert "no test split" in data.describe()
     with pytest.raises(DataError, match=r"data\.yaml': `val` is 'images/vall', and there are no images there"):
-        find_scenes(pair(tmp_path, yaml=YAML.replace("images/val", "images/vall")))
+        find_data(pair(tmp_path, yaml=YAML.replace("images/val", "images/vall")))
 
 
 def test_images_without_objects(tmp_path: Path) -> None:
     labels = {"images/1.jpg": BOX, "images/2.jpg": None, "images/3.jpg": "", "images/4.jpg": "\n \n"}
-    data = find_scenes(write(tmp_path, labels), val_fraction=0)
+    data = find_data(write(tmp_path, labels), val_fraction=0)
     assert data.splits["all"].offsets.tolist() == [0, 1, 1, 1, 1]
     assert "1 image has no label file" in data.describe()
     assert "3 images have no objects" in data.describe()
@@ -124,11 +124,11 @@ def test_images_without_objects(tmp_path: Path) -> None:
 
 def test_names_of_classes(tmp_path: Path) -> None:
     root = write(tmp_path, {"images/1.jpg": BOX, "images/2.jpg": "2 0.5 0.5 0.1 0.1"})
-    data = find_scenes(root)
+    data = find_data(root)
     assert data.classes == ("class_0", "class_1", "class_2")
     assert "no data.yaml or classes.txt" in data.describe()
     (root / "labels" / "classes.txt").write_text("cat\ndog\n\ncow\n")
-    data = find_scenes(root)
+    data = find_data(root)
     assert data.classes == ("cat", "dog", "cow")
     assert "nothing is of 1 of the 3 classes: 'dog'" in data.describe()
 
@@ -160,48 +160,48 @@ WRONG = [
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     root = write(tmp_path, {"images/1.jpg": f"{BOX}\n{line}\n", "images/2.jpg": BOX}, "names: [cat, dog]\nnc: 2")
     with pytest.raises(DataError) as error:
-        find_scenes(root)
+        find_data(root)
     assert "labels/1.txt', line 3: " in str(error.value)
     assert message in str(error.value)
-    data = find_scenes(root, on_bad_image="skip", val_fraction=0)
+    data = find_data(root, on_bad_image="skip", val_fraction=0)
     assert [str(name) for name in data.splits["all"].names] == ["images/2.jpg"]
     assert message in data.bad_images[0][1]
 
 
 def test_predictions_with_scores_are_read_without_them(tmp_path: Path) -> None:
-    root = pair(tmp_path, "0 0.5 0.5 0.5 0.2 0.75\n1 0.5 0.5 0.5 0.2\n0 0.5 0.5 0.5 0.2 1\n")
-    objects = find_scenes(root).splits["train"].objects(0)
-    assert objects.boxes.round(4).tolist() == [[10, 12, 30, 18]] * 3
-    assert "2 lines have a sixth number, a score" in find_scenes(root).describe()
-    assert "sixth" not in find_scenes(pair(tmp_path)).describe()
+    root = pair(tmp_path, "0 0.5 0.5 0.5 0.2 0.75\n1 0.5 0.5 0.5 0.2\n0 0.5 0.5 0.5 0.4 1\n")
+    objects = find_data(root).splits["train"].objects(0)
+    assert objects.boxes.round(4).tolist() == [[10, 12, 30, 18], [10, 12, 30, 18], [10, 9, 30, 21]]
+    assert "2 lines have a sixth number, a score" in find_data(root).describe()
+    assert "sixth" not in find_data(pair(tmp_path)).describe()
 
 
 def test_without_any_label_file_it_is_said_where_they_were_looked_for(tmp_path: Path) -> None:
     root = write(tmp_path, {"images/train/1.jpg": None, "images/val/2.jpg": None}, YAML)
     with pytest.raises(DataError, match=r"neither '.*/labels/train/1\.txt' nor '.*/images/train/1\.txt'"):
-        find_scenes(root)
+        find_data(root)
     (root / "data.yaml").unlink()
     with pytest.raises(DataError, match="no labels of the kind 'yolo'") as error:
-        find_scenes(root, labels="yolo")
+        find_data(root, labels="yolo")
     assert "labels/NAME.txt" in error.value.hint
 
 
 def test_folders_tell_the_splits_where_data_yaml_names_none(tmp_path: Path) -> None:
-    data = find_scenes(pair(tmp_path, yaml="names: [cat, dog]\n"))
+    data = find_data(pair(tmp_path, yaml="names: [cat, dog]\n"))
     assert sizes(data) == {"train": 1, "val": 1}
     assert not data.val_drawn
 
 
 def test_numbers_in_data_yaml_may_be_text(tmp_path: Path) -> None:
-    assert find_scenes(pair(tmp_path, yaml="names: {'0': cat, '1': dog}\nnc: '2'\n")).classes == ("cat", "dog")
+    assert find_data(pair(tmp_path, yaml="names: {'0': cat, '1': dog}\nnc: '2'\n")).classes == ("cat", "dog")
 
 
 def test_a_label_without_an_image(tmp_path: Path) -> None:
     root = pair(tmp_path)
     (root / "labels" / "train" / "gone.txt").write_text(BOX)
     with pytest.raises(DataError, match=r"gone\.txt' is a label file without an image"):
-        find_scenes(root)
-    assert len(find_scenes(root, on_bad_image="skip").bad_images) == 1
+        find_data(root)
+    assert len(find_data(root, on_bad_image="skip").bad_images) == 1
 
 
 @pytest.mark.parametrize(
@@ -220,12 +220,12 @@ def test_wrong_data_yaml(tmp_path: Path, yaml: str, message: str) -> None:
     root = pair(tmp_path, yaml=yaml)
     (root / "list.txt").write_text("1.jpg\nx.jpg\n")
     with pytest.raises(DataError, match=message):
-        find_scenes(root)
+        find_data(root)
 
 
 def test_no_object_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no object in any of 2 images"):
-        find_scenes(write(tmp_path, {"images/1.jpg": "", "images/2.jpg": None}, "names: [a]\nnc: 1"))
+        find_data(write(tmp_path, {"images/1.jpg": "", "images/2.jpg": None}, "names: [a]\nnc: 1"))
 
 
 def test_turned_images_are_counted(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_turned_images_are_counted(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     invent_image(0, 0, (40, 30)).save(root / "images" / "train" / "1.jpg", exif=exif)
-    data = find_scenes(root)
+    data = find_data(root)
     assert "1 image is turned by EXIF" in data.describe()
     assert data.splits["train"].objects(0).boxes.round(4).tolist() == [[7.5, 16, 22.5, 24]]  # of 30 x 40
 
@@ -241,7 +241,7 @@ def test_turned_images_are_counted(tmp_path: Path) -> None:
 def test_instance_segmentation_wants_outlines(tmp_path: Path) -> None:
     outline = "0 0.1 0.1 0.5 0.1 0.5 0.9\n"
     with pytest.raises(DataError, match=r"labels/train/1\.txt', line 2: a box without an outline"):
-        find_scenes(pair(tmp_path, outline + BOX), task="instance_segmentation")
+        find_data(pair(tmp_path, outline + BOX), task="instance_segmentation")
     scored = BOX.replace("\n", " 0.9\n")  # six numbers are no outline
     with pytest.raises(DataError, match="no outline anywhere"):
-        find_scenes(pair(tmp_path, scored), task="instance_segmentation")
+        find_data(pair(tmp_path, scored), task="instance_segmentation")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from dualtoken import cli
-from dualtoken.data import IGNORE, find_task_data
+from dualtoken.data import IGNORE, find_data
 from dualtoken.errors import DataError, ImageError, OutputError
 from dualtoken.evaluation import compare, evaluate
 from dualtoken.evaluation.sources import open_data
@@ -230,7 +230,7 @@ def test_a_path_is_matched_with_the_models_class_names(made, task):
 
 
 def test_what_was_found_before_is_taken_as_it_is(made):
-    data = find_task_data(made, "detection", val_fraction=0)
+    data = find_data(made, task="detection", val_fraction=0)
     assert evaluate(model("detection"), data, **QUIET).metrics["ap"].value == pytest.approx(1)
     with pytest.raises(DataError, match="Give the path"):
         evaluate(model("detection", CLASSES[::-1]), data, **QUIET)
@@ -256,7 +256,7 @@ def opened(predictor, data):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("most", [None, 2])
 def test_images_that_training_saw_are_not_measured(scenes, task, most):
-    trained_on = find_task_data(scenes, task, seed=3, val_fraction=0.25, most=most)
+    trained_on = find_data(scenes, task=task, seed=3, val_fraction=0.25, most=most)
     predictor = model(task)
     assert evaluate(predictor, scenes, **QUIET).split == "all"  # nothing says what it was trained on
     predictor.config.provenance = provenance(trained_on.fingerprint, 3, images_per_split=most)
@@ -284,7 +284,7 @@ def test_labels_that_the_model_learned_are_read(scenes):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_bad_images_fail_or_are_listed(scenes, task):
-    data = find_task_data(scenes, task, val_fraction=0)
+    data = find_data(scenes, task=task, val_fraction=0)
     (scenes / "images" / "3.png").write_bytes(b"broken")
     with pytest.raises(ImageError, match=r"3\.png"):
         evaluate(model(task), data, **QUIET)
@@ -301,7 +301,7 @@ def test_bad_images_fail_or_are_listed(scenes, task):
 
 
 def test_a_bad_mask_is_left_out_too(scenes):
-    data = find_task_data(scenes, "semantic_segmentation", val_fraction=0)
+    data = find_data(scenes, task="semantic_segmentation", val_fraction=0)
     Image.new("L", (3, 3)).save(scenes / "masks" / "3.png")
     with pytest.raises(ImageError, match=r"3\.png"):
         evaluate(model("semantic_segmentation"), data, **QUIET)
@@ -359,14 +359,14 @@ def test_models_that_cannot_be_compared(made):
 
 
 def test_bad_images_are_left_out_of_both(scenes):
-    data = find_task_data(scenes, "detection", val_fraction=0)
+    data = find_data(scenes, task="detection", val_fraction=0)
     (scenes / "images" / "3.png").write_bytes(b"broken")
     comparison = compare(model("detection"), blind("detection"), data, on_bad_image="skip", **QUIET)
     assert (comparison.images, comparison.better) == (11, "a")
 
 
 def test_a_model_that_has_seen_the_images_is_pointed_out(made):
-    found = find_task_data(made, "detection", val_fraction=0)
+    found = find_data(made, task="detection", val_fraction=0)
     a, b = model("detection"), blind("detection")
     b.config.provenance = provenance(found.fingerprint, 1)
     assert compare(a, b, made, **QUIET).split == "val"  # as B's training drew it

@@ -136,13 +136,13 @@ def _entry(name: str, content: bytes) -> dict:
 
 def network_for_training(model: str, data: Path) -> tuple[Any, Any]:
     """The network that `dualtoken train DATA --model MODEL` begins with, and its description."""
-    from dualtoken.data import find_task_data
+    from dualtoken.data import find_data
     from dualtoken.training.config import TrainConfig
     from dualtoken.training.network import make_network
     from dualtoken.training.run import make_task
 
     config = TrainConfig(model=model, image_size=(64, 64), task="classification")
-    images = find_task_data(data, "classification", seed=0, val_fraction=0.25)
+    images = find_data(data, task="classification", seed=0, val_fraction=0.25)
     return make_network(config, make_task(config, images), images)
 
 

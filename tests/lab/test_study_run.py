@@ -12,7 +12,7 @@ import time
 import pytest
 from study_runs import TINY, FakeTraining, begin, finish
 
-from dualtoken.data import find_task_data
+from dualtoken.data import find_data
 from dualtoken.errors import ConfigError, OutputError, UserError
 from dualtoken.lab import accuracy
 from dualtoken.lab.rows import read_rows
@@ -200,7 +200,7 @@ def test_a_run_made_by_hand_counts(data, tmp_path, monkeypatch):
         "model_args": {"depths": [1, 2, 1], "channels": [24, 48, 96], "img_size": 64},
     }  # fmt: skip
     begin(folder, "short", typed)
-    finish(folder, find_task_data(data, "classification").fingerprint)
+    finish(folder, find_data(data, task="classification").fingerprint)
     result, _ = call(data, tmp_path / "s", train=False)
     assert [row["arm"] for row in result.rows] == ["base"]
     assert result.rows[0]["commit"] is None  # nobody can say any more
@@ -345,7 +345,7 @@ def test_arguments_from_python(data, tmp_path, options, said):
 
 def test_the_table_needs_no_settings_again(data, tmp_path, training):
     call(data, tmp_path / "s", seeds=1, settings={"epochs": 7}, scale="gpu")
-    training.fingerprint = find_task_data(data, "classification").fingerprint
+    training.fingerprint = find_data(data, task="classification").fingerprint
     result, _ = call(data, tmp_path / "s", seeds=1, train=False)
     assert (result.plan.scale, result.plan.settings["epochs"]) == ("gpu", 7)
     assert len(result.rows) == 3

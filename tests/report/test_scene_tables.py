@@ -189,13 +189,13 @@ def test_on_the_screen():
 
 
 def test_the_yolo_reader_takes_what_is_written(tmp_path):
-    from dualtoken.data import find_scenes
+    from dualtoken.data import find_data
 
     (tmp_path / "out").mkdir()
     write(tmp_path / "out", "detection", [found("1.jpg")], form="yolo")
     (tmp_path / "out" / "images").mkdir()
     Image.new("RGB", (100, 80)).save(tmp_path / "out" / "images" / "1.jpg")
-    data = find_scenes(tmp_path / "out", val_fraction=0, progress=False)
+    data = find_data(tmp_path / "out", val_fraction=0, progress=False)
     assert data.classes == CLASSES
     np.testing.assert_allclose(data.splits["all"].objects(0).boxes, BOXES, atol=1e-3)
     assert "a score" in data.describe()

@@ -305,7 +305,7 @@ def press(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("place", ["find_task_data", "measure"])
+@pytest.mark.parametrize("place", ["find_data", "measure"])
 def test_ctrl_c_before_the_first_step_says_that_nothing_was_trained(data, tmp_path, monkeypatch, capsys, place):
     run = tmp_path / "run"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -321,7 +321,7 @@ def test_ctrl_c_before_the_first_step_says_that_nothing_was_trained(data, tmp_pa
     assert f"{run} holds first_batch.jpg alone." in capsys.readouterr().out
     assert train(data, run, epochs=1).folder == run  # and may be used again
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("dualtoken.training.run.find_task_data", lambda *args, **options: press())
+        patched.setattr("dualtoken.training.run.find_data", lambda *args, **options: press())
         dualtoken.train(data, resume=run)
     assert f"Stopped before the first step: {run} is as it was." in capsys.readouterr().out
     assert (run / "model.safetensors").exists()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import dualtoken
 from dualtoken import cli
-from dualtoken.data import find_scenes
+from dualtoken.data import find_data
 from dualtoken.errors import ConfigError, DataError, ModelError
 from dualtoken.heads import body
 from dualtoken.model_folder import load_model, read_weights, save_model
@@ -592,7 +592,7 @@ def test_a_split_without_any_label_is_refused(tmp_path, task, split):
 def test_a_drawn_val_without_objects_may_be_drawn_anew(tmp_path):
     root = draw_scenes(tmp_path / "data", count=6)
     for seed in range(20):
-        val = find_scenes(root, task="detection", seed=seed, val_fraction=0.2).splits["val"]
+        val = find_data(root, task="detection", seed=seed, val_fraction=0.2).splits["val"]
         if len(val.labels) == 0:
             break
     with pytest.raises(DataError, match=r"Of 1 image in the split 'val' none has an object\.\nDraw others: --seed N"):

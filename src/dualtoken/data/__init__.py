@@ -11,73 +11,81 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualtoken.data.archives import read_member
     from dualtoken.data.conversion import convert
-    from dualtoken.data.finding import find_task_data, task_of
-    from dualtoken.data.index import BadImage, ImageData, ImageFiles, Samples, find_split
-    from dualtoken.data.listing import list_archive
+    from dualtoken.data.dataset import BadImage, BadLabel, ImageData, find_split
+    from dualtoken.data.finding import find_data, plan_data
+    from dualtoken.data.formats import FORMATS, Format
+    from dualtoken.data.formats.masks import image_folders, masks_among
+    from dualtoken.data.joint_transforms import joint_transform
     from dualtoken.data.loading import (
         EpochSampler,
         ImageDataset,
         ImageLoader,
+        PackedTargets,
         evaluation_loader,
         training_loader,
     )
-    from dualtoken.data.masks import image_folders, masks_among
+    from dualtoken.data.plans import ClassPlan, MaskPlan, NoClassesError, ObjectPlan, Plan
+    from dualtoken.data.reading import OnBadImage, OnBadLabel
     from dualtoken.data.resident import resident_loader
-    from dualtoken.data.scene_loading import PackedTargets, scene_evaluation_loader, scene_training_loader
-    from dualtoken.data.scene_sources import find_scenes, scene_kinds
-    from dualtoken.data.scene_transforms import scene_training_transform
-    from dualtoken.data.scenes import IGNORE, MaskSamples, Objects, ObjectSamples
-    from dualtoken.data.sources import OnBadImage, find_data
+    from dualtoken.data.samples import IGNORE, ImageFiles, MaskSamples, Objects, ObjectSamples, Samples
     from dualtoken.data.transforms import training_transform
+    from dualtoken.data.tree import Tree, open_tree
 
 _HOMES = {
     "archives": ("read_member",),
     "conversion": ("convert",),
-    "finding": ("find_task_data", "task_of"),
-    "index": ("BadImage", "ImageData", "ImageFiles", "Samples", "find_split"),
-    "listing": ("list_archive",),
-    "loading": ("EpochSampler", "ImageDataset", "ImageLoader", "evaluation_loader", "training_loader"),
-    "masks": ("image_folders", "masks_among"),
+    "dataset": ("BadImage", "BadLabel", "ImageData", "find_split"),
+    "finding": ("find_data", "plan_data"),
+    "formats": ("FORMATS", "Format"),
+    "formats.masks": ("image_folders", "masks_among"),
+    "joint_transforms": ("joint_transform",),
+    "loading": (
+        "EpochSampler", "ImageDataset", "ImageLoader", "PackedTargets", "evaluation_loader", "training_loader",
+    ),
+    "plans": ("ClassPlan", "MaskPlan", "NoClassesError", "ObjectPlan", "Plan"),
+    "reading": ("OnBadImage", "OnBadLabel"),
     "resident": ("resident_loader",),
-    "scene_loading": ("PackedTargets", "scene_evaluation_loader", "scene_training_loader"),
-    "scene_sources": ("find_scenes", "scene_kinds"),
-    "scene_transforms": ("scene_training_transform",),
-    "scenes": ("IGNORE", "MaskSamples", "ObjectSamples", "Objects"),
-    "sources": ("OnBadImage", "find_data"),
+    "samples": ("IGNORE", "ImageFiles", "MaskSamples", "ObjectSamples", "Objects", "Samples"),
     "transforms": ("training_transform",),
-}
+    "tree": ("Tree", "open_tree"),
+}  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "FORMATS",
     "IGNORE",
     "BadImage",
+    "BadLabel",
+    "ClassPlan",
     "EpochSampler",
+    "Format",
     "ImageData",
     "ImageDataset",
     "ImageFiles",
     "ImageLoader",
+    "MaskPlan",
     "MaskSamples",
+    "NoClassesError",
+    "ObjectPlan",
     "ObjectSamples",
     "Objects",
     "OnBadImage",
+    "OnBadLabel",
     "PackedTargets",
+    "Plan",
     "Samples",
+    "Tree",
     "convert",
     "evaluation_loader",
     "find_data",
-    "find_scenes",
     "find_split",
-    "find_task_data",
     "image_folders",
-    "list_archive",
+    "joint_transform",
     "masks_among",
+    "open_tree",
+    "plan_data",
     "read_member",
     "resident_loader",
-    "scene_evaluation_loader",
-    "scene_kinds",
-    "scene_training_loader",
-    "scene_training_transform",
-    "task_of",
     "training_loader",
     "training_transform",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from contextlib import suppress
@@ -28,10 +29,13 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # magic, ..., length of the name, len
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 # Deflate cannot pack more than 1032:1. A whole archive of images stays far below.
 _MAX_RATIO, _RATIO_MATTERS_FROM = 200, 2**30
+# Of names without a mark: strict encodings first, since they seldom read other bytes as words by chance.
+_CODE_PAGES = ("utf-8", "cp932", "gb18030", "cp949", "cp866", "cp850", "cp437", "cp1252", "cp1251")
+_EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "IDEOGRAPHIC", "FULLWIDTH"})
 
 
-def read_directory(path: Path) -> tuple[list[str], Members, list[str]]:
-    """What is in the archive: the files' names, where each lies (N,) and the folders' names.
+def read_directory(path: Path) -> tuple[list[str], Members, list[str], list[str]]:
+    """What is in the archive: the files' names, where each lies (N,), the folders' names, and notes.
 
     Raises:
         DataError: not a zip archive, damaged, with passwords, with members that point outside or that
@@ -45,13 +49,14 @@ def read_directory(path: Path) -> tuple[list[str], Members, list[str]]:
             f"{str(path)!r} cannot be read as a zip archive: {error}.",
             "Copy or download it again; `unzip -t` tells whether it is whole.",
         ) from error
-    names = [_checked_name(info, path) for info in infos]
+    page, notes = _code_page(infos)
+    names = [_checked_name(info, path, page) for info in infos]
     _check_total(infos, path)
     folders = [name.rstrip("/") for info, name in zip(infos, names, strict=True) if info.is_dir()]
     # A link's content is a path: links are left out, so that they cannot lead anywhere.
     files = [i for i, info in enumerate(infos) if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)]
     members = np.array([_place(infos[i], path) for i in files], MEMBER)
-    return [names[i] for i in files], members, folders
+    return [names[i] for i in files], members, folders, notes
 
 
 def read_member(path: str, member: np.void, name: str, limits: ImageLimits) -> bytes:
@@ -91,14 +96,40 @@ def _read_packed(path: str, offset: int, packed: int) -> bytes:
         return file.read(packed)
 
 
-def _checked_name(info: zipfile.ZipInfo, path: Path) -> str:
-    """The member's name with `/` between its parts, refused if it points out of the archive."""
-    name = info.filename
-    if not info.flag_bits & _UTF8:
-        # Many tools write UTF-8 without saying so; zipfile then takes it for the code page of MS-DOS.
+def _stored(info: zipfile.ZipInfo) -> bytes | None:
+    """The bytes of a name that does not say that it is UTF-8; zipfile takes it for the code page of MS-DOS."""
+    return None if info.flag_bits & _UTF8 else info.filename.encode("cp437", "replace")
+
+
+def _code_page(infos: list[zipfile.ZipInfo]) -> tuple[str, list[str]]:
+    """The encoding of the names that are not marked as UTF-8: the first in which all of them read as words.
+
+    Many tools write UTF-8 without saying so, and Windows the code page of its country.
+    """
+    names = b"\n".join(name for info in infos if (name := _stored(info)) is not None)
+    if names.isascii():
+        return "ascii", []
+    for page in _CODE_PAGES:
         with suppress(UnicodeError):
-            name = name.encode("cp437").decode("utf-8")
-    name = name.replace("\\", "/")
+            text = names.decode(page)
+            if _reads_well(text):
+                example = next(line for line in text.split("\n") if not line.isascii())
+                told = f"names in the archive are stored as {page}, by the look of them: {example!r}"
+                return page, [] if page == "utf-8" else [told]
+    return "cp437", []
+
+
+def _reads_well(text: str) -> bool:
+    """Whether each letter beyond ASCII belongs to one script besides Latin, and none is a sign of another use."""
+    beyond = [letter for letter in text if not letter.isascii()]
+    scripts = {unicodedata.name(letter, "?").split()[0] for letter in beyond}
+    return all(map(str.isalnum, beyond)) and (scripts <= {"LATIN"} or scripts <= _EAST_ASIAN or len(scripts) == 1)
+
+
+def _checked_name(info: zipfile.ZipInfo, path: Path, page: str) -> str:
+    """The member's name with `/` between its parts, refused if it points out of the archive."""
+    stored = _stored(info)
+    name = (info.filename if stored is None else stored.decode(page)).replace("\\", "/")
     if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
         raise DataError(
             f"{str(path)!r} holds {name!r}, which points outside the archive.",

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import colorsys
-import json
 import posixpath
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from PIL import Image
 
-from dualtoken.data.coco import annotations_of, category_list
-from dualtoken.data.index import ImageData
-from dualtoken.data.scene_sources import LABEL_KINDS, Labels, find_scenes
-from dualtoken.data.scenes import IGNORE, MaskSamples, Objects, ObjectSamples
-from dualtoken.data.sources import OnBadImage
-from dualtoken.data.voc import annotation_text
-from dualtoken.data.yolo import label_text
+from dualtoken.data.dataset import ImageData
+from dualtoken.data.finding import find_data
+from dualtoken.data.formats import FORMATS, Format, writable
+from dualtoken.data.reading import OnBadImage, OnBadLabel
+from dualtoken.data.samples import IGNORE, MaskSamples, Objects, ObjectSamples, Samples
 from dualtoken.errors import ConfigError, DataError, OutputError, cannot_write, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.words import counted
-
-_SHADES = 0.618  # the golden section spreads hues evenly, however many there are
 
 
 @dataclass(frozen=True)
@@ -60,9 +51,10 @@ def convert(
     output: str | Path,
     to: str,
     *,
-    task: str | None = None,
-    labels: Labels = "auto",
+    task: str = "auto",
+    labels: str = "auto",
     on_bad_image: OnBadImage = "fail",
+    on_bad_label: OnBadLabel = "fail",
     limits: ImageLimits = DEFAULT_LIMITS,
     progress: bool = True,
 ) -> Conversion:
@@ -75,24 +67,36 @@ def convert(
         source: a data set with boxes or masks: a folder, a file or a zip archive.
         output: folder to make: images byte for byte, labels anew.
         to: label format to write.
-        task: as for `find_scenes`; `detection` writes boxes even where there are outlines.
-        labels, on_bad_image, limits, progress: as for `find_scenes`.
+        task: as for `find_data`; `detection` writes boxes even where there are outlines.
+        labels, on_bad_image, on_bad_label, limits, progress: as for `find_data`.
 
     Raises:
         DataError: the source cannot be used, or the new format cannot hold it.
         OutputError: the folder is not empty or cannot be written.
     """
-    if to not in LABEL_KINDS:
-        raise ConfigError(unknown_name("format", to, LABEL_KINDS), f"Formats are {', '.join(LABEL_KINDS)}.")
+    if to not in writable():
+        raise ConfigError(unknown_name("format", to, writable()), f"--to is one of {', '.join(writable())}.")
+    if labels in FORMATS and FORMATS[labels].target == "classes":
+        raise ConfigError(
+            f"labels is {labels!r}: classes of whole images have nothing to convert.", "Give boxes or masks."
+        )
+    form = FORMATS[to]
+    assert form.write is not None
     output = Path(output)
     _refuse_full(output)
-    data = find_scenes(
-        source, task=task, labels=labels, val_fraction=0, on_bad_image=on_bad_image, limits=limits, progress=progress
-    )
-    writer = _Writer(data, boxes_only=task == "detection", limits=limits)
+    data = find_data(
+        source, task=task, labels=labels, val_fraction=0, on_bad_image=on_bad_image, on_bad_label=on_bad_label,
+        limits=limits, progress=progress,
+    )  # fmt: skip
+    if any(isinstance(samples, Samples) for samples in data.splits.values()):
+        raise DataError(
+            f"{data.source!r} has classes of whole images, which there is nothing to convert of.",
+            "Boxes, outlines and masks can be converted.",
+        )
+    writer = Writer(data, boxes_only=task == "detection", limits=limits)
     with _whole_folder(output) as folder:
-        writer.write(folder, to)
-    return Conversion(output, writer.images, writer.objects, (*writer.losses(to), *data.notes), writer.masks)
+        form.write(writer, folder)
+    return Conversion(output, writer.images, writer.count, (*writer.losses(form), *data.notes), writer.painted)
 
 
 def _refuse_full(output: Path) -> None:
@@ -116,65 +120,72 @@ def _whole_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-class _Writer:
-    """Writes the images and labels of `data` below a folder."""
+class Writer:
+    """Gives a format's `write` the images and labels of a data set, and counts what was written.
+
+    Attributes:
+        classes: class names of the data set.
+        boxes_only: write boxes even where there are outlines.
+    """
 
     def __init__(self, data: ImageData, *, boxes_only: bool, limits: ImageLimits) -> None:
         self.data, self.boxes_only, self.limits = data, boxes_only, limits
-        self.images = self.objects = self.crowds = self.outlines = self.runs = self.boxes = self.masks = 0
+        self.classes = data.classes
+        self.images = self.count = self.crowds = self.outlines = self.runs = self.bare = self.painted = 0
         self.names = _new_names(data)
-
-    def write(self, folder: Path, to: str) -> None:
-        for split, samples in self.splits():
-            if isinstance(samples, MaskSamples) and to != "masks":
-                raise DataError(
-                    f"{self.data.source!r} has masks: they do not tell one object from the next, as {to} must.",
-                    "Masks are written as masks only: --to masks.",
-                )
-            writers: dict[str, Callable[[Path, str, Any], None]] = {
-                "coco": self._coco, "yolo": self._yolo, "voc": self._voc, "masks": self._masks
-            }  # fmt: skip
-            writers[to](folder, split, samples)
-        if to == "yolo":
-            _write(folder / "data.yaml", self._data_yaml())
-        if to == "masks":
-            _write(folder / "classes.txt", "".join(f"{name}\n" for name in self._mask_classes()))
 
     def splits(self) -> Iterator[tuple[str, ObjectSamples | MaskSamples]]:
         """Each split with the folder name for it, "" where nothing is split."""
         for name, samples in self.data.splits.items():
             yield ("" if name == "all" else name), samples
 
-    def losses(self, to: str) -> list[str]:
-        """What the new format could not hold."""
-        lost = []
-        if to == "yolo" and self.crowds:
-            lost.append(f"{counted(self.crowds, 'crowd')} left out: YOLO has no word for them")
-        if self.crowds and to == "masks":
-            lost.append(f"{counted(self.crowds, 'crowd')} became {IGNORE}, the value to ignore")
-        if self.runs and to in ("yolo", "voc"):
-            lost.append(f"{counted(self.runs, 'mask')} given as run lengths became {_boxes(self.runs)}")
-        if self.outlines and (to == "voc" or (to == "yolo" and self.boxes_only)):
-            lost.append(f"{counted(self.outlines, 'outline')} became {_boxes(self.outlines)}")
-        if self.boxes and to == "masks":
-            number = counted(self.boxes, "box without an outline", "boxes without outlines")
-            lost.append(f"{number} became {'a rectangle' if self.boxes == 1 else 'rectangles'}: no shapes to learn")
-        return lost
+    def objects(self, samples: ObjectSamples | MaskSamples, folder: Path) -> Iterator[tuple[str, Objects]]:
+        """Copy each image to `folder` and give its new name and its objects.
 
-    def _each(self, samples: ObjectSamples, folder: Path) -> Iterator[tuple[str, Objects]]:
-        """Copy each image to `folder` and give its new name and its objects."""
+        Raises:
+            DataError: these samples have masks.
+        """
+        if not isinstance(samples, ObjectSamples):
+            raise DataError(
+                f"{self.data.source!r} has masks: they do not tell one object from the next, as this format must.",
+                "Masks are written as masks only: --to masks.",
+            )
         for index in range(len(samples)):
             name = self._copy(samples, index, folder)
             objects = samples.objects(index)
-            self.objects += len(objects.labels)
+            self.count += len(objects.labels)
             self.crowds += int(objects.crowd.sum())
             self.outlines += sum(map(bool, objects.outlines))
-            self.runs += sum(bool(runs) and not crowd for runs, crowd in zip(objects.runs, objects.crowd, strict=True))
-            self.boxes += sum(
-                not (rings or runs or crowd)
-                for rings, runs, crowd in zip(objects.outlines, objects.runs, objects.crowd, strict=True)
+            shapes = list(zip(objects.outlines, objects.runs, objects.crowd.tolist(), strict=True))
+            self.runs += sum(bool(runs) and not crowd for _, runs, crowd in shapes)
+            self.bare += sum(not (rings or runs or crowd) for rings, runs, crowd in shapes)
+            yield name, _without_outlines(objects) if self.boxes_only else objects
+
+    def masks(self, samples: ObjectSamples | MaskSamples, folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Copy each image to `folder` and give its new name and its mask; objects are painted."""
+        if isinstance(samples, ObjectSamples):
+            for name, objects in self.objects(samples, folder):
+                yield name, _paint(objects)
+        else:
+            for index in range(len(samples)):
+                self.painted += 1
+                yield self._copy(samples, index, folder), samples.open_mask(index, self.limits)
+
+    def mask_classes(self) -> tuple[str, ...]:
+        """Class names of masks: those of painted objects begin with the background."""
+        if any(isinstance(samples, MaskSamples) for _, samples in self.splits()):
+            return self.classes
+        classes = ("background", *self.classes)
+        if len(set(classes)) < len(classes) or len(classes) >= IGNORE:
+            raise DataError(
+                f"{len(classes) - 1} classes cannot become masks: one is called background, or they are too many."
             )
-            yield name, objects
+        return classes
+
+    def text(self, path: Path, text: str) -> None:
+        """Write a file, and the folders above it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
     def _copy(self, samples: ObjectSamples | MaskSamples, index: int, folder: Path) -> str:
         name, source = self.names[str(samples.names[index])], samples.source(index, self.limits)
@@ -186,64 +197,24 @@ class _Writer:
         self.images += 1
         return name
 
-    def _coco(self, folder: Path, split: str, samples: ObjectSamples) -> None:
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for name, objects in self._each(samples, folder / "images" / split):
-            height, width = objects.size
-            file_name = posixpath.join("images", split, name)
-            images.append({"id": len(images) + 1, "file_name": file_name, "width": width, "height": height})
-            if self.boxes_only:
-                objects = _without_outlines(objects)
-            annotations += annotations_of(objects, len(images), len(annotations) + 1)
-        content = {"images": images, "annotations": annotations, "categories": category_list(self.data.classes)}
-        stem = f"instances_{split}" if split else "instances"
-        _write(folder / "annotations" / f"{stem}.json", json.dumps(content, ensure_ascii=False, allow_nan=False))
-
-    def _yolo(self, folder: Path, split: str, samples: ObjectSamples) -> None:
-        for name, objects in self._each(samples, folder / "images" / split):
-            text = label_text(objects, outlines=not self.boxes_only)
-            _write(folder / "labels" / split / f"{posixpath.splitext(name)[0]}.txt", text)
-
-    def _data_yaml(self) -> str:
-        folders = {split or "train": posixpath.join("images", split).rstrip("/") for split, _ in self.splits()}
-        content = {"path": ".", **folders, "names": dict(enumerate(self.data.classes))}
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-    def _voc(self, folder: Path, split: str, samples: ObjectSamples) -> None:
-        stems = []
-        for name, objects in self._each(samples, folder / "JPEGImages"):
-            stems.append(posixpath.splitext(name)[0])
-            _write(folder / "Annotations" / f"{stems[-1]}.xml", annotation_text(objects, self.data.classes, name))
-        if split:
-            _write(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
-
-    def _masks(self, folder: Path, split: str, samples: ObjectSamples | MaskSamples) -> None:
-        target = folder / "masks" / split
-        target.mkdir(parents=True, exist_ok=True)
-        for name, mask in self._painted(samples, folder / "images" / split):
-            image = Image.fromarray(mask)
-            image.putpalette(_palette(len(self._mask_classes())))
-            image.save(target / f"{posixpath.splitext(name)[0]}.png")
-
-    def _painted(self, samples: ObjectSamples | MaskSamples, folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        if isinstance(samples, MaskSamples):
-            for index in range(len(samples)):
-                self.masks += 1
-                yield self._copy(samples, index, folder), samples.open_mask(index, self.limits)
-        else:
-            for name, objects in self._each(samples, folder):
-                yield name, _paint(objects)
-
-    def _mask_classes(self) -> tuple[str, ...]:
-        if isinstance(next(samples for _, samples in self.splits()), MaskSamples):
-            return self.data.classes
-        classes = ("background", *self.data.classes)
-        if len(set(classes)) < len(classes) or len(classes) >= IGNORE:
-            raise DataError(
-                f"{len(classes) - 1} classes cannot become masks: one is called background, or they are too many."
+    def losses(self, form: Format) -> list[str]:
+        """What the new format could not hold."""
+        lost = []
+        if self.crowds and "crowds" not in form.holds:
+            became = (
+                f"became {IGNORE}, the value to ignore"
+                if form.target == "masks"
+                else "left out: it has no word for them"
             )
-        return classes
+            lost.append(f"{counted(self.crowds, 'crowd')} {became}")
+        if self.runs and "runs" not in form.holds:
+            lost.append(f"{counted(self.runs, 'mask')} given as run lengths became {_boxes(self.runs)}")
+        if self.outlines and form.target == "objects" and (self.boxes_only or "outlines" not in form.holds):
+            lost.append(f"{counted(self.outlines, 'outline')} became {_boxes(self.outlines)}")
+        if self.bare and form.target == "masks":
+            number = counted(self.bare, "box without an outline", "boxes without outlines")
+            lost.append(f"{number} became {'a rectangle' if self.bare == 1 else 'rectangles'}: no shapes to learn")
+        return lost
 
 
 def _boxes(number: int) -> str:
@@ -267,13 +238,6 @@ def _paint(objects: Objects) -> NDArray[np.uint8]:
     return painted
 
 
-def _palette(classes: int) -> list[int]:
-    """A colour for each of 256 values: the first black, `IGNORE` white, the classes well apart."""
-    colours = [colorsys.hsv_to_rgb(number * _SHADES % 1, 0.75, 0.9) for number in range(256)]
-    flat = [round(255 * part) for colour in colours for part in colour]
-    return [0, 0, 0, *flat[3 : 3 * IGNORE], 255, 255, 255]
-
-
 def _new_names(data: ImageData) -> dict[str, str]:
     """A file name for each image, by its old name: the same if it can be, always of its own stem."""
     found: dict[str, str] = {}
@@ -291,8 +255,3 @@ def _new_names(data: ImageData) -> dict[str, str]:
             stems.add(free)
             found[old] = free + suffix
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

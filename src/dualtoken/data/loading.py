@@ -10,8 +10,8 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,48 +20,91 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dualtoken.data.index import BadImage, Samples
+from dualtoken.data.dataset import BadImage
+from dualtoken.data.joint_transforms import DrawOther, JointPreprocessing, JointTransform, Target, ToInput
+from dualtoken.data.reading import OnBadImage
+from dualtoken.data.samples import Example, ImageFiles, Samples
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.preprocess import Preprocessing
 from dualtoken.words import counted
 
-OnBadImage = Literal["fail", "skip"]
-Transform = Callable[[Image.Image], Tensor | NDArray[np.float32]]
+Transform = ToInput | Callable[[Image.Image], Tensor | NDArray[np.float32]]
 Draw = tuple[int, int]  # (index of the image, seed of its augmentation)
 MAX_WORKERS = 8
+_TRIES = 8  # for another image that can be read
 
 
 class Item(NamedTuple):
-    """One image: float32 (3, H, W), its label and its row in the samples."""
+    """One image: the network's input (3, H, W), its target and its row in the samples."""
 
     image: Tensor
-    label: int
+    target: Target
     row: int
 
 
+class PackedTargets(NamedTuple):
+    """The objects of a batch, one tensor a key: each tensor that a worker sends costs a file handle.
+
+    Attributes:
+        columns: key to the values of all images, one after the other.
+        counts: objects of each image.
+    """
+
+    columns: dict[str, Tensor]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, targets: Sequence[dict[str, Tensor]]) -> PackedTargets:
+        """From the target of each image."""
+        keys = targets[0] if targets else ()
+        columns = {key: torch.cat([target[key] for target in targets]) for key in keys}
+        return cls(columns, [len(target.get("labels", ())) for target in targets])
+
+    def unpacked(self) -> list[dict[str, Tensor]]:
+        """The target of each image again, as views."""
+        parts = {key: column.split(self.counts) for key, column in self.columns.items()}
+        return [{key: part[image] for key, part in parts.items()} for image in range(len(self.counts))]
+
+
 class Batch(NamedTuple):
-    """What a worker sends: images float32 (B, 3, H, W), labels and indices int64 (B,), and what failed."""
+    """What a worker sends: images (B, 3, H, W), targets, rows int64 (B,), and what failed.
+
+    Targets are int64 labels (B,), uint8 masks (B, H, W), or objects.
+    """
 
     images: Tensor
-    labels: Tensor
+    targets: PackedTargets | Tensor
     indices: Tensor
     errors: tuple[tuple[str, ImageError], ...]
 
 
 class ImageDataset(Dataset[Item]):
-    """Images with their labels, transformed.
+    """Images with what is known about them, transformed together.
 
-    An index alone gives the image as `transform` makes it; an (index, seed) pair seeds `random`, numpy and
-    torch around the transform, so that its randomness is that of the seed, and leaves all three as they were.
+    An index alone gives the image as `transform` makes it; an (index, seed) pair seeds `random`, numpy and torch around
+    the transform, the choice of other images for mosaics included, so that its randomness is that of the seed, and
+    leaves all three as they were.
+
+    Args:
+        samples: the images.
+        transform: of an `Example`, such as `joint_transform` makes, or for classes of an image.
+        masks: give the objects' masks too, rasterised now.
+        limits: what an image may cost.
     """
 
-    def __init__(self, samples: Samples, transform: Transform, *, limits: ImageLimits = DEFAULT_LIMITS) -> None:
-        self.samples = samples
-        self.transform = transform
-        self.limits = limits
+    def __init__(
+        self, samples: ImageFiles, transform: Transform, *, masks: bool = False, limits: ImageLimits = DEFAULT_LIMITS
+    ) -> None:
+        self.samples, self.masks, self.limits = samples, masks, limits
+        self.transform = OfImage(transform) if isinstance(samples, Samples) else cast(ToInput, transform)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def example(self, index: int) -> Example:
+        """An image with what is known about it; raises `ImageError` where it or its mask cannot be read."""
+        return self.samples.example(index, self.limits)._replace(wants_masks=self.masks)
 
     def __getitem__(self, key: int | Draw) -> Item:
         """One image.
@@ -70,13 +113,10 @@ class ImageDataset(Dataset[Item]):
             ImageError: it cannot be read.
         """
         index, seed = key if isinstance(key, tuple) else (key, None)
-        image = self.samples.open(index, self.limits)
-        if seed is None:
-            transformed = self.transform(image)
-        else:
-            with seeded(seed):
-                transformed = self.transform(image)
-        return Item(torch.as_tensor(transformed), int(self.samples.labels[index]), index)
+        example = self.example(index)
+        draw_other = self._other(index if seed is None else seed)
+        with nullcontext() if seed is None else seeded(seed):
+            return Item(*self.transform(example, draw_other), index)
 
     def __getitems__(self, keys: Sequence[int | Draw]) -> Batch:
         """A batch; images that cannot be read are in its `errors` and nowhere else.
@@ -91,9 +131,43 @@ class ImageDataset(Dataset[Item]):
                 index = key[0] if isinstance(key, tuple) else key
                 errors.append((self.samples.path(index), error))
         images = torch.stack([item.image for item in items]) if items else torch.empty(0)
-        labels = torch.tensor([item.label for item in items], dtype=torch.int64)
         indices = torch.tensor([item.row for item in items], dtype=torch.int64)
-        return Batch(images, labels, indices, tuple(errors))
+        return Batch(images, _together([item.target for item in items]), indices, tuple(errors))
+
+    def _other(self, seed: int) -> Callable[[], Example]:
+        """Draws other images of the data set; one that cannot be read is passed over: its own turn tells of it."""
+        generator = None
+
+        def draw() -> Example:
+            nonlocal generator
+            generator = generator or np.random.default_rng(seed)
+            for _ in range(_TRIES - 1):
+                try:
+                    return self.example(int(generator.integers(len(self))))
+                except ImageError:
+                    continue
+            return self.example(int(generator.integers(len(self))))
+
+        return draw
+
+
+class OfImage:
+    """A transform of an image as one of an example: its target is its class."""
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = cast(Callable[[Image.Image], Tensor | NDArray[np.float32]], transform)
+
+    def __call__(self, example: Example, draw_other: DrawOther) -> tuple[Tensor, Target]:
+        """float32 (3, H, W), and the label."""
+        return torch.as_tensor(self.transform(example.image)), example.label
+
+
+def _together(targets: Sequence[Target]) -> PackedTargets | Tensor:
+    if targets and isinstance(targets[0], Tensor):
+        return torch.stack(cast(list[Tensor], targets))
+    if targets and isinstance(targets[0], dict):
+        return PackedTargets.of(cast(Sequence[dict[str, Tensor]], targets))
+    return torch.tensor(targets, dtype=torch.int64)
 
 
 @contextmanager
@@ -161,7 +235,9 @@ class EpochSampler(Sampler[list[Draw]]):
 
 
 class ImageLoader(DataLoader[Any]):
-    """A DataLoader of (images float32 (B, 3, H, W), labels int64 (B,) or other targets, indices int64 (B,)).
+    """A DataLoader of (images float32 (B, 3, H, W), targets, indices int64 (B,)).
+
+    Targets are labels int64 (B,), masks uint8 (B, H, W), or for objects a list of dicts.
 
     An image that cannot be read raises its `ImageError` here, or with `on_bad_image="skip"` is left out of
     its batch and listed in `bad_images`; a batch of which nothing is left is left out.
@@ -198,7 +274,7 @@ class ImageLoader(DataLoader[Any]):
             for path, error in errors:
                 self._handle(path, error)
             if len(indices):
-                yield images, targets, indices
+                yield images, targets.unpacked() if isinstance(targets, PackedTargets) else targets, indices
 
     def _handle(self, path: str, error: ImageError) -> None:
         if self.on_bad_image != "skip":
@@ -208,10 +284,11 @@ class ImageLoader(DataLoader[Any]):
 
 
 def training_loader(
-    samples: Samples,
+    samples: ImageFiles,
     transform: Transform,
     *,
     batch_size: int,
+    masks: bool = False,
     workers: int | None = None,
     seed: int = 0,
     epoch: int = 0,
@@ -229,18 +306,24 @@ def training_loader(
 
     Args:
         samples: the images.
-        transform: a PIL image to float32 (3, H, W), random.
+        transform: random; for classes a PIL image to float32 (3, H, W), else an example to that and its target.
         batch_size: images in a batch, on each rank.
+        masks: give the objects' masks too.
         workers: loading processes; 0 loads in this one, None takes one a CPU core, 8 at most.
         seed, epoch, start_batch, drop_last, rank, world_size: as in `EpochSampler`.
         limits: what an image may cost.
         on_bad_image: `fail` or `skip`.
         pin_memory: for quicker copies to a GPU.
+
+    Raises:
+        ConfigError: `transform` pastes objects, but there is none with an outline.
     """
+    if isinstance(transform, JointTransform):
+        transform.require_outlines(samples)
     sampler = EpochSampler(len(samples), batch_size, seed=seed, drop_last=drop_last, rank=rank, world_size=world_size)
     sampler.set_epoch(epoch, start_batch)
     return ImageLoader(
-        ImageDataset(samples, transform, limits=limits),
+        ImageDataset(samples, transform, masks=masks, limits=limits),
         on_bad_image=on_bad_image,
         workers=workers,
         batch_sampler=sampler,
@@ -250,8 +333,8 @@ def training_loader(
 
 
 def evaluation_loader(
-    samples: Samples,
-    preprocessing: Transform,
+    samples: ImageFiles,
+    preprocessing: Preprocessing | Transform,
     *,
     batch_size: int,
     workers: int | None = None,
@@ -260,9 +343,14 @@ def evaluation_loader(
     pin_memory: bool = False,
     persistent_workers: bool = False,
 ) -> ImageLoader:
-    """Every image once, in the order of `samples`, through `preprocessing`; arguments as in `training_loader`."""
+    """Every image once, in the order of `samples`, through `preprocessing`; arguments as in `training_loader`.
+
+    Of objects nothing comes along, since they are compared in the pixels of the image, not of the input.
+    """
+    joint = not isinstance(samples, Samples) and isinstance(preprocessing, Preprocessing)
+    transform = JointPreprocessing(preprocessing) if joint else preprocessing  # type: ignore[arg-type]
     return ImageLoader(
-        ImageDataset(samples, preprocessing, limits=limits),
+        ImageDataset(samples, transform, limits=limits),
         on_bad_image=on_bad_image,
         workers=workers,
         batch_size=batch_size,

@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dualtoken.data.index import BadImage, Samples
-from dualtoken.data.loading import Draw, EpochSampler, OnBadImage, usable_workers
+from dualtoken.data.dataset import BadImage
+from dualtoken.data.loading import Draw, EpochSampler, usable_workers
+from dualtoken.data.reading import OnBadImage
+from dualtoken.data.samples import Samples
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.preprocess import Preprocessing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, cast
 
 from PIL import Image, ImageOps
@@ -11,9 +12,10 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import Compose, Grayscale
 
-from dualtoken.data.loading import Transform
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
+
+ImageTransform = Callable[[Image.Image], Tensor]
 
 # timm passes over a part that it cannot parse; a mistyped policy would silently be another one.
 _RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?|-t\w+)*")
@@ -28,7 +30,7 @@ def training_transform(
     rand_augment: str | None = None,
     color_jitter: float = 0.0,
     random_erasing: float = 0.0,
-) -> Transform:
+) -> ImageTransform:
     """A random transform: an RGB image of any size to float32 (3, H, W), normalised as `preprocessing` says.
 
     Args:
@@ -61,7 +63,7 @@ def training_transform(
     )
     # RandAugment draws in colour, so that grey comes after it, as three equal channels of which one is kept.
     steps = [crop, augment, *([Grayscale(3)] if grey else []), normalise, *([_first_channel] if grey else [])]
-    return cast(Transform, Compose(steps))
+    return cast(ImageTransform, Compose(steps))
 
 
 def _timm_steps(rand_augment: str | None, **options: Any) -> tuple[Compose, Compose, Compose]:

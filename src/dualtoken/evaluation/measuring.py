@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtoken.answers import Comparison, Evaluation, Meter, compare_meters
-from dualtoken.data import ImageData, OnBadImage, find_split
+from dualtoken.data import ImageData, OnBadImage, OnBadLabel, find_split
 from dualtoken.errors import DataError
 from dualtoken.evaluation.sources import Draw, draw_of, open_data, open_predictor, split_name
 from dualtoken.files import refuse_others, writable_folder
@@ -29,6 +29,7 @@ def evaluate(
     resamples: int | None = None,
     device: str = "auto",
     on_bad_image: OnBadImage = "fail",
+    on_bad_label: OnBadLabel = "fail",
     limits: ImageLimits = DEFAULT_LIMITS,
     progress: bool = True,
     trust: bool = False,
@@ -54,6 +55,8 @@ def evaluate(
         resamples: of the bootstrap. Left out: 1,000, and 200 for boxes.
         device: where to compute: auto, cpu, cuda, cuda:1 or mps.
         on_bad_image: stop at an image that cannot be read, or skip: leave it out and list it.
+        on_bad_label: stop at a box or outline that cannot be used; drop: leave it out and list it; clip: and cut it at
+            the image's edge.
         limits: what an image may cost.
         progress: show bars, on a terminal.
         trust: open exported files that can run code (.pt2) too, since you know who made them.
@@ -66,7 +69,10 @@ def evaluate(
     """
     folder = None if output is None else _report_folder(output)
     predictor = open_predictor(model, device, trust=trust)
-    found, _ = open_data(data, predictor, labels=labels, on_bad_image=on_bad_image, limits=limits, progress=progress)
+    found, _ = open_data(
+        data, predictor, labels=labels, on_bad_image=on_bad_image, on_bad_label=on_bad_label, limits=limits,
+        progress=progress,
+    )  # fmt: skip
     samples = find_split(found, split)
     meter, bad = measure(
         predictor, samples, batch_size=batch_size, workers=workers, limits=limits, on_bad_image=on_bad_image,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualtoken.data import ImageData, ImageFiles, OnBadImage, find_task_data
+from dualtoken.data import ImageData, ImageFiles, OnBadImage, OnBadLabel, find_data
 from dualtoken.errors import DataError
 from dualtoken.images import ImageLimits
 from dualtoken.prediction import Predictor, load
@@ -32,6 +32,7 @@ def open_data(
     *predictors: Predictor,
     labels: str = "auto",
     on_bad_image: OnBadImage,
+    on_bad_label: OnBadLabel = "fail",
     limits: ImageLimits,
     progress: bool,
 ) -> tuple[ImageData, Draw | None]:
@@ -55,18 +56,16 @@ def open_data(
         return data, None
     shared: dict[str, Any] = {
         "labels": labels if labels != "auto" else _learned_labels(predictors[0]),
-        "on_bad_image": on_bad_image, "limits": limits, "progress": progress, "classes": classes,
+        "on_bad_image": on_bad_image, "on_bad_label": on_bad_label, "limits": limits, "progress": progress,
+        "classes": classes,
     }  # fmt: skip
     task = predictors[0].config.task
-    found = find_task_data(data, task, val_fraction=0, **shared)
+    found = find_data(data, task=task, val_fraction=0, **shared)
     draws = [draw for draw in map(draw_of, predictors) if draw and draw.fingerprint == found.fingerprint]
     if not draws or ("val" in found.splits and draws[0].most is None):
         return found, None
-    drawn = find_task_data(
-        data, task, seed=draws[0].seed, val_fraction=draws[0].val_fraction, most=draws[0].most,
-        check_images="headers", **shared,
-    )  # fmt: skip
-    return replace(drawn, bad_images=found.bad_images), draws[0]
+    assert found.redraw is not None
+    return found.redraw(draws[0].seed, draws[0].val_fraction, draws[0].most), draws[0]
 
 
 def draw_of(predictor: Predictor) -> Draw | None:

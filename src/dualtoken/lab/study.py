@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dualtoken.data import find_task_data, task_of
+from dualtoken.data import find_data, plan_data
 from dualtoken.errors import ConfigError, OutputError, UserError
 from dualtoken.files import writable_folder
 from dualtoken.lab.rows import Row, append_rows
@@ -171,7 +171,7 @@ def prepare(
     runs = runs_of(plan, folder, seeds, only)
     if not train and not (folder / PLAN).is_file() and all(state_of(run) == TO_DO for run in runs):
         raise OutputError(f"There is no study in {str(folder)!r}.", "Give the folder that a study was begun in.")
-    found = find_task_data(data, plan.task, **_reading(plan))
+    found = find_data(data, task=plan.task, **_reading(plan))
     images = {"source": Path(found.source).name, "fingerprint": found.fingerprint}
     check_plan(folder, plan, images)
     for run in runs:
@@ -191,7 +191,7 @@ def _plan(
     before = read_plan(folder) if kept and (folder / PLAN).is_file() else {}
     scale = scale or before.get("scale", CPU)
     own = settings or before.get("settings", {})
-    plan = make_plan(name, scale, task_of(data, labels=own.get("labels", "auto")), settings)
+    plan = make_plan(name, scale, plan_data(data, labels=own.get("labels", "auto")).task, settings)
     if not settings and before.get("scale") == scale:
         plan = replace(plan, settings=before["settings"])
     load_recipe(plan.recipe, plan.settings)  # a mistake in the settings is answered now

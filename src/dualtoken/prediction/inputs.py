@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dualtoken.data import image_folders, list_archive, masks_among, read_member
+from dualtoken.data import image_folders, masks_among, open_tree, read_member
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
 from dualtoken.prediction.video import is_video
@@ -163,15 +163,16 @@ def _tell(note: Note | None, masks: int, root: str) -> None:
 
 def _archive(path: Path, note: Note | None) -> Iterator[NamedInput]:
     try:
-        listing = list_archive(path)
+        tree = open_tree(path)
     except DataError as error:
         yield str(path), ImageError(error.message, error.hint)
         return
-    masks = masks_among(listing.names, listing.names)
-    for name, member in zip(listing.names, listing.members if listing.members is not None else (), strict=True):
+    assert tree.members is not None
+    masks = masks_among(tree.images, tree.images)
+    for name in tree.images:
         if name not in masks:
-            full = f"{path}/{name}"
-            yield full, partial(read_member, str(path), member, full)
+            full = tree.path(name)
+            yield full, partial(read_member, str(path), tree.members[tree.rows[name]], full)
     _tell(note, len(masks), str(path))
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from dualtoken.data import ObjectSamples, scene_evaluation_loader, scene_training_loader, scene_training_transform
+from dualtoken.data import ObjectSamples, evaluation_loader, joint_transform, training_loader
 from dualtoken.heads import Detector, make_detector
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task, register
@@ -53,7 +53,7 @@ class DetectionTask(Task):
     def training_loader(self, samples: ObjectSamples, preprocessing: Preprocessing, **options: Any) -> Any:
         """Batches of images (B, 3, H, W), targets as `Detector` takes them, and rows (B,)."""
         settings = self.settings
-        transform = scene_training_transform(
+        transform = joint_transform(
             preprocessing,
             scale=settings.zoom,
             hflip=settings.hflip,
@@ -61,11 +61,11 @@ class DetectionTask(Task):
             mosaic=settings.mosaic,
             copy_paste=settings.copy_paste,
         )
-        return scene_training_loader(samples, transform, masks=self.masks, **options)
+        return training_loader(samples, transform, masks=self.masks, **options)
 
     def evaluation_loader(self, samples: ObjectSamples, preprocessing: Preprocessing, **options: Any) -> Any:
         """Every image once; the truth stays with `samples`."""
-        return scene_evaluation_loader(samples, preprocessing, **options)
+        return evaluation_loader(samples, preprocessing, **options)
 
     def loss(self, model: nn.Module, images: Tensor, targets: Any) -> Tensor:
         """The sum of the head's losses."""

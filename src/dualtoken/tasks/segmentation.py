@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualtoken.data import IGNORE, MaskSamples, scene_evaluation_loader, scene_training_loader, scene_training_transform
+from dualtoken.data import IGNORE, MaskSamples, evaluation_loader, joint_transform, training_loader
 from dualtoken.heads import DECODERS, Segmenter, make_segmenter
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task, register
@@ -38,7 +38,7 @@ class SemanticSegmentationTask(Task):
     def training_loader(self, samples: MaskSamples, preprocessing: Preprocessing, **options: Any) -> Any:
         """Batches of images (B, 3, H, W), masks uint8 (B, H, W) and rows (B,)."""
         settings = self.settings
-        transform = scene_training_transform(
+        transform = joint_transform(
             preprocessing,
             scale=settings.zoom,
             hflip=settings.hflip,
@@ -46,11 +46,11 @@ class SemanticSegmentationTask(Task):
             mosaic=settings.mosaic,
             copy_paste=settings.copy_paste,
         )
-        return scene_training_loader(samples, transform, **options)
+        return training_loader(samples, transform, **options)
 
     def evaluation_loader(self, samples: MaskSamples, preprocessing: Preprocessing, **options: Any) -> Any:
         """Every image once; the truth stays with `samples`."""
-        return scene_evaluation_loader(samples, preprocessing, **options)
+        return evaluation_loader(samples, preprocessing, **options)
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """Mean over the pixels that have a class; 0 where there are none."""

@@ -39,7 +39,7 @@ class TrainConfig(BaseModel):
     """`backbone` trains the classifier or head alone."""
 
     # On what
-    labels: Literal["auto", "folders", "coco", "yolo", "voc", "masks"] = "auto"
+    labels: str = "auto"
     """Label format to read where the data has several."""
     image_size: tuple[int, int] = (224, 224)
     """Height and width of the input; one number for a square."""
@@ -49,6 +49,8 @@ class TrainConfig(BaseModel):
     """Share of each class that is held out where the data has no val split."""
     images_per_split: int | None = Field(None, ge=1)
     """Use so many images of each split only, drawn by the seed: to try things out."""
+    on_bad_label: Literal["fail", "drop", "clip"] = "fail"
+    """What to do with a box or outline that cannot be used: stop, leave it out, or cut it at the image's edge."""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """Stop at an image that cannot be read, or leave it out and list it."""
     max_pixels: int = Field(100_000_000, ge=1)

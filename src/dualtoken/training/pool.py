@@ -19,10 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
-from dualtoken.data import BadImage, Samples, find_data
-from dualtoken.data.layouts import NoClassesError
+from dualtoken.data import BadImage, NoClassesError, Samples, find_data, open_tree
 from dualtoken.data.loading import Batch, Draw, seeded
-from dualtoken.data.tree import open_tree
 from dualtoken.errors import ConfigError, DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.words import counted
@@ -108,14 +106,16 @@ def find_pool(sources: Sequence[str | Path], *, limits: ImageLimits = DEFAULT_LI
 
 def _find_set(source: str | Path, limits: ImageLimits) -> ImageSet:
     try:
-        data = find_data(source, val_fraction=0, on_bad_image="skip", check_images="headers", limits=limits)
+        data = find_data(
+            source, task="classification", val_fraction=0, on_bad_image="skip", check_images="headers", limits=limits
+        )
     except NoClassesError:
         tree = open_tree(Path(source))
         if not tree.images:
             raise DataError(f"{str(source)!r} holds no images.", "Give folders or zip archives of images.") from None
         names, members = tree.arrays(tree.images)
         labels = np.full(len(names), UNLABELLED, np.int64)
-        return ImageSet(str(source), Samples(tree.root, names, labels, members), (), _fingerprint(tree.images))
+        return ImageSet(str(source), Samples(tree.root, names, members, labels), (), _fingerprint(tree.images))
     samples = data.splits["train" if "train" in data.splits else "all"]
     return ImageSet(str(source), samples, data.classes, data.fingerprint, data.bad_images)
 

@@ -23,8 +23,9 @@ from dualtoken.data import (
     MaskSamples,
     ObjectSamples,
     PackedTargets,
-    find_task_data,
-    task_of,
+    Plan,
+    find_data,
+    plan_data,
 )
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, DataError, OutputError
@@ -89,9 +90,13 @@ def train(
     """
     folder = run_folder(output, resume)
     with nothing_trained_yet(folder, resuming=resume is not None):
-        config = resumed_config(Path(resume), settings, TrainConfig) if resume else _new_config(data, recipe, settings)
+        config, plan = (
+            (resumed_config(Path(resume), settings, TrainConfig), None)
+            if resume
+            else _new_config(data, recipe, settings)
+        )
         writable_folder(folder)
-        loop, images, description = _prepare(data, config, folder, settings, resuming=resume is not None)
+        loop, images, description = _prepare(plan or data, config, folder, settings, resuming=resume is not None)
     fabric = loop.fabric
 
     def on_best(best: nn.Module) -> None:
@@ -159,7 +164,7 @@ def nothing_trained_yet(folder: Path, *, resuming: bool) -> Iterator[None]:
 
 
 def _prepare(
-    data: str | Path, config: TrainConfig, folder: Path, given: Collection[str], *, resuming: bool
+    data: str | Path | Plan, config: TrainConfig, folder: Path, given: Collection[str], *, resuming: bool
 ) -> tuple[Loop, ImageData, ModelConfig]:
     """Find the images, make the model, plan the run and say all of it; nothing is trained yet.
 
@@ -167,9 +172,9 @@ def _prepare(
         given: names of settings that were asked for, and that a recipe must not fit to the run.
     """
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-    images = find_task_data(
-        data, config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
-        on_bad_image=config.on_bad_image, limits=limits, most=config.images_per_split,
+    images = find_data(
+        data, task=config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
+        on_bad_image=config.on_bad_image, on_bad_label=config.on_bad_label, limits=limits, most=config.images_per_split,
     )  # fmt: skip
     _require_splits(images)
     _require_work(config, images)
@@ -224,15 +229,16 @@ def _fitted(loop: Loop, images: ImageData, given: Collection[str]) -> TrainConfi
     return wanted.model_copy(update={"adapt": False})  # what was chosen stays, also when the run continues
 
 
-def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str, Any]) -> TrainConfig:
-    """The settings of a new run, with its task: as given, or as the labels say."""
+def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str, Any]) -> tuple[TrainConfig, Plan]:
+    """The settings of a new run, with its task: as given, or as the labels say; and what these say, read once."""
     given = load_recipe(recipe or TASKS[CLASSIFIER].recipe, settings)
     check_settings(given)
-    task = task_of(data, given.task, given.labels)
+    plan = plan_data(data, task=given.task, labels=given.labels)
+    task = plan.task
     useless = sorted(TASKS[task].unused & set(settings))
     if useless:
         raise ConfigError(f"{', '.join(useless)} has no effect for {task.replace('_', ' ')}.", "Leave it out.")
-    return load_recipe(recipe or TASKS[task].recipe, settings | {"task": task})
+    return load_recipe(recipe or TASKS[task].recipe, settings | {"task": task}), plan
 
 
 def make_task(config: TrainConfig, images: ImageData) -> Task:

@@ -1,4 +1,4 @@
-"""Scenes to the network's input: an image and its objects or its mask, moved together.
+"""Examples to the network's input: an image and its objects or its mask, moved together.
 
 Geometry is one `Placement` an image, random for training. Pillow cuts and resizes the visible part of the picture
 in one step, boxes and outlines move as numbers, and masks are drawn in the input's own size: nothing is ever
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dualtoken.data.scenes import IGNORE, Objects
+from dualtoken.data.samples import IGNORE, Example, ImageFiles, MaskSamples, Objects, ObjectSamples
 from dualtoken.errors import ConfigError, require
 from dualtoken.preprocess import Placement, Preprocessing
 
@@ -33,36 +33,15 @@ _CUT = 0.5  # pixels that a box must lose before it counts as cut
 _TILE_SHARE = 0.5  # a mosaic's tile is on average half as high and half as wide as the input: least scale of its image
 _LARGEST_FILLING = 2.0  # times the usual scale, to which a tile's image is enlarged for its part to be full
 _MOSAIC_CENTRE = (0.25, 0.75)
-_PASTED_SHARE = 0.5  # of the other scene's objects
+_PASTED_SHARE = 0.5  # of the other example's objects
 
 
-class Scene(NamedTuple):
-    """An image with what is known about it, as it is in the data set.
-
-    Attributes:
-        image: RGB, upright.
-        objects: its objects, or None where it has a mask.
-        mask: (height, width) uint8, class of each pixel or `IGNORE`; or None where it has objects.
-        wants_masks: whether the target of objects shall hold their masks.
-    """
-
-    image: Image.Image
-    objects: Objects | None = None
-    mask: NDArray[np.uint8] | None = None
-    wants_masks: bool = False
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of the image."""
-        return self.image.height, self.image.width
+Target = dict[str, Tensor] | Tensor | int
+DrawOther = Callable[[], Example]
+ToInput = Callable[[Example, DrawOther], tuple[Tensor, Target]]
 
 
-Target = dict[str, Tensor] | Tensor
-DrawOther = Callable[[], Scene]
-ToInput = Callable[[Scene, DrawOther], tuple[Tensor, Target]]
-
-
-def scene_training_transform(
+def joint_transform(
     preprocessing: Preprocessing,
     *,
     scale: tuple[float, float] = (0.5, 1.5),
@@ -70,8 +49,8 @@ def scene_training_transform(
     color_jitter: float = 0.0,
     mosaic: float = 0.0,
     copy_paste: float = 0.0,
-) -> SceneTransform:
-    """A random transform of a scene: `transform(scene, draw_other)`; see `SceneTransform`.
+) -> JointTransform:
+    """A random transform of a example: `transform(example, draw_other)`; see `JointTransform`.
 
     Args:
         preprocessing: gives size, interpolation, mean and std, and the size that an image has at scale 1.
@@ -79,19 +58,19 @@ def scene_training_transform(
             input is cropped, what is smaller lies somewhere in the mean colour.
         hflip: probability of a mirror image, 0 to 1.
         color_jitter: strength of random brightness, contrast and saturation, 0 for none, at most 1.
-        mosaic: probability that three other scenes are drawn and the four share the input: each at half its scale, or
+        mosaic: probability that three other examples are drawn and the four share the input: each at half its scale, or
             as much larger as it takes to fill its part.
-        copy_paste: probability that objects of another scene are pasted into this one, along their outlines.
+        copy_paste: probability that objects of another example are pasted into this one, along their outlines.
 
     Raises:
         ConfigError: a value is impossible; it names the key.
     """
     _check(scale, hflip=hflip, color_jitter=color_jitter, mosaic=mosaic, copy_paste=copy_paste)
-    return SceneTransform(preprocessing, scale, hflip, color_jitter, mosaic, copy_paste)
+    return JointTransform(preprocessing, scale, hflip, color_jitter, mosaic, copy_paste)
 
 
-class SceneTransform:
-    """Random placement, mirroring, colours, mosaic and copy-paste; made by `scene_training_transform`.
+class JointTransform:
+    """Random placement, mirroring, colours, mosaic and copy-paste; made by `joint_transform`.
 
     All randomness is drawn from the global generators of `random` and torch.
     """
@@ -110,12 +89,12 @@ class SceneTransform:
         self.flip = v2.RandomHorizontalFlip(hflip)
         self.jitter = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if color_jitter else None
 
-    def __call__(self, scene: Scene, draw_other: DrawOther) -> tuple[Tensor, Target]:
+    def __call__(self, example: Example, draw_other: DrawOther) -> tuple[Tensor, Target]:
         """The network's input and its target.
 
         Args:
-            scene: what is transformed.
-            draw_other: gives another scene of the same data set; called for mosaics and copy-paste alone.
+            example: what is transformed.
+            draw_other: gives another example of the same data set; called for mosaics and copy-paste alone.
 
         Returns:
             float32 (3, H, W), normalised as `preprocessing` does; and for objects a dict of `boxes` float32 (n, 4),
@@ -124,36 +103,50 @@ class SceneTransform:
             out, and so are objects of which less than a fifth or less than two pixels can still be seen.
         """
         pasting = random.random() < self.copy_paste
-        with_masks = scene.wants_masks or pasting
+        with_masks = example.wants_masks or pasting
         if random.random() < self.mosaic:
-            picture = self._mosaic([scene, draw_other(), draw_other(), draw_other()], with_masks)
+            picture = self._mosaic([example, draw_other(), draw_other(), draw_other()], with_masks)
         else:
-            picture = self._placed(scene, self.preprocessing.image_size, with_masks)
-        if pasting and scene.objects is not None:
+            picture = self._placed(example, self.preprocessing.image_size, with_masks)
+        if pasting and example.objects is not None:
             picture = self._pasted(picture, draw_other())
         image = torch.from_numpy(self.preprocessing.normalise(picture["image"]))
         if "mask" in picture:
             return image, _plain(picture["mask"])
-        keys = ("boxes", "labels", "masks") if scene.wants_masks else ("boxes", "labels")
+        keys = ("boxes", "labels", "masks") if example.wants_masks else ("boxes", "labels")
         return image, {key: _plain(picture[key]) for key in keys}
 
-    def _placed(self, scene: Scene, size: Size, with_masks: bool) -> Picture:
-        """The scene somewhere in a picture of `size`."""
-        resized = self._resized(scene, random.uniform(*self.scale))
-        return self._pictured(scene, _somewhere(scene.size, resized, size), size, with_masks)
+    def require_outlines(self, samples: ImageFiles) -> None:
+        """Raise `ConfigError` where objects are to be pasted, and none of `samples` has an outline."""
+        if isinstance(samples, MaskSamples):
+            reason = "masks of regions have no single objects"
+        elif isinstance(samples, ObjectSamples) and not (len(samples.points) or np.strings.str_len(samples.runs).any()):
+            reason = "the objects of these images have boxes alone"
+        else:
+            return
+        if self.copy_paste:
+            raise ConfigError(
+                f"copy_paste is {self.copy_paste}, but it pastes along outlines, and {reason}.",
+                "Leave it at 0; mosaic is the way to mix such images.",
+            )
 
-    def _resized(self, scene: Scene, factor: float) -> Size:
-        """The size of the scene at `factor` times the scale of evaluation."""
-        rows, columns = self.preprocessing.placement(scene.size).size
+    def _placed(self, example: Example, size: Size, with_masks: bool) -> Picture:
+        """The example somewhere in a picture of `size`."""
+        resized = self._resized(example, random.uniform(*self.scale))
+        return self._pictured(example, _somewhere(example.size, resized, size), size, with_masks)
+
+    def _resized(self, example: Example, factor: float) -> Size:
+        """The size of the example at `factor` times the scale of evaluation."""
+        rows, columns = self.preprocessing.placement(example.size).size
         return max(1, round(rows * factor)), max(1, round(columns * factor))
 
-    def _pictured(self, scene: Scene, placement: Placement, size: Size, with_masks: bool) -> Picture:
-        """What of the scene lies in a picture of `size`, perhaps mirrored."""
-        picture: Picture = {"image": self._drawn(scene.image, placement, size)}
-        if scene.mask is not None:
-            picture["mask"] = tv_tensors.Mask(torch.from_numpy(place_mask(scene.mask, placement, size)))
-        elif scene.objects is not None:
-            boxes, labels, masks = place_objects(scene.objects, placement, size, with_masks)
+    def _pictured(self, example: Example, placement: Placement, size: Size, with_masks: bool) -> Picture:
+        """What of the example lies in a picture of `size`, perhaps mirrored."""
+        picture: Picture = {"image": self._drawn(example.image, placement, size)}
+        if example.mask is not None:
+            picture["mask"] = tv_tensors.Mask(torch.from_numpy(place_mask(example.mask, placement, size)))
+        elif example.objects is not None:
+            boxes, labels, masks = place_objects(example.objects, placement, size, with_masks)
             picture["boxes"] = tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=size)
             picture["labels"] = torch.from_numpy(labels)
             if masks is not None:
@@ -169,30 +162,30 @@ class SceneTransform:
         canvas.paste(part, corner)
         return canvas
 
-    def _mosaic(self, scenes: list[Scene], with_masks: bool) -> Picture:
-        """Four scenes that meet at a random point near the middle of the input, in random order."""
+    def _mosaic(self, examples: list[Example], with_masks: bool) -> Picture:
+        """Four examples that meet at a random point near the middle of the input, in random order."""
         height, width = self.preprocessing.image_size
         y, x = round(height * random.uniform(*_MOSAIC_CENTRE)), round(width * random.uniform(*_MOSAIC_CENTRE))
-        random.shuffle(scenes)
+        random.shuffle(examples)
         tiles, corners = [], []
-        for place, scene in enumerate(scenes):
+        for place, example in enumerate(examples):
             low, right = divmod(place, 2)
-            tile = self._tile(scene, (height - y if low else y, width - x if right else x), with_masks)
+            tile = self._tile(example, (height - y if low else y, width - x if right else x), with_masks)
             columns, rows = tile["image"].size
             tiles.append(tile)
             corners.append((y if low else y - rows, x if right else x - columns))
         return _joined(tiles, corners, (height, width), self.preprocessing.fill)
 
-    def _tile(self, scene: Scene, cell: Size, with_masks: bool) -> Picture:
-        """The scene, large enough to fill `cell` and cut to it; a very long one gives a smaller picture."""
-        whole = self.preprocessing.placement(scene.size).size
+    def _tile(self, example: Example, cell: Size, with_masks: bool) -> Picture:
+        """The example, large enough to fill `cell` and cut to it; a very long one gives a smaller picture."""
+        whole = self.preprocessing.placement(example.size).size
         filling = max(cell[0] / whole[0], cell[1] / whole[1])
         factor = max(_TILE_SHARE * random.uniform(*self.scale), min(filling, _LARGEST_FILLING))
-        rows, columns = self._resized(scene, factor)
+        rows, columns = self._resized(example, factor)
         size = min(cell[0], rows), min(cell[1], columns)
-        return self._pictured(scene, _somewhere(scene.size, (rows, columns), size), size, with_masks)
+        return self._pictured(example, _somewhere(example.size, (rows, columns), size), size, with_masks)
 
-    def _pasted(self, picture: Picture, other: Scene) -> Picture:
+    def _pasted(self, picture: Picture, other: Example) -> Picture:
         """`picture` with some of the outlined objects of `other` in front of it."""
         assert other.objects is not None
         size = self.preprocessing.image_size
@@ -206,8 +199,8 @@ class SceneTransform:
         return {"image": image} | {key: torch.cat([left[key], donor[key]]) for key in ("boxes", "labels", "masks")}
 
 
-class ScenePreprocessing:
-    """What evaluation does to a scene: `Preprocessing`, and for masks the same placement.
+class JointPreprocessing:
+    """What evaluation does to a example: `Preprocessing`, and for masks the same placement.
 
     Objects have an empty target: evaluation compares in the pixels of the image, not of the input.
     """
@@ -215,13 +208,13 @@ class ScenePreprocessing:
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
 
-    def __call__(self, scene: Scene, draw_other: DrawOther | None = None) -> tuple[Tensor, Target]:
+    def __call__(self, example: Example, draw_other: DrawOther | None = None) -> tuple[Tensor, Target]:
         """float32 (3, H, W); and {} for objects, uint8 (H, W) with `IGNORE` where no image lies for masks."""
-        image = torch.from_numpy(self.preprocessing(scene.image))
-        if scene.mask is None:
+        image = torch.from_numpy(self.preprocessing(example.image))
+        if example.mask is None:
             return image, {}
-        placement = self.preprocessing.placement(scene.size)
-        return image, torch.from_numpy(place_mask(scene.mask, placement, self.preprocessing.image_size))
+        placement = self.preprocessing.placement(example.size)
+        return image, torch.from_numpy(place_mask(example.mask, placement, self.preprocessing.image_size))
 
 
 def place_mask(mask: NDArray[np.uint8], placement: Placement, size: Size) -> NDArray[np.uint8]:

@@ -1,28 +1,138 @@
-"""Images with objects or masks: what `find_data` finds for detection and segmentation.
+"""The images of a split with what is known about each: a class, objects, or a mask.
 
 Boxes and outlines are in pixels of the upright image, that is with its EXIF orientation applied: x to the right,
-y down, (0, 0) the corner of the first pixel. As in `index.py`, everything stands in flat arrays, so that loading
-workers share it; outlines stay outlines and become masks one image at a time.
+y down, (0, 0) the corner of the first pixel. Everything about single images stands in flat arrays. Lists of Python
+objects would be copied page by page into every loading worker, since reading an object writes its reference count.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from dualtoken.data.archives import Members, read_member
-from dualtoken.data.index import ImageFiles
 from dualtoken.errors import ImageError, require
-from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_mask_image
+from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_image, open_mask_image
 from dualtoken.words import counted
 
 IGNORE = 255  # in a mask: pixels that neither train nor count
+Rows = Iterable[int] | NDArray[np.integer]
+
+
+class Example(NamedTuple):
+    """One image with what is known about it, as it is in the data set.
+
+    Attributes:
+        image: RGB, upright.
+        objects: its objects, or None.
+        mask: (height, width) uint8, class of each pixel or `IGNORE`; or None.
+        wants_masks: whether the target of objects shall hold their masks.
+        label: index of its class; -1 where it has none.
+    """
+
+    image: Image.Image
+    objects: Objects | None = None
+    mask: NDArray[np.uint8] | None = None
+    wants_masks: bool = False
+    label: int = -1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        return self.image.height, self.image.width
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Image files in a folder or a zip archive: what the samples of every task are made of.
+
+    Attributes:
+        root: the folder or zip archive that `names` are relative to.
+        names: (N,) strings, with `/` between the parts; absolute where a CSV file said so.
+        members: (N,) place of each image in the zip archive; None for a folder.
+    """
+
+    root: str
+    names: NDArray[np.str_]
+    members: Members | None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """The image's path as a person would write it; in an archive `archive.zip/folder/image.jpg`."""
+        return os.path.join(self.root, str(self.names[index]))  # noqa: PTH118
+
+    def source(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> str | bytes:
+        """What `open_image` takes: the path, or the bytes of an archive's member."""
+        path = self.path(index)
+        return path if self.members is None else read_member(self.root, self.members[index], path, limits)
+
+    def open(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+        """Image `index` as 8-bit RGB. Animations give their first frame; `find_data` has noted them.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return open_image(self.source(index, limits), name=self.path(index), limits=limits, warn=False)
+
+    def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
+        """Image `index` with what is known about it; errors as in `open`."""
+        return Example(self.open(index, limits))
+
+    def subset(self, indices: Rows) -> Self:
+        """The images at `indices`, in their order, with what is known about them."""
+        chosen = _rows(indices)
+        members = None if self.members is None else self.members[chosen]
+        return replace(self, names=self.names[chosen], members=members, **self._part(chosen))
+
+    def _part(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        """The further fields of a subset."""
+        return {}
+
+    def describe(self, classes: Sequence[str]) -> str:
+        """One line about the images and their labels."""
+        return counted(len(self), "image")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(ImageFiles):
+    """The images of one split, each of one class.
+
+    Attributes:
+        root, names, members: as in `ImageFiles`; N images.
+        labels: (N,) int64, index of the class.
+    """
+
+    labels: NDArray[np.int64]
+
+    def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
+        """Image `index` with its class."""
+        return Example(self.open(index, limits), label=int(self.labels[index]))
+
+    def _part(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        return {"labels": self.labels[chosen]}
+
+    def counts(self, classes: int) -> NDArray[np.int64]:
+        """(classes,) number of images of each class."""
+        return np.bincount(self.labels, minlength=classes)
+
+    def describe(self, classes: Sequence[str]) -> str:
+        """One line: images, and how many of them the smallest and the largest class have."""
+        counts = self.counts(len(classes))
+        text = counted(len(self), "image")
+        if counts.min() == counts.max():
+            return f"{text}, {counts.min():,} in each class"
+        small, large = int(counts.argmin()), int(counts.argmax())
+        return (
+            f"{text}, smallest class {classes[small]!r} {counts[small]:,}, largest {classes[large]!r} {counts[large]:,}"
+        )
 
 
 class Objects(NamedTuple):
@@ -68,7 +178,7 @@ class ObjectSamples(ImageFiles):
     """The images of one split with their objects; image i has the objects `offsets[i]` to `offsets[i + 1]`.
 
     Attributes:
-        root, names, members: as in `Samples`; N images.
+        root, names, members: as in `ImageFiles`; N images.
         sizes: (N, 2) int64, height and width of each upright image.
         offsets: (N + 1,) int64, rising from 0 to M, the number of all objects.
         boxes, labels, crowd, areas, runs: (M, ...), as in `Objects`.
@@ -77,9 +187,6 @@ class ObjectSamples(ImageFiles):
         points: (P, 2) float32, x and y.
     """
 
-    root: str
-    names: NDArray[np.str_]
-    members: Members | None
     sizes: NDArray[np.int64]
     offsets: NDArray[np.int64]
     boxes: NDArray[np.float32]
@@ -103,14 +210,14 @@ class ObjectSamples(ImageFiles):
             names=np.array(list(names), np.dtypes.StringDType()),
             members=members,
             sizes=np.array([item.size for item in objects], np.int64).reshape(-1, 2),
-            offsets=_starts([len(item.labels) for item in objects]),
+            offsets=starts([len(item.labels) for item in objects]),
             boxes=_joined([item.boxes for item in objects], np.float32, 4),
             labels=_joined([item.labels for item in objects], np.int64),
             crowd=_joined([item.crowd for item in objects], np.bool_),
             areas=_joined([item.areas for item in objects], np.float32),
             runs=np.array([runs for item in objects for runs in item.runs], np.dtypes.StringDType()),
-            object_rings=_starts(per_object),
-            ring_points=_starts([len(ring) for ring in rings]),
+            object_rings=starts(per_object),
+            ring_points=starts([len(ring) for ring in rings]),
             points=_joined(rings, np.float32, 2),
         )
 
@@ -134,12 +241,21 @@ class ObjectSamples(ImageFiles):
         rings = range(self.object_rings[number], self.object_rings[number + 1])
         return tuple(self.points[self.ring_points[ring] : self.ring_points[ring + 1]] for ring in rings)
 
-    def subset(self, indices: Iterable[int] | NDArray[np.int64]) -> ObjectSamples:
-        """The images at `indices`, in their order, with their objects."""
-        chosen = [int(index) for index in indices]
-        members = None if self.members is None else self.members[np.array(chosen, np.int64)]
-        names = [str(self.names[index]) for index in chosen]
-        return ObjectSamples.build(self.root, names, [self.objects(index) for index in chosen], members)
+    def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
+        """Image `index` with its objects; raises `ImageError` too where its size is no longer that of its labels."""
+        image = self.open(index, limits)
+        _require_size(image, self.sizes[index], self.path(index))
+        return Example(image, objects=self.objects(index))
+
+    def _part(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        objects, offsets = ranges(self.offsets, chosen)
+        rings, object_rings = ranges(self.object_rings, objects)
+        points, ring_points = ranges(self.ring_points, rings)
+        own = {key: getattr(self, key)[objects] for key in ("boxes", "labels", "crowd", "areas", "runs")}
+        return own | {
+            "sizes": self.sizes[chosen], "offsets": offsets, "object_rings": object_rings,
+            "ring_points": ring_points, "points": self.points[points],
+        }  # fmt: skip
 
     def counts(self, classes: int) -> NDArray[np.int64]:
         """(classes,) number of objects of each class, without crowds."""
@@ -162,16 +278,13 @@ class MaskSamples(ImageFiles):
     """The images of one split, each with a mask that gives every pixel its class.
 
     Attributes:
-        root, names, members: as in `Samples`; N images.
+        root, names, members: as in `ImageFiles`; N images.
         masks, mask_members: (N,) names of the mask files below the same root, and their places in an archive.
         sizes: (N, 2) int64, height and width of each upright image.
         table: what a mask's values mean: (V,) uint8, class index of each grey or palette value, `IGNORE` for none
             and for every value from V up; or where masks are coloured (K, 3) uint8, the colour of each class.
     """
 
-    root: str
-    names: NDArray[np.str_]
-    members: Members | None
     masks: NDArray[np.str_]
     mask_members: Members | None
     sizes: NDArray[np.int64]
@@ -211,14 +324,15 @@ class MaskSamples(ImageFiles):
         found = colours[order][place] == pixels
         return np.where(found, order[place], IGNORE).astype(np.uint8)
 
-    def subset(self, indices: Iterable[int] | NDArray[np.int64]) -> MaskSamples:
-        """The images at `indices`, in their order, with their masks."""
-        chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), np.int64)
-        members = None if self.members is None else self.members[chosen]
+    def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
+        """Image `index` with its mask; raises `ImageError` too where its size is no longer that of its labels."""
+        image = self.open(index, limits)
+        _require_size(image, self.sizes[index], self.path(index))
+        return Example(image, mask=self.open_mask(index, limits))
+
+    def _part(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
         mask_members = None if self.mask_members is None else self.mask_members[chosen]
-        return MaskSamples(
-            self.root, self.names[chosen], members, self.masks[chosen], mask_members, self.sizes[chosen], self.table
-        )
+        return {"masks": self.masks[chosen], "mask_members": mask_members, "sizes": self.sizes[chosen]}
 
     def describe(self, classes: Sequence[str]) -> str:
         """One line: images and the sizes they have."""
@@ -227,8 +341,33 @@ class MaskSamples(ImageFiles):
         return f"{images} of {counted(len(classes), 'class', 'classes')}, median size {width} x {height}"
 
 
-def _starts(lengths: Sequence[int]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
+def starts(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+    """(n + 1,) where each of n parts of these lengths begins, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))]).astype(np.int64)
+
+
+def ranges(offsets: NDArray[np.int64], chosen: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The items of the parts `chosen` one after the other, where part i is `offsets[i]` to `offsets[i + 1]`.
+
+    Returns:
+        (n,) indices of the items, and the offsets of the chosen parts among them.
+    """
+    lengths = (offsets[1:] - offsets[:-1])[chosen]
+    begins = starts(lengths)
+    return np.arange(begins[-1]) + np.repeat(offsets[:-1][chosen] - begins[:-1], lengths), begins
+
+
+def _rows(indices: Rows) -> NDArray[np.int64]:
+    return np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), np.int64)
+
+
+def _require_size(image: Image.Image, size: NDArray[np.int64], path: str) -> None:
+    height, width = size.tolist()
+    if image.size != (width, height):
+        raise ImageError(
+            f"{path!r} is {image.width} x {image.height} (width x height), but its labels are for {width} x {height}.",
+            "It was changed since the data set was read: start again.",
+        )
 
 
 def _joined(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic], columns: int | None = None) -> NDArray:  # type: ignore[type-arg]
