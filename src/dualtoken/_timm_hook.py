@@ -14,7 +14,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-_BACKBONE = "dualtoken.backbone"  # its import runs timm's @register_model
+_BACKBONE = "dualtoken.backbone.registry"  # its import runs timm's @register_model
 
 
 class _ThenRegister(Loader):

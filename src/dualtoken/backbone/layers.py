@@ -32,6 +32,46 @@ class TokenLinear(nn.Linear):
         return torch.baddbmm(self.bias[:, None], self.weight.expand(x.shape[0], -1, -1), x)
 
 
+class DepthwiseConv(nn.Conv2d):
+    """An odd k x k convolution of each channel of a map by itself, padded so that the size stays.
+
+    Its gradient is slow on a CPU, and slowest on small maps, whose windows are padding for the most part: there a
+    training step takes each channel as a dense layer over the positions.
+    """
+
+    def __init__(self, channels: int, kernel: int, **dd: Any) -> None:
+        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, **dd)
+
+    def dilate(self, dilation: int) -> None:
+        """Look at tokens `dilation` apart: the same field of view on a map that was not halved."""
+        self.dilation, self.padding = (dilation, dilation), (self.kernel_size[0] // 2 * dilation,) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C)"""
+        if not torch.jit.is_scripting() and self._as_dense(x):  # type: ignore[attr-defined]
+            return self._dense(x)
+        y = F.conv2d(channels_first(x), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return channels_last(y)
+
+    @torch.jit.unused
+    def _as_dense(self, x: Tensor) -> bool:
+        if not self.training or torch.compiler.is_compiling() or x.device.type != "cpu" or self.dilation != (1, 1):
+            return False
+        return x.shape[1] * x.shape[2] <= min(x.shape[0], 49)  # a larger batch pays for making the layer
+
+    @torch.jit.unused
+    def _dense(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        down, right = height - 1 - self.padding[0], width - 1 - self.padding[1]
+        reach = F.pad(self.weight[:, 0], (right, right, down, down))  # (C, 2H - 1, 2W - 1): all offsets there are
+        windows = reach.unfold(1, height, 1).unfold(2, width, 1)  # (C, H, W, H, W), the first output position last
+        layer = windows.flip(1, 2).flatten(3).flatten(1, 2)  # (C, N, N): from each position to each
+        y = torch.bmm(layer, x.flatten(1, 2).permute(2, 1, 0).contiguous())  # (C, N, B)
+        if y.requires_grad:
+            y.register_hook(Tensor.contiguous)  # else each of the C products of the gradient copies its part
+        return (y.permute(2, 1, 0) + self.bias).unflatten(1, (height, width))
+
+
 class Mlp(nn.Module):
     """Linear, GELU, Linear over the channels of a map."""
 
@@ -65,17 +105,21 @@ def join_heads(x: Tensor, height: int, width: int) -> Tensor:
     return x.transpose(1, 2).flatten(2).unflatten(1, (height, width))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, repeats: Tensor | None = None) -> Tensor:
     """Multi-head attention from the positions of one map to those of another.
 
     Args:
         q: (B, H, W, C).
         k, v: (B, h, w, C).
+        repeats: (h * w) how often each key is there; once if not given.
 
     Returns:
         (B, H, W, C)
     """
-    x = F.scaled_dot_product_attention(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads))
+    bias = None if repeats is None else repeats.log().to(q.dtype)[None]  # (1, h * w): n equal keys add log n
+    x = F.scaled_dot_product_attention(
+        split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), attn_mask=bias
+    )
     return join_heads(x, q.shape[1], q.shape[2])
 
 
@@ -156,6 +200,18 @@ def area_resize(x: Tensor, height: int, width: int) -> Tensor:
     columns = _overlap(x.shape[2], width, x)  # (width, W)
     maps = torch.matmul(rows, x.flatten(2)).unflatten(2, (-1, x.shape[3]))  # (B, height, W, C)
     return torch.matmul(columns, maps)  # (B, height, width, C)
+
+
+def distinct_cells(size: int, cells: int) -> tuple[list[int], list[int]]:
+    """Cells of `area_resize` that lie within the same pixel are equal: where each different one is, and who is whom.
+
+    Returns:
+        The first cell of each kind, and for each of `cells` its kind.
+    """
+    spans = [(i * size // cells, -(-(i + 1) * size // cells)) for i in range(cells)]  # pixels from, to (excluded)
+    kinds = [("within", first) if end - first == 1 else ("across", i) for i, (first, end) in enumerate(spans)]
+    found = sorted(set(kinds), key=kinds.index)
+    return [kinds.index(kind) for kind in found], [found.index(kind) for kind in kinds]
 
 
 def halve(x: Tensor, least: int) -> Tensor:

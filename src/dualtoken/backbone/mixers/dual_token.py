@@ -6,8 +6,7 @@ arguments of `BackboneConfig`; docs/design.md lists what the paper leaves open a
 Legend: B batch, C channels, H W image-token grid, h w global-token grid.
 """
 
-from __future__ import annotations
-
+# Annotations stay objects here (no __future__ import): TorchScript reads those of methods that it leaves to Python.
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -19,13 +18,13 @@ from torch import Tensor, nn
 from dualtoken.backbone.config import BackboneConfig
 from dualtoken.backbone.layers import (
     ChannelNorm,
+    DepthwiseConv,
     Mlp,
     TokenLinear,
     WindowAttention,
     area_resize,
     attend,
-    channels_first,
-    channels_last,
+    distinct_cells,
     halve,
     pad_to_multiple,
 )
@@ -59,17 +58,17 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, channels: int, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels, **dd)
+        self.depthwise = DepthwiseConv(channels, 7, **dd)
         self.norm = ChannelNorm(channels, **dd)
         self.pointwise = Mlp(channels, 4 * channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def dilate(self, dilation: int) -> None:
         """Look at tokens `dilation` apart: the same field of view on a map that was not halved."""
-        self.depthwise.dilation, self.depthwise.padding = (dilation, dilation), (3 * dilation, 3 * dilation)
+        self.depthwise.dilate(dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.pointwise(self.norm(channels_last(self.depthwise(channels_first(x))))))
+        return x + self.drop_path(self.pointwise(self.norm(self.depthwise(x))))
 
 
 class WindowEncoder(nn.Module):
@@ -120,9 +119,31 @@ class PositionAwareTokens(nn.Module):
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (B, H, W, C) and g (B, h, w, C) to Xglobal (B, H, W, C) and the new g (B, h, w, C)."""
-        aggregated = self.aggregate(self.downsample(x))  # (B, grid, grid, C)
+        if not torch.jit.is_scripting() and self._repeats_cells(x):  # type: ignore[attr-defined]
+            aggregated = self._aggregate_once(x)
+        else:
+            aggregated = self.aggregate(self.downsample(x))  # (B, grid, grid, C)
         tokens = self.enrich(self.fuse(g, aggregated))
         return self.broadcast(x, tokens), None if g is None else tokens
+
+    @torch.jit.unused
+    def _repeats_cells(self, x: Tensor) -> bool:
+        """Whether most cells of the grid are equal to a neighbour: small images; in training, where it pays."""
+        size = x.shape[1:3]  # symbolic in an export
+        fixed = isinstance(size[0], int) and isinstance(size[1], int)
+        return self.training and fixed and not len(self.downsample.steps) and 2 * max(size) < self.downsample.grid
+
+    @torch.jit.unused
+    def _aggregate_once(self, x: Tensor) -> Tensor:
+        """The same aggregation, with equal cells computed once."""
+        grid = self.downsample.grid
+        (rows, row_of), (columns, column_of) = distinct_cells(x.shape[1], grid), distinct_cells(x.shape[2], grid)
+        rows, row_of, columns, column_of = (
+            torch.tensor(i, device=x.device) for i in (rows, row_of, columns, column_of)
+        )
+        repeats = (row_of.bincount()[:, None] * column_of.bincount()).flatten()
+        cells = self.downsample(x).index_select(1, rows).index_select(2, columns)
+        return self.aggregate(cells, repeats).index_select(1, row_of).index_select(2, column_of)
 
 
 class Downsample(nn.Module):
@@ -151,7 +172,7 @@ class DownsampleStep(nn.Module):
         super().__init__()
         self.grid = grid
         self.pool_first = False  # see `dualtoken.backbone.fuse`
-        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **dd)
+        self.depthwise = DepthwiseConv(channels, 3, **dd)
         self.pointwise = nn.Linear(channels, channels, **dd)
 
     def reset_parameters(self) -> None:
@@ -163,7 +184,7 @@ class DownsampleStep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H // 2, W // 2, C), but no side below the grid (or below its own size)."""
-        x = channels_last(self.depthwise(channels_first(x)))
+        x = self.depthwise(x)
         if self.pool_first:
             return self.pointwise(halve(x, self.grid))
         return halve(self.pointwise(x), self.grid)
@@ -180,9 +201,10 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(channels, channels, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, repeats: Tensor | None = None) -> Tensor:
+        """(B, h, w, C) to (B, h, w, C); each token may stand for `repeats` (h * w) equal ones."""
         q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
-        return x + self.drop_path(self.proj(attend(q, k, v, self.heads)))
+        return x + self.drop_path(self.proj(attend(q, k, v, self.heads, repeats)))
 
 
 class WeightedSum(nn.Module):
