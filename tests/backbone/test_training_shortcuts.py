@@ -51,10 +51,10 @@ def test_equal_cells_are_aggregated_once(size, monkeypatch):
     assert once == [1]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 9, 14])
-def test_distinct_cells_rebuild_the_grid(size):
-    x = torch.randn(1, size, 1, 3)
-    grid = area_resize(x, 7, 1)
-    first, kind_of = distinct_cells(size, 7)
+@pytest.mark.parametrize(("size", "kinds"), [((1, 1), 1), ((2, 3), 15), ((3, 3), 25), ((4, 1), 7), ((9, 14), 49)])
+def test_distinct_cells_rebuild_the_grid(size, kinds):
+    grid = area_resize(torch.randn(1, *size, 3), 7, 7).flatten(1, 2)
+    first, kind_of, repeats = distinct_cells(*size, 7)
     torch.testing.assert_close(grid[:, first][:, kind_of], grid)
-    assert len(first) == {1: 1, 2: 3, 3: 5}.get(size, 7)
+    assert len(first) == kinds
+    assert [kind_of.count(kind) for kind in range(kinds)] == repeats

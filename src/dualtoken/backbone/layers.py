@@ -202,16 +202,20 @@ def area_resize(x: Tensor, height: int, width: int) -> Tensor:
     return torch.matmul(columns, maps)  # (B, height, width, C)
 
 
-def distinct_cells(size: int, cells: int) -> tuple[list[int], list[int]]:
-    """Cells of `area_resize` that lie within the same pixel are equal: where each different one is, and who is whom.
+def distinct_cells(height: int, width: int, grid: int) -> tuple[list[int], list[int], list[int]]:
+    """Cells of `area_resize` to grid x grid that lie within the same pixel are equal: each kind of cell once.
 
     Returns:
-        The first cell of each kind, and for each of `cells` its kind.
+        The first cell of each kind, the kind of each cell, and how many cells each kind has.
     """
-    spans = [(i * size // cells, -(-(i + 1) * size // cells)) for i in range(cells)]  # pixels from, to (excluded)
-    kinds = [("within", first) if end - first == 1 else ("across", i) for i, (first, end) in enumerate(spans)]
-    found = sorted(set(kinds), key=kinds.index)
-    return [kinds.index(kind) for kind in found], [found.index(kind) for kind in kinds]
+
+    def spans(size: int) -> list[tuple[int, ...]]:  # a pixel's number, or the cell's own borders if it has several
+        borders = [(i * size // grid, -(-(i + 1) * size // grid), i) for i in range(grid)]
+        return [(first,) if last - first == 1 else (first, last, i) for first, last, i in borders]
+
+    cells = [(row, column) for row in spans(height) for column in spans(width)]
+    kinds = list(dict.fromkeys(cells))
+    return [cells.index(kind) for kind in kinds], [kinds.index(cell) for cell in cells], [*map(cells.count, kinds)]
 
 
 def halve(x: Tensor, least: int) -> Tensor:

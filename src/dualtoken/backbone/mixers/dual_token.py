@@ -137,13 +137,10 @@ class PositionAwareTokens(nn.Module):
     def _aggregate_once(self, x: Tensor) -> Tensor:
         """The same aggregation, with equal cells computed once."""
         grid = self.downsample.grid
-        (rows, row_of), (columns, column_of) = distinct_cells(x.shape[1], grid), distinct_cells(x.shape[2], grid)
-        rows, row_of, columns, column_of = (
-            torch.tensor(i, device=x.device) for i in (rows, row_of, columns, column_of)
-        )
-        repeats = (row_of.bincount()[:, None] * column_of.bincount()).flatten()
-        cells = self.downsample(x).index_select(1, rows).index_select(2, columns)
-        return self.aggregate(cells, repeats).index_select(1, row_of).index_select(2, column_of)
+        first, kind_of, repeats = distinct_cells(x.shape[1], x.shape[2], grid)
+        cells = self.downsample(x).flatten(1, 2).index_select(1, torch.tensor(first, device=x.device))[:, :, None]
+        mixed = self.aggregate(cells, torch.tensor(repeats, device=x.device))  # (B, kinds, 1, C)
+        return mixed[:, :, 0].index_select(1, torch.tensor(kind_of, device=x.device)).unflatten(1, (grid, grid))
 
 
 class Downsample(nn.Module):
