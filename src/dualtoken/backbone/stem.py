@@ -38,7 +38,9 @@ class Stem(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, in_chans, H, W) to (B, C1/2, H/2, W/2), (B, C1/2, H/4, W/4) and the map (B, H/8, W/8, C1)."""
-        half = self.stride2(images.contiguous(memory_format=torch.channels_last))  # as all that follow have it
+        if self.training:  # faster on a CPU; an exported graph stays as it is
+            images = images.contiguous(memory_format=torch.channels_last)
+        half = self.stride2(images)
         quarter = self.stride4(half)
         return half, quarter, self.norm(channels_last(self.proj(quarter)))
 
