@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from dualtoken.backbone.config import VARIANTS, BackboneConfig
-from dualtoken.backbone.model import DualTokenViT
 from dualtoken.errors import ModelError, nearest
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from dualtoken.backbone.model import DualTokenViT
 
 
 def _cfg(paper: str) -> dict[str, Any]:
@@ -37,6 +39,8 @@ default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg(variant.paper) f
 
 
 def _create(name: str, pretrained: bool, **kwargs: Any) -> DualTokenViT:
+    from dualtoken.backbone.model import DualTokenViT  # here: timm may be imported first by a part of it
+
     switches = {field.name: kwargs.pop(field.name) for field in fields(BackboneConfig) if field.name in kwargs}
     model: DualTokenViT = build_model_with_cfg(
         DualTokenViT,
