@@ -78,11 +78,6 @@ class Product:
         return self.weight.ndim == 4
 
     @property
-    def pays_in_blocks(self) -> bool:
-        """Whether fewer bits for its weights alone make the file smaller."""
-        return self.weight.size >= HEAVY // 4
-
-    @property
     def matrix(self) -> Floats:
         """(inputs, outputs)"""
         return self.weight.reshape(len(self.weight), -1).T if self.convolution else self.weight

@@ -21,7 +21,7 @@ from dualtoken.evaluation.sources import open_data
 from dualtoken.export.calibration import Feed
 from dualtoken.export.formats import FORMATS
 from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, check_drop, quantize_with_guard
-from dualtoken.export.onnx_int8 import OnnxQuantizer, find_products, finish_graph, halve_weights
+from dualtoken.export.onnx_int8 import OnnxQuantizer, finish_graph, halve_weights
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
 from dualtoken.export.placing import place_of, together
 from dualtoken.export.precision import mark_onnx, mark_openvino
@@ -244,13 +244,10 @@ def _inputs(predictor: Predictor, samples: ImageFiles, most: int) -> Iterator[ND
 
 def _in_blocks(model: Any, bits: int) -> Any:
     """The model with the weights of matrix products in 8 or 4 bits, a scale for each block of inputs."""
-    quantizer = require("onnxruntime.quantization.matmul_nbits_quantizer", "onnx")
-    products = [p.node.name for p in find_products(model) if p.node.op_type == "MatMul" and p.pays_in_blocks]
-    if not products:
-        return model
-    with quiet(quantizer.__name__):  # it tells of each node
-        made = quantizer.MatMulNBitsQuantizer(
-            model, bits=bits, block_size=_BLOCK, is_symmetric=True, accuracy_level=1, nodes_to_include=products
+    home = "onnxruntime.quantization.matmul_nbits_quantizer"
+    with quiet("", home):  # it tells of each node, and its import makes the root logger tell of everything
+        made = require(home, "onnx").MatMulNBitsQuantizer(
+            model, bits=bits, block_size=_BLOCK, is_symmetric=True, accuracy_level=1
         )
         made.process()
     return made.model.model
