@@ -23,6 +23,17 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def memory_bytes() -> int | None:
+    """Memory of this machine, or what its container may use of it; None where the system does not say."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text(encoding="utf-8").strip() if limit.is_file() else ""
+    return min(total, int(text)) if text.isdecimal() else total
+
+
 def processor() -> str:
     """The name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -1,6 +1,7 @@
 """Whole runs on invented images: what is written, that it repeats, and that it continues exactly."""
 
 import csv
+import errno
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 import dualtoken
 from dualtoken.errors import ConfigError, DataError, ImageError, ModelError, OutputError, Terminated, UserError
+from dualtoken.files import alone
 from dualtoken.training.forecast import Forecast
 from dualtoken.training.loop import Loop
 from dualtoken.training.state import run_counters
@@ -210,8 +212,65 @@ def test_a_resumed_run_keeps_its_settings(data, tmp_path):
         dualtoken.train(data, resume=tmp_path)
 
 
+def test_a_finished_run_says_so_and_how_to_go_on_and_writes_nothing(data, tmp_path, capsys):
+    result = train(data, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    for settings in ({}, {"workers": 1}, {"device": "cpu"}):
+        again = dualtoken.train(data, resume=result.folder, **settings)
+        assert again.metrics == result.metrics
+        said = capsys.readouterr().out
+        assert "is finished: 1 epoch, 5 steps" in said
+        assert f"--model {result.folder} --output NEW" in said
+    with pytest.raises(ConfigError, match=r"epochs would change.*\n.*--output NEW"):
+        dualtoken.train(data, resume=result.folder, epochs=5)
+    with pytest.raises(ConfigError, match="recipe has no effect"):
+        dualtoken.train(data, resume=result.folder, recipe="small")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_runs_into_one_folder(data, tmp_path):
+    with alone(tmp_path / "run"), pytest.raises(OutputError, match="being written by process"):
+        train(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_clock_chose_can_be_repeated_without_it(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("dualtoken.training.run.measure", lambda loop: Forecast(1.0, 1.0, 0))
+    limited = train(data, tmp_path / "limited", epochs=10, limit_minutes=0.2)
+    taken = run_counters(limited.folder).step
+    text = (limited.folder / "train.yaml").read_text()
+    assert f"steps={taken} " in text
+    free = dualtoken.train(
+        data, tmp_path / "free", recipe=limited.folder / "train.yaml", limit_minutes=None, steps=taken
+    )
+    assert run_counters(free.folder).step == taken < 50
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_what_to_do(data, tmp_path, monkeypatch):
+    saved = []
+
+    def full_later(self):
+        if saved:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved.append(original(self))
+
+    original = Loop.save
+    monkeypatch.setattr(Loop, "save", full_later)
+    with pytest.raises(OutputError, match=r"no space is left.*\n.*--resume"):
+        train(data, tmp_path / "run", epochs=3)
+
+
+def test_a_batch_that_no_memory_holds_is_refused_before_the_first_step(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("dualtoken.training.forecast.memory_bytes", lambda: 10**6)
+    with pytest.raises(ConfigError, match=r"do not fit into memory.*\n.*--batch-size 1"):
+        train(data, tmp_path / "run", batch_size=5)
+    assert not (tmp_path / "run").exists()
+
+
 def test_resuming_on_other_images_is_refused(data, tmp_path):
     run = train(data, tmp_path / "run").folder
+    (run / "evaluation.json").unlink()  # as if it had been stopped before its end
     (data / "cat" / "0000.jpg").unlink()
     with pytest.raises(DataError, match="not the images"):
         dualtoken.train(data, resume=run)

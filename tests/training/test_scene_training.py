@@ -342,6 +342,7 @@ def test_a_resumed_run_keeps_its_task_and_head(data, tmp_path):
 def test_resuming_on_other_labels_is_refused(data, tmp_path):
     own = draw_scenes(tmp_path / "scenes")
     run = train(own, tmp_path / "run", epochs=1).folder
+    (run / "evaluation.json").unlink()  # as if it had been stopped before its end
     path = own / "annotations" / "instances.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["bbox"][2] -= 4

@@ -67,6 +67,8 @@ class TrainConfig(BaseModel):
     """Fit augmentation, batch size, averaging and warm-up to the passes that the run has; what is given stays."""
     epochs: int = Field(100, ge=1)
     """Passes over the training images."""
+    steps: int | None = Field(None, ge=1)
+    """At most so many weight updates, schedule included; none takes all of `epochs`."""
     limit_minutes: float | None = Field(None, gt=0)
     """Plan the run, schedule included, to end within this time; fewer epochs if need be."""
     validate_every: int = Field(1, ge=1)

@@ -16,7 +16,7 @@ from dualtoken.answers import CLASSIFIER
 from dualtoken.data import ImageData, find_data
 from dualtoken.data.loading import ImageLoader
 from dualtoken.errors import ConfigError, DataError
-from dualtoken.files import writable_folder, write_json, write_text
+from dualtoken.files import alone, explained_place, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits
 from dualtoken.model_folder import CONFIG, ModelConfig, load_config, read_weights, save_model, write_tensors
 from dualtoken.tasks.classification import ClassificationTask
@@ -134,17 +134,18 @@ def distill(
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
     folder = run_folder(output, resume)
-    with nothing_trained_yet(folder, resuming=resume is not None):
-        config = _resumed(Path(resume), settings) if resume else _new(images, teachers, recipe, settings)
-        writable_folder(folder)
-        loop, description = _prepare(config, folder, resuming=resume is not None)
+    with alone(folder), explained_place(folder):
+        with nothing_trained_yet(folder, resuming=resume is not None):
+            config = _resumed(Path(resume), settings) if resume else _new(images, teachers, recipe, settings)
+            writable_folder(folder)
+            loop, description = _prepare(config, folder, resuming=resume is not None)
 
-    def on_best(best: nn.Module) -> None:
-        save_model(cast(Student, best).backbone, description, folder)
+        def on_best(best: nn.Module) -> None:
+            save_model(cast(Student, best).backbone, description, folder)
 
-    carry_out(loop, on_best, "dualtoken distill")
-    metrics = _finish(folder, loop)
-    return TrainResult(folder, metrics, loop.stopped)
+        carry_out(loop, on_best, "dualtoken distill")
+        metrics = _finish(folder, loop)
+        return TrainResult(folder, metrics, loop.stopped)
 
 
 def _new(
@@ -235,7 +236,7 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
         loop.restore()
         if loop.counters.fingerprint != data.fingerprint:
             raise DataError(f"{data.source!r} holds not the images that this run learns from.", "Give the same images.")
-        loop.counters.total_steps = config.epochs * loop.steps_per_epoch
+        loop.counters.total_steps = loop.most_steps
         training.standards = validation.standards = read_weights(folder / STANDARDS)
         fabric.print(f"{'Continuing':<12}at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
         return loop, description

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from dualtoken.machine import peak_rss
+from dualtoken.errors import ConfigError
+from dualtoken.machine import memory_bytes, peak_rss
 from dualtoken.tasks import moved
 from dualtoken.training.loop import Loop, seed_all
 from dualtoken.training.optimizer import make_optimizer
+from dualtoken.words import counted
 
 TRIAL_STEPS = 4
+LEAST_BYTES = 64  # a pixel of a batch: itself in float32, and maps of a stem that are kept for the way back
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,38 @@ class Forecast:
 
 
 def measure(loop: Loop) -> Forecast:
-    """Run a few steps on copies of model and optimiser: the run itself is not touched."""
+    """Run a few steps on copies of model and optimiser: the run itself is not touched.
+
+    Raises:
+        ConfigError: a batch does not fit into memory.
+    """
+    _require_memory(loop)
+    try:
+        return _measure(loop)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise _too_large(loop) from error
+        raise
+
+
+def _require_memory(loop: Loop) -> None:
+    """Refuse what no network could hold, before the system ends the process without a word."""
+    device, config = loop.fabric.device, loop.config
+    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else memory_bytes()
+    height, width = config.image_size
+    if total is not None and config.batch_size * height * width * LEAST_BYTES > total:
+        raise _too_large(loop)
+
+
+def _too_large(loop: Loop) -> ConfigError:
+    (height, width), batch = loop.config.image_size, loop.config.batch_size
+    return ConfigError(
+        f"{counted(batch, 'image')} of {height} x {width} pixels a batch do not fit into memory.",
+        f"Smaller batches: --batch-size {max(1, batch // 4)}, or smaller images: --image-size {max(32, height // 2)}.",
+    )
+
+
+def _measure(loop: Loop) -> Forecast:
     device = loop.fabric.device
     model = copy.deepcopy(loop.bare).train()
     optimizer = make_optimizer(loop.config, model)

@@ -66,7 +66,7 @@ class Loop:
         optimizer = make_optimizer(config, self.bare)
         runnable = torch.compile(self.bare) if config.compile else self.bare
         self.model, self.optimizer = fabric.setup(runnable, optimizer)
-        self.counters = Counters(total_steps=config.epochs * self.steps_per_epoch)
+        self.counters = Counters(total_steps=self.most_steps)
         self.losses: list[Tensor] = []  # of the last batches, not read from the device yet
         self.validation_seconds = 0.0  # of the last validation, or as forecast
         self.interrupted = False  # somebody pressed Ctrl-C here, or the system asks to end
@@ -77,6 +77,12 @@ class Loop:
     def steps_per_epoch(self) -> int:
         """Weight updates in an epoch; the last may accumulate fewer batches."""
         return math.ceil(self.batches / self.config.accumulate)
+
+    @property
+    def most_steps(self) -> int:
+        """Weight updates of the whole run, if no limit of time comes before."""
+        whole = self.config.epochs * self.steps_per_epoch
+        return whole if self.config.steps is None else min(whole, self.config.steps)
 
     @property
     def averaged(self) -> nn.Module:
@@ -253,14 +259,7 @@ class Loop:
             progress.replan(total_steps)
 
     def _reason_to_stop(self) -> str:
-        counters, limit, patience = self.counters, self.config.limit_minutes, self.config.early_stop
-        if self.interrupted:
-            return INTERRUPTED
-        if limit is not None and counters.seconds > limit * 60 and counters.step < counters.total_steps:
-            return f"the limit of {limit:g} minute{'' if limit == 1 else 's'}"
-        if patience is not None and counters.batch == 0 and counters.epoch - counters.best_epoch >= patience:
-            return f"no better result in {counted(patience, 'epoch')}"
-        return ""
+        return INTERRUPTED if self.interrupted else why_it_ends(self.counters, self.config)
 
     def _affordable_steps(self) -> int:
         """Steps of the whole run that a limit of time leaves room for at the pace so far."""
@@ -270,7 +269,7 @@ class Loop:
             return counters.total_steps  # the pace is known after a tenth of the time
         left = limit * 60 * (1 - RESERVE) - counters.seconds - self.validation_seconds
         more = max(0, int(left * counters.step / counters.seconds))
-        return min(self.config.epochs * self.steps_per_epoch, counters.step + more)
+        return min(self.most_steps, counters.step + more)
 
     def save(self) -> None:
         """Write the state that `restore` continues from."""
@@ -313,6 +312,16 @@ class Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def why_it_ends(counters: Counters, config: TrainConfig) -> str:
+    """Why a run stops before all its steps are done; empty where it does not."""
+    limit, patience = config.limit_minutes, config.early_stop
+    if limit is not None and counters.seconds > limit * 60 and counters.step < counters.total_steps:
+        return f"the limit of {limit:g} minute{'' if limit == 1 else 's'}"
+    if patience is not None and counters.batch == 0 and counters.epoch - counters.best_epoch >= patience:
+        return f"no better result in {counted(patience, 'epoch')}"
+    return ""
 
 
 def seed_all(*numbers: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,9 +29,10 @@ from dualtoken.data import (
 )
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, DataError, OutputError
-from dualtoken.files import atomic_path, writable_folder, write_json, write_text
+from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits, open_image
-from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, save_model
+from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, load_config, save_model
+from dualtoken.readers import read_text
 from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
 from dualtoken.training.checks import check_settings
 from dualtoken.training.config import TrainConfig
@@ -39,18 +40,19 @@ from dualtoken.training.fitting import differences, fitted
 from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, has_state, run_folder
 from dualtoken.training.forecast import Forecast, measure
 from dualtoken.training.logs import Logs
-from dualtoken.training.loop import INTERRUPTED, Loop, seed_all
+from dualtoken.training.loop import INTERRUPTED, Loop, seed_all, why_it_ends
 from dualtoken.training.network import make_network
 from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
+from dualtoken.training.state import run_counters
 from dualtoken.words import counted
 
 SHOWN = 9  # images of the first batch
 FILES_AS_WEIGHTS = 14  # the best model; model, averages and two moments in the last states, three while one is written
 CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # on resuming: not what a step does
-
-
+EVALUATION = "evaluation.json"
+_HEAD = "# Settings of this run, as resolved; `--recipe` takes this file.\n"
 Config = TypeVar("Config", bound=TrainConfig)
 
 
@@ -89,24 +91,27 @@ def train(
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
     folder = run_folder(output, resume)
-    with nothing_trained_yet(folder, resuming=resume is not None):
-        config, plan = (
-            (resumed_config(Path(resume), settings, TrainConfig), None)
-            if resume
-            else _new_config(data, recipe, settings)
-        )
-        writable_folder(folder)
-        loop, images, description = _prepare(plan or data, config, folder, settings, resuming=resume is not None)
-    fabric = loop.fabric
+    if resume and recipe is not None:
+        raise ConfigError("A resumed run keeps its settings: a recipe has no effect on it.", "Leave --recipe out.")
+    with alone(folder), explained_place(folder):
+        with nothing_trained_yet(folder, resuming=resume is not None):
+            config, plan = (
+                (resumed_config(folder, settings, TrainConfig), None) if resume else _new_config(data, recipe, settings)
+            )
+            if resume and (ended := _already_finished(folder, config, settings)):
+                return ended
+            writable_folder(folder)
+            loop, images, description = _prepare(plan or data, config, folder, settings, resuming=resume is not None)
+        fabric = loop.fabric
 
-    def on_best(best: nn.Module) -> None:
-        if fabric.is_global_zero:
-            save_model(best, description, folder)
+        def on_best(best: nn.Module) -> None:
+            if fabric.is_global_zero:
+                save_model(best, description, folder)
 
-    carry_out(loop, on_best, f"dualtoken train {data}")
-    fabric.barrier()
-    metrics = _finish(folder, images, loop) if fabric.is_global_zero else {}
-    return TrainResult(folder, metrics, loop.stopped)
+        carry_out(loop, on_best, f"dualtoken train {data}")
+        fabric.barrier()
+        metrics = _finish(folder, images, loop) if fabric.is_global_zero else {}
+        return TrainResult(folder, metrics, loop.stopped)
 
 
 def carry_out(loop: Loop, on_best: Callable[[nn.Module], None], command: str) -> None:
@@ -136,6 +141,12 @@ def carry_out(loop: Loop, on_best: Callable[[nn.Module], None], command: str) ->
                 else f"Ended at once: nothing was saved. {folder} can be removed."
             )
             raise
+        except OutputError as error:
+            if has_state(folder):
+                error.hint += f" Continue from the last save: {command} --resume {folder}"
+            raise
+    if first and loop.config.limit_minutes is not None:
+        _note_what_the_clock_chose(loop)
     if loop.stopped == INTERRUPTED:
         if not is_model_folder(folder):
             on_best(loop.averaged)  # not measured yet, but loadable: an hour's work is not hidden in last/
@@ -143,6 +154,35 @@ def carry_out(loop: Loop, on_best: Callable[[nn.Module], None], command: str) ->
         raise loop.interruption
     if loop.stopped:
         fabric.print(f"Stopped early: {loop.stopped}.")
+
+
+def _note_what_the_clock_chose(loop: Loop) -> None:
+    """How far a limit of time let the run come stands in its settings, so that it can be repeated without a clock."""
+    steps = loop.counters.step
+    note = (
+        f"# The limit of time let it take {counted(steps, 'step')}. With limit_minutes=null and steps={steps} a run\n"
+        "# takes as many on any machine, and its schedule ends with them.\n"
+    )
+    text = read_text(loop.folder / SETTINGS)
+    kept = [line for line in text.splitlines(keepends=True) if not line.startswith("#")]
+    write_text(loop.folder / SETTINGS, _HEAD + note + "".join(kept))
+
+
+def _already_finished(folder: Path, config: TrainConfig, settings: Mapping[str, Any]) -> TrainResult | None:
+    """What a run that has nothing left to do left behind, with a line that says how to go on; None for others."""
+    state, judged = folder / STATE, folder / EVALUATION
+    if not (state.is_file() and judged.is_file() and state.stat().st_mtime_ns <= judged.stat().st_mtime_ns):
+        return None
+    metrics = load_config(folder).metrics
+    if not metrics or {"limit_minutes", "early_stop"} & set(settings):  # which may give it more to do
+        return None
+    counters = run_counters(folder)
+    done = f"{counted(len(counters.history), 'epoch')}, {counted(counters.step, 'step')}"
+    print(
+        f"{folder} is finished: {done}. Nothing was written.\n"
+        f"To train on from its weights: dualtoken train DATA --model {folder} --output NEW"
+    )
+    return TrainResult(folder, metrics, why_it_ends(counters, config))
 
 
 # ---------------------------------------------------------------- before the first step
@@ -412,9 +452,7 @@ def say_plan(loop: Loop, forecast: Forecast) -> None:
 
 
 def settings_text(config: TrainConfig) -> str:
-    return "# Settings of this run, as resolved; `--recipe` takes this file.\n" + yaml.safe_dump(
-        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-    )
+    return _HEAD + yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 # ---------------------------------------------------------------- while it runs, and after
@@ -444,6 +482,6 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
         folder, evaluation, samples, history=loop.counters.history, data=images, answer=predictor.predict,
         batches=[open_image(batch)] if batch.is_file() else [], provenance=predictor.config.provenance, limits=limits,
     )  # fmt: skip
-    write_json(folder / "evaluation.json", evaluation.to_dict())
+    write_json(folder / EVALUATION, evaluation.to_dict())
     loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
     return predictor.config.metrics
