@@ -379,6 +379,7 @@ def test_ctrl_c_before_the_first_step_says_that_nothing_was_trained(data, tmp_pa
         train(data, run)
     assert f"{run} holds first_batch.jpg alone." in capsys.readouterr().out
     assert train(data, run, epochs=1).folder == run  # and may be used again
+    (run / "evaluation.json").unlink()  # as if it had been stopped before its end
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("dualtoken.training.run.find_data", lambda *args, **options: press())
         dualtoken.train(data, resume=run)
@@ -397,6 +398,7 @@ def test_a_second_ctrl_c_says_what_is_there(data, tmp_path, monkeypatch, capsys)
     with pytest.raises(ConfigError, match=r"no run to continue.*\nStart one in a new folder"):
         dualtoken.train(data, resume=run)
     whole = train(data, tmp_path / "whole", epochs=1).folder
+    (whole / "evaluation.json").unlink()
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Loop, "_decide", press)
         dualtoken.train(data, resume=whole)
