@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.engines import ENGINES, KEY, MAIN, EngineKind
 from dualtoken.errors import ModelError, require
+from dualtoken.readers import parse_xml
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}  # not bfloat16 where the CPU has it
 
@@ -77,10 +77,10 @@ def read_text(path: Path) -> str | None:
         ModelError: it is not such a file, or its end is missing.
     """
     try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+        root = parse_xml(path.read_bytes(), str(path), error=ModelError)
+    except ModelError as error:
         raise ModelError(
-            f"{str(path)!r} is not a whole .xml file of OpenVINO's: {error}.", "Copy or export it again."
+            f"{str(path)!r} is not a whole .xml file of OpenVINO's: {error.message}", "Copy or export it again."
         ) from None
     entry = root.find(f"./rt_info/{KEY}")
     return None if entry is None else entry.get("value")

@@ -14,6 +14,7 @@ from dualtoken.errors import DataError
 from dualtoken.files import atomic_path
 from dualtoken.machine import command_line, machine_name
 from dualtoken.model_folder import versions
+from dualtoken.readers import parse_json, read_text
 
 Row = dict[str, Any]
 # By task the metrics that results are told in, the one that decides first.
@@ -54,11 +55,16 @@ def read_rows(path: str | Path) -> list[Row]:
     Raises:
         DataError: there is no such file, or a line is no row.
     """
+    rows = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as rows: {error}.", "Give what --output wrote.") from None
+        for number, line in enumerate(read_text(path).split("\n"), 1):
+            row = parse_json(line, f"line {number}") if line.strip() else {}
+            if not isinstance(row, dict):
+                raise DataError(f"line {number} holds {type(row).__name__}.")
+            rows += [row] if row else []
+    except DataError as error:
+        raise DataError(f"{str(path)!r} cannot be read as rows: {error.message}", "Give what --output wrote.") from None
+    return rows
 
 
 def append_rows(path: str | Path, rows: list[Row]) -> None:

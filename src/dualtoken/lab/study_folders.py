@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualtoken.errors import ConfigError, OutputError
+from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import write_json
 from dualtoken.lab.study_plans import Arm, Plan, check_names
-from dualtoken.model_folder import CONFIG, is_model_folder
+from dualtoken.model_folder import is_model_folder, load_config
+from dualtoken.readers import parse_json, read_text
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE
 from dualtoken.training.recipes import load_recipe
@@ -78,7 +79,7 @@ def is_finished(folder: Path) -> bool:
     """Whether `dualtoken train` came to its end there: it has measured what it trained."""
     if not (folder / "evaluation.json").is_file() or not is_model_folder(folder):
         return False
-    return bool(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["dualtoken"]["metrics"])
+    return bool(load_config(folder).metrics)
 
 
 def clear_unsaved(folder: Path) -> None:
@@ -109,10 +110,9 @@ def check_run(run: Run, plan: Plan, fingerprint: str) -> None:
             f"{str(run.folder)!r} holds a run whose {key} is {made[key]!r}, the study's is {expected[key]!r}.",
             "Move it away, or give the study another folder.",
         )
-    config = run.folder / CONFIG
-    if config.is_file():
-        provenance = json.loads(config.read_text(encoding="utf-8"))["dualtoken"]["provenance"]
-        if provenance["data"]["fingerprint"] != fingerprint:
+    if is_model_folder(run.folder):
+        trained_on = load_config(run.folder).provenance.get("data")
+        if isinstance(trained_on, dict) and trained_on.get("fingerprint") != fingerprint:
             raise ConfigError(
                 f"{str(run.folder)!r} holds a run on other images.", "Give the same data, or another folder."
             )
@@ -187,12 +187,12 @@ def read_plan(folder: Path) -> dict[str, Any]:
         OutputError: there is none, or it is damaged.
     """
     try:
-        content: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        content = parse_json(read_text(folder / PLAN), PLAN)
         if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
-            raise ValueError("it holds no plan")
-    except (OSError, ValueError) as error:
+            raise DataError("it holds no plan.")
+    except DataError as error:
         raise OutputError(
-            f"{str(folder)!r} is no folder of a study: {error}.", "Give what `dualtoken study` wrote."
+            f"{str(folder)!r} is no folder of a study: {error.message}", "Give what `dualtoken study` wrote."
         ) from None
     return content
 

@@ -16,7 +16,7 @@ from dualtoken.engines import engine_of, suffixes
 from dualtoken.errors import ModelError
 from dualtoken.files import digest
 from dualtoken.model_folder import ModelConfig
-from dualtoken.readers import judged, parse_json
+from dualtoken.readers import judged, parse_json, read_text
 
 FORMAT = 1  # of the text; raised when an older runtime could misread it
 
@@ -147,7 +147,7 @@ def _text(path: Path) -> str | None:
     if (read := engine_of(path).read_text) is not None:
         return read(path)
     beside = sidecar(path)
-    return beside.read_text(encoding="utf-8") if beside.is_file() else None
+    return read_text(beside, error=ModelError) if beside.is_file() else None
 
 
 def _check_path(path: Path) -> None:
