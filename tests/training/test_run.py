@@ -273,7 +273,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_what_to_do(data, tmp_path, monke
 
 
 def test_a_batch_that_no_memory_holds_is_refused_before_the_first_step(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("dualtoken.training.forecast.memory_bytes", lambda: 10**6)
+    monkeypatch.setattr("dualtoken.training.forecast.memory_bytes", lambda: 1000)
     with pytest.raises(ConfigError, match=r"do not fit into memory.*\n.*--batch-size 1"):
         train(data, tmp_path / "run", batch_size=5)
     assert not (tmp_path / "run").exists()

@@ -478,9 +478,10 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
     predictor.config.metrics = evaluation.headline()
     write_json(folder / CONFIG, predictor.config.to_json())
     batch = folder / FIRST_BATCH
+    drawn = TASKS[config.task].heads and batch.is_file()  # and not left by another run
     write_training_report(
         folder, evaluation, samples, history=loop.counters.history, data=images, answer=predictor.predict,
-        batches=[open_image(batch)] if batch.is_file() else [], provenance=predictor.config.provenance, limits=limits,
+        batches=[open_image(batch)] if drawn else [], provenance=predictor.config.provenance, limits=limits,
     )  # fmt: skip
     write_json(folder / EVALUATION, evaluation.to_dict())
     loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
