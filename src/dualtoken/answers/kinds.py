@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.answers.agreement import Agreement
+from dualtoken.data.finding import NEEDS, Need
 from dualtoken.engines import Engine
 from dualtoken.errors import ModelError, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
@@ -76,6 +77,7 @@ class Kind(ABC):
 
     Attributes:
         name: key in `KINDS`, and of the task that learns it in `tasks.TASKS`.
+        learns: which labels its task learns from, where `data.NEEDS` does not say it already.
         batch: most images that are worth evaluating at once.
         leading: key in `metrics` of the one that models are judged by.
         right_or_wrong: whether an image is either, so that McNemar's test compares two models.
@@ -93,6 +95,7 @@ class Kind(ABC):
     """
 
     name: ClassVar[str]
+    learns: ClassVar[Need | None] = None
     batch: ClassVar[int] = 64
     leading: ClassVar[str]
     right_or_wrong: ClassVar[bool] = False
@@ -267,8 +270,10 @@ KINDS: Registry[Kind] = Registry("task", "dualtoken.answers")
 
 
 def register(kind: type[Kind]) -> type[Kind]:
-    """Put a kind into `KINDS`, under its name."""
+    """Put a kind into `KINDS`, under its name, and what it learns from into `data.NEEDS`."""
     KINDS[kind.name] = kind()
+    if kind.learns:
+        NEEDS[kind.name] = kind.learns
     return kind
 
 
