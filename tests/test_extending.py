@@ -15,10 +15,9 @@ import torch.nn.functional as F
 import dualtoken
 from conftest import write_class_folders
 from dualtoken import cli
-from dualtoken.answers import KINDS, Kind, Meter, kind_of, register
-from dualtoken.answers import box_meter, class_meter
-from dualtoken.answers.meter import measured
+from dualtoken.answers import KINDS, Kind, Meter, box_meter, class_meter, kind_of, register
 from dualtoken.answers.bootstrap import draws
+from dualtoken.answers.meter import measured
 from dualtoken.data import evaluation_loader, training_loader, training_transform
 from dualtoken.data.finding import NEEDS, Need
 from dualtoken.outputs import Classification, Detections, Metric
@@ -203,7 +202,7 @@ def test_a_kind_of_answers_serves_every_verb(colours, run, tmp_path):
 
     code, said = run("predict", out, photos, "--output", tmp_path / "colours.csv", "--device", "cpu")
     assert code == 0, said
-    assert next(csv.reader((tmp_path / "colours.csv").open())) == ["path", "red", "green", "blue", "error"]
+    assert (tmp_path / "colours.csv").read_text().splitlines()[0] == "path,red,green,blue,error"
     code, said = run("predict", out, photos, "--sheet", tmp_path / "sheet.png", "--device", "cpu")
     assert code == 2
     assert "--sheet has no meaning for a model for mean colour" in said

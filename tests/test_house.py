@@ -112,3 +112,37 @@ def test_the_torch_free_part_is():
 
 def test_no_folder_deeper_than_two():
     assert max(len(path.relative_to(ROOT).parts) for path in files()) <= 3
+
+
+TASKS = ("classification", "detection", "instance_segmentation", "semantic_segmentation")
+# Where a task may be named: its kind, itself, the labels it learns from, and plans and tables of the paper's own tasks.
+NAMING = ("answers", "tasks", "data/finding.py", "lab/paper.py", "lab/study_plans.py")
+
+
+def task_names(path: Path) -> list[int]:
+    """Lines that compare, look up or set the name of a task as text."""
+    lines = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        texts: list[ast.expr | None] = []
+        if isinstance(node, ast.Compare):
+            texts = [node.left, *node.comparators]
+        elif isinstance(node, ast.Dict):
+            texts = list(node.keys)
+        elif isinstance(node, ast.Subscript):
+            texts = [node.slice]
+        elif isinstance(node, ast.keyword) or (isinstance(node, ast.AnnAssign | ast.Assign)):
+            texts = [node.value]
+        flat = [
+            part for text in texts if text for part in ([text, *text.elts] if isinstance(text, ast.Tuple) else [text])
+        ]
+        lines += [part.lineno for part in flat if isinstance(part, ast.Constant) and part.value in TASKS]
+    return lines
+
+
+def test_nothing_asks_for_the_name_of_a_task():
+    named = {
+        str(path.relative_to(ROOT)): lines
+        for path in files()
+        if not str(path.relative_to(ROOT)).startswith(NAMING) and (lines := task_names(path))
+    }
+    assert not named
