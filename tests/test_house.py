@@ -130,7 +130,7 @@ def task_names(path: Path) -> list[int]:
             texts = list(node.keys)
         elif isinstance(node, ast.Subscript):
             texts = [node.slice]
-        elif isinstance(node, ast.keyword) or (isinstance(node, ast.AnnAssign | ast.Assign)):
+        elif isinstance(node, ast.keyword | ast.AnnAssign | ast.Assign):
             texts = [node.value]
         flat = [
             part for text in texts if text for part in ([text, *text.elts] if isinstance(text, ast.Tuple) else [text])

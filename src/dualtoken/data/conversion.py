@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.data.dataset import ImageData
-from dualtoken.data.finding import find_data
+from dualtoken.data.finding import NEEDS, find_data
 from dualtoken.data.formats import FORMATS, Format, writable
 from dualtoken.data.reading import OnBadImage, OnBadLabel
 from dualtoken.data.samples import IGNORE, MaskSamples, Objects, ObjectSamples, Samples
@@ -93,7 +93,8 @@ def convert(
             f"{data.source!r} has classes of whole images, which there is nothing to convert of.",
             "Boxes, outlines and masks can be converted.",
         )
-    writer = Writer(data, boxes_only=task == "detection", limits=limits)
+    need = NEEDS.get(task)  # none where the labels decide: outlines are kept then
+    writer = Writer(data, boxes_only=need is not None and not need.outlines, limits=limits)
     with _whole_folder(output) as folder:
         form.write(writer, folder)
     return Conversion(output, writer.images, writer.count, (*writer.losses(form), *data.notes), writer.painted)

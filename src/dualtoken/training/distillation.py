@@ -320,7 +320,7 @@ def _choose_views(config: DistillConfig, pool: Pool, teachers: Sequence[Teacher]
 def _probe(config: DistillConfig, description: ModelConfig, limits: ImageLimits) -> Probe | None:
     if config.probe is None:
         return None
-    data = find_data(config.probe, task="classification", seed=0, val_fraction=0.2, on_bad_image="skip", limits=limits)
+    data = find_data(config.probe, task=CLASSIFIER, seed=0, val_fraction=0.2, on_bad_image="skip", limits=limits)
     return Probe(data, description.preprocessing, workers=config.workers, limits=limits, on_bad_image="skip")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
+from dualtoken.answers import CLASSIFIER
 from dualtoken.data import BadImage, NoClassesError, Samples, find_data, open_tree
 from dualtoken.data.loading import Batch, Draw, seeded
 from dualtoken.errors import ConfigError, DataError, ImageError
@@ -107,7 +108,7 @@ def find_pool(sources: Sequence[str | Path], *, limits: ImageLimits = DEFAULT_LI
 def _find_set(source: str | Path, limits: ImageLimits) -> ImageSet:
     try:
         data = find_data(
-            source, task="classification", val_fraction=0, on_bad_image="skip", check_images="headers", limits=limits
+            source, task=CLASSIFIER, val_fraction=0, on_bad_image="skip", check_images="headers", limits=limits
         )
     except NoClassesError:
         tree = open_tree(Path(source))
