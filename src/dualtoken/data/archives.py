@@ -7,6 +7,7 @@ and no worker holds an index of its own.
 
 from __future__ import annotations
 
+import re
 import stat
 import struct
 import unicodedata
@@ -109,7 +110,9 @@ def _code_page(infos: list[zipfile.ZipInfo]) -> tuple[str, list[str]]:
     names = b"\n".join(name for info in infos if (name := _stored(info)) is not None)
     if names.isascii():
         return "ascii", []
-    for page in _CODE_PAGES:
+    # Letters with accents stand alone among others, those of other scripts beside each other.
+    alone = all(len(run) == 1 for run in re.findall(rb"[\x80-\xff]+", names))
+    for page in ("utf-8", "cp850", "cp437", "cp1252") if alone else _CODE_PAGES:
         with suppress(UnicodeError):
             text = names.decode(page)
             if _reads_well(text):

@@ -331,6 +331,13 @@ class _Whole:
         notes: list[str] = []
         splits = draw_splits(plan.splits, len(plan.images), seed, fraction, notes, reading)
         notes += _overlap_notes(plan.images, splits)
+        if reading.ignored is not None:
+            for split, indices in splits.items():
+                without, pixels = reading.ignored[indices[reading.good[indices]]].sum(0).tolist()
+                told = (
+                    f"{split}: {without / max(1, pixels):.1%} of the pixels carry no class, and neither train nor count"
+                )
+                notes += [told] if without else []
         filled = self._filled(splits)
         if most is not None:
             filled = {name: _fewer(samples, most, seed) for name, samples in filled.items()}

@@ -18,6 +18,7 @@ from dualtoken.images import ImageLimits, open_mask_image
 from dualtoken.words import counted
 
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
+_RARE, _MOST_SOFT = 0.02, 0.15  # shares of pixels that each value between, and all of them together, may have
 _MAX_CLASSES = 254  # a mask in memory has 8 bits, and one value says ignore
 
 
@@ -93,7 +94,9 @@ def decide_key(plan: MaskPlan, facts: Sequence[MaskFacts]) -> MaskKey:
         return _coloured_key(key, found)
     values = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
     if key is None:
-        return _invented_key(plan, values)
+        shares = _shares(values, facts)
+        _refuse_soft_edges(plan, values, shares)
+        return _invented_key(plan, values, shares)
     notes = _ignored_note(key)
     known, index = key.values, key.indices
     if len(key.classes) == 2 and known.tolist() == [0, 1] and values.tolist() in ([0, IGNORE], [IGNORE]):
@@ -121,9 +124,39 @@ def _coloured_key(key: ClassKey, found: Sequence[NDArray[np.int64]]) -> MaskKey:
     return MaskKey(key.classes, table, True, notes, unknown)
 
 
-def _invented_key(plan: MaskPlan, values: NDArray[np.int64]) -> MaskKey:
+def _shares(values: NDArray[np.int64], facts: Sequence[MaskFacts]) -> NDArray[np.float64]:
+    """(V,) share of all pixels that have each value."""
+    counts = np.zeros(len(values), np.int64)
+    for fact in facts:
+        counts[np.searchsorted(values, fact.values)] += fact.counts
+    return counts / max(1, counts.sum())
+
+
+def _soft(values: NDArray[np.int64], shares: NDArray[np.float64]) -> bool:
+    """Whether values between black and white look like smoothed edges: several, and each of few pixels."""
+    between = (values > 0) & (values < IGNORE)
+    return bool(
+        {0, IGNORE} <= set(values.tolist()) and between.sum() > 1 and shares[between].max() < _RARE
+        and shares[between].sum() < _MOST_SOFT
+    )  # fmt: skip
+
+
+def _refuse_soft_edges(plan: MaskPlan, values: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    if _soft(values, shares):
+        ends = shares[(values == 0) | (values == IGNORE)].sum()
+        raise DataError(
+            f"The masks in {plan.tree.root!r} hold {len(values)} values: 0 and 255 have {ends:.0%} of the pixels, those"
+            " between look like soft edges, as smoothing makes them.",
+            "Save masks with hard edges (0 where a value is below 128, else 255), or name all values in classes.txt.",
+        )
+
+
+def _invented_key(plan: MaskPlan, values: NDArray[np.int64], shares: NDArray[np.float64]) -> MaskKey:
     binary = set(values.tolist()) <= {0, IGNORE} and IGNORE in values
-    kept = values if binary else values[values != IGNORE]
+    numbered = values[values != IGNORE]
+    levels = np.linspace(0, IGNORE, len(values))
+    drawn = len(values) > 2 and bool((np.abs(values - levels) <= 1).all())  # grey levels such as 0, 128, 255
+    kept = values if binary or drawn else numbered
     if len(kept) < 2:
         raise DataError(
             f"The masks in {plan.tree.root!r} hold {counted(len(kept), 'value')} besides {IGNORE}, expected 2 or more.",
@@ -137,6 +170,11 @@ def _invented_key(plan: MaskPlan, values: NDArray[np.int64]) -> MaskKey:
     classes = tuple(f"class_{value}" for value in kept)
     notes = [f"no classes.txt names the classes: they are called after the values found, {some(classes)}"]
     notes += ["the masks hold 0 and 255 only: 255 is taken as a class"] if binary else []
+    if drawn and not binary:
+        notes.append(f"the values {', '.join(map(str, kept))} look like grey levels: 255 is taken as a class, too")
+    elif IGNORE in values and not binary:
+        share = shares[values == IGNORE].sum()
+        notes.append(f"255 has no class and is ignored: {share:.1%} of the pixels; a class file can name it")
     return MaskKey(classes, _table(kept, np.arange(len(kept))), False, notes, values[:0])
 
 
@@ -162,6 +200,17 @@ def classes_in(facts: MaskFacts, table: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.array(sorted({places[c] for c in map(tuple, facts.values.tolist()) if c in places}), np.int64)
 
 
+def without_class(facts: MaskFacts, key: MaskKey) -> int:
+    """How many pixels of a mask carry no class."""
+    if key.table.ndim == 2:
+        known = {tuple(colour) for colour in key.table.tolist()}
+        return sum(
+            n for c, n in zip(facts.values.tolist(), facts.counts.tolist(), strict=True) if tuple(c) not in known
+        )
+    classes = np.append(key.table, np.uint8(IGNORE))[facts.values.clip(max=len(key.table))]
+    return int(facts.counts[classes == IGNORE].sum())
+
+
 def mask_problem(facts: MaskFacts, frames: Frames, index: int, key: MaskKey, path: str) -> str | None:
     """What is wrong with the mask of image `index`; None where nothing is."""
     size, stored = tuple(frames.sizes[index].tolist()), tuple(frames.stored[index].tolist())
@@ -177,5 +226,7 @@ def mask_problem(facts: MaskFacts, frames: Frames, index: int, key: MaskKey, pat
     if not wrong:
         return None
     shown = ", ".join(" ".join(map(str, np.atleast_1d(value).tolist())) for value in wrong[:5])
+    if key.table.ndim != 2 and {0, IGNORE} <= set(facts.values.tolist()) and len(wrong) > 1:
+        shown += " (values between 0 and 255 look like soft edges: save masks with hard ones)"
     expected = "colours of the class file" if key.table.ndim == 2 else f"{len(key.classes)} classes and {IGNORE}"
     return f"The mask {path!r} has values without a class: {shown}; expected {expected}."

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from dualtoken.data.dataset import BadLabel
 from dualtoken.data.frames import Frames, in_threads
-from dualtoken.data.mask_values import MaskFacts, MaskKey, classes_in, decide_key, mask_facts, mask_problem
+from dualtoken.data.mask_values import (
+    MaskFacts,
+    MaskKey,
+    classes_in,
+    decide_key,
+    mask_facts,
+    mask_problem,
+    without_class,
+)
 from dualtoken.data.objects import Fault, check_objects, size_words
 from dualtoken.data.plans import HINT, ClassPlan, MaskPlan, NoClassesError, ObjectPlan, Plan, Problem, some
 from dualtoken.data.samples import IGNORE, ImageFiles, MaskSamples, ObjectSamples, Samples
@@ -57,6 +65,7 @@ class Reading:
         strata: (N,) class of each image: `val` is to have its share of each; None where images are drawn alike.
         dropped: labels left out.
         truth: (N,) whether an image has a label that can be learned from.
+        ignored: (N, 2) pixels of each mask without a class, and all of them.
     """
 
     classes: tuple[str, ...]
@@ -66,6 +75,7 @@ class Reading:
     strata: NDArray[np.int64] | None = None
     dropped: list[BadLabel] = field(default_factory=list)
     truth: NDArray[np.bool_] | None = None
+    ignored: NDArray[np.int64] | None = None
 
 
 def refuse(problems: Sequence[Problem], hint: str = HINT, shown: int = 5) -> None:
@@ -332,7 +342,10 @@ def read_masks(plan: MaskPlan, files: ImageFiles, look: Callable[[], Frames], as
         return digest.hexdigest()
 
     samples = MaskSamples(files.root, files.names, files.members, names, members, sizes, table)
-    return Reading(classes, samples, good, fingerprint, truth=truth)
+    ignored = np.zeros((len(files), 2), np.int64)
+    for index, fact in facts.items():
+        ignored[index] = without_class(fact, key), fact.counts.sum()
+    return Reading(classes, samples, good, fingerprint, truth=truth, ignored=ignored)
 
 
 def _mask_facts(plan: MaskPlan, masks: ImageFiles, asked: Asked) -> tuple[dict[int, MaskFacts], list[bytes]]:

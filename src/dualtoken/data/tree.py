@@ -28,6 +28,7 @@ SPLIT_NAMES = {
 }  # fmt: skip
 # COCO's own label file has half a gigabyte; archives are checked against bombs before.
 _LABEL_LIMITS = ImageLimits(max_bytes=4 * 2**30)
+_HEAD = 4096
 _PICTURES_OF_LABELS = frozenset({"masks", "segmentationclass", "segmentationobject"})
 _FILLERS = frozenset(
     {"obj", "data", "set", "split", "images", "image", "imgs", "img", "masks", "mask", "labels", "annot"}
@@ -114,6 +115,16 @@ class Tree:
             return read_member(self.root, self.members[self.rows[name]], path, _LABEL_LIMITS)
         except (ImageError, OSError) as error:
             raise DataError(f"{path!r} cannot be read: {error}.") from error
+
+    def head(self, name: str) -> bytes:
+        """The first 4,096 bytes of a file, to tell what it is; b"" where it cannot be read."""
+        if self.members is not None:
+            return self.read(name)[:_HEAD]
+        try:
+            with Path(self.path(name)).open("rb") as file:
+                return file.read(_HEAD)
+        except OSError:
+            return b""
 
     def text(self, name: str) -> str:
         """The content of a text file, which must be UTF-8.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 
 from dualtoken.data.formats import FORMATS, Format
@@ -66,7 +68,9 @@ def _plan(tree: Tree, table: str) -> ClassPlan:
         if split and split.lower() not in SPLIT_NAMES:
             raise DataError(f"{where}: {unknown_name('split', split, SPLIT_NAMES)}")
         if path in lines:
-            raise DataError(f"{where}: {path!r} stands in line {lines[path]} already.", "Keep one of the two.")
+            before = plan.labels[list(lines).index(path)]
+            other = f" as {before!r}: an image has one class here" if before != label else ""
+            raise DataError(f"{where}: {path!r} stands in line {lines[path]} already{other}.", "Keep one of the two.")
         lines[path] = line
         name = tree.locate(path, near) or tree.locate(path.replace("\\", "/"), near)
         if name is None:
@@ -77,11 +81,24 @@ def _plan(tree: Tree, table: str) -> ClassPlan:
         plan.labels.append(unicodedata.normalize("NFC", label))
     if not plan.images:
         raise DataError(f"{table!r} lists no images.", _EXAMPLE)
+    _refuse_several(plan.labels, list(lines.values()), table)
     given = {index for indices in plan.splits.values() for index in indices}
     if given and len(given) < len(plan.images):
         number = min(set(range(len(plan.images))) - given)
         raise DataError(f"{table!r}: the split of {plan.images[number]!r} is empty, others are given.")
     return plan
+
+
+def _refuse_several(labels: list[str], lines: list[int], table: str) -> None:
+    """Refuse a label such as `cat,dog` whose parts are labels elsewhere: it would silently be a class of its own."""
+    parts = {label: [part.strip() for part in re.split("[,;|]", label)] for label in set(labels)}
+    used = Counter(part for own in parts.values() for part in set(own))
+    for label, line in zip(labels, lines, strict=True):
+        if len(parts[label]) > 1 and any(used[part] > 1 for part in parts[label]):
+            raise DataError(
+                f"{table!r}, line {line}: {label!r} names {len(parts[label])} classes; an image has one class here.",
+                "Keep one class an image, or join the words by another sign than a comma where they are one name.",
+            )
 
 
 def _records(text: str, table: str) -> Iterator[tuple[int, str, str, str]]:

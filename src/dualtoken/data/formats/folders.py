@@ -7,13 +7,13 @@ import unicodedata
 from collections import Counter, defaultdict
 
 from dualtoken.data.formats import FORMATS, Format
+from dualtoken.data.formats.masks import role_rest
 from dualtoken.data.plans import ClassPlan, NoClassesError
 from dualtoken.data.tree import SPLIT_NAMES, Tree, split_named
 from dualtoken.errors import DataError
 from dualtoken.words import counted
 
-# Beside `images`, these tell a data set for detection or segmentation.
-_ANNOTATIONS = frozenset({"labels", "masks", "annotations"})
+_LABELS = (".json", ".xml", ".txt", ".csv", ".npy", ".mat", ".geojson", ".yaml")
 
 
 def find(tree: Tree) -> ClassPlan | None:
@@ -90,13 +90,28 @@ def _by_classes(tree: Tree, folders: Folders, base: str) -> ClassPlan:
             f"In {tree.root!r} the images lie in {', '.join(sorted(children))} without class folders.", hint()
         )
     parts = {posixpath.basename(child).lower() for child in children}
-    if "images" in parts and parts & _ANNOTATIONS:
+    pictures = {part for part in parts if role_rest(part, mask=False) == ""}
+    if pictures and any(role_rest(part, mask=True) is not None for part in parts - pictures):
         raise NoClassesError(
             f"{tree.root!r} has folders {', '.join(sorted(parts))}: boxes or masks, but no classes of images.", hint()
         )
+    _refuse_labelled(tree)
     plan = ClassPlan(tree=tree, layout="class folders")
     _add_classes(plan, folders, {base: ""})
     return plan
+
+
+def _refuse_labelled(tree: Tree) -> None:
+    """Refuse images that have a file of their own beside them: labels, though none that a reader knows."""
+    beside = [
+        name for name in tree.with_suffix(*_LABELS) if posixpath.splitext(name)[0] in tree.image_stems
+    ]  # fmt: skip
+    if 2 * len(beside) > len(tree.images):
+        raise NoClassesError(
+            f"{tree.root!r} has {counted(len(beside), 'file')} of the names of its images, such as {beside[0]!r}:"
+            " labels, it seems, of a format that is not known.",
+            hint(),
+        )
 
 
 def _add_classes(plan: ClassPlan, folders: Folders, bases: dict[str, str]) -> None:

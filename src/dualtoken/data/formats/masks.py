@@ -23,18 +23,29 @@ from dualtoken.data.formats import FORMATS, Format
 from dualtoken.data.formats.voc import image_sets
 from dualtoken.data.plans import ClassKey, MaskPlan, refuse_doubles
 from dualtoken.data.samples import IGNORE
-from dualtoken.data.tree import Tree, splits_of_folders, stem_of
+from dualtoken.data.tree import SPLIT_NAMES, Tree, splits_of_folders, stem_of
 from dualtoken.errors import DataError
+from dualtoken.readers import parse_json
 from dualtoken.words import counted
 
 if TYPE_CHECKING:
     from dualtoken.data.conversion import Writer
 
-_IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
-_MASK_FOLDERS = frozenset({"masks", "mask", "annotations", "labels", "segmentationclass", "segmentation"})
-_MASK_ENDINGS = ("", "_mask")
+_IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "input", "inputs"})
+_MASK_FOLDERS = frozenset(
+    {"masks", "mask", "annotations", "annotation", "annot", "ann", "anns", "labels", "label", "segmentationclass",
+     "segmentation", "segmentations", "seg", "ground_truth", "groundtruth", "gt", "gtfine", "targets"}
+)  # fmt: skip
+_MASK_ENDINGS = (
+    "", "_mask", "_masks", "_segmentation", "_seg", "_label", "_labels", "_gt", "_annotation", "-mask", "_L",
+    "_gtFine_labelIds",
+)  # fmt: skip
+_ANNOTATED = re.compile(r"(train|val|valid|test)[_-]?(?:annot|annotations|labels?|masks?)")
 _OBJECT_MASKS = frozenset({"segmentationobject"})  # of VOC: they number objects, and train nothing
-_CLASS_FILES = ("classes.txt", "classes.csv", "_classes.csv", "class_dict.csv", "labels.txt", "label_colors.txt")
+_CLASS_FILES = (
+    "labelmap.txt", "classes.txt", "classes.csv", "_classes.csv", "class_dict.csv", "labels.txt", "label_colors.txt",
+    "classes.json",
+)  # fmt: skip
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _IGNORED_NAMES = frozenset({"ignore", "ignored", "void"})
 _MAX_CLASSES = 254  # a mask in memory has 8 bits, and one value says ignore
@@ -43,6 +54,7 @@ _NUMBER = r"\s*(\d{1,3})\s*"
 _SEPARATOR = r"[\s,;\t]"
 _NAME_THEN_COLOUR = re.compile(rf"(.+?){_SEPARATOR}+{_NUMBER}{_SEPARATOR}{_NUMBER}{_SEPARATOR}{_NUMBER}")
 _COLOUR_THEN_NAME = re.compile(rf"{_NUMBER}{_SEPARATOR}{_NUMBER}{_SEPARATOR}{_NUMBER}{_SEPARATOR}\s*(.+)")
+_CVAT_LINE = re.compile(r"(.+?):(\d{1,3},\d{1,3},\d{1,3}):.*")
 _VALUE_THEN_NAME = re.compile(r"\s*(\d{1,5})\s*[,;:\t]\s*(.+)")
 _HEADER = re.compile(r"\s*(name|class|label|pixel value|value|id|r)\s*[,;\t].*", re.IGNORECASE)
 _SHADES = 0.618  # the golden section spreads hues evenly, however many there are
@@ -103,22 +115,78 @@ def image_folders(root: Path, folder: str) -> Iterator[str]:
 
 def _pairs(tree: Tree) -> tuple[list[tuple[str, str]], list[str], list[str]]:
     """Pairs, and the images and masks that stay alone although their folder has pairs."""
-    images: dict[tuple[str, str], str] = {}
-    masks: dict[tuple[str, str], str] = {}
-    for name in tree.images:
-        for folders, found in ((_IMAGE_FOLDERS, images), (_MASK_FOLDERS, masks)):
-            if (place := _place(name, folders)) is not None:
-                found[place, stem_of(name)] = name
-    pairs, used = [], set()
-    for (place, stem), image in images.items():
-        mask = next((masks[place, stem + end] for end in _MASK_ENDINGS if (place, stem + end) in masks), None)
-        if mask is not None and mask != image:
-            pairs.append((image, mask))
-            used |= {image, mask}
-    places = {place for (place, _), image in images.items() if image in used}
-    alone = [name for (place, _), name in images.items() if place in places and name not in used]
-    alone_masks = [name for (place, _), name in masks.items() if place in places and name not in used]
-    return pairs, alone, alone_masks
+    masks = {(place, stem_of(name)): name for name in tree.images for place in _places(name, mask=True)}
+    beside = _beside(tree)
+    taken, pairs, used_places = set(masks.values()) | set(beside.values()), list[tuple[str, str]](), set[str]()
+    images = [name for name in tree.images if name not in taken and not _is_object_mask(name)]
+    alone: dict[str, list[str]] = {}
+    for name in images:
+        places, stem = list(_places(name, mask=False)), _bare(name)
+        found = [
+            (place, masks[place, stem + end])
+            for place in places
+            for end in _MASK_ENDINGS
+            if (place, stem + end) in masks
+        ]
+        mask = found[0][1] if found else beside.get(name)
+        if mask is not None:
+            pairs.append((name, mask))
+            used_places |= {found[0][0]} if found else {posixpath.dirname(name)}
+        for place in (*places, posixpath.dirname(name)) if mask is None else ():
+            alone.setdefault(place, []).append(name)
+    used = {mask for _, mask in pairs}
+    alone_images = sorted({name for place in used_places for name in alone.get(place, [])})
+    alone_masks = [name for (place, _), name in masks.items() if place in used_places and name not in used]
+    return pairs, alone_images, alone_masks
+
+
+def _beside(tree: Tree) -> dict[str, str]:
+    """Image to mask of pairs in one folder, told by the ending alone; none unless most images there have one."""
+    by_name = {posixpath.splitext(name)[0]: name for name in tree.images}
+    found = {
+        by_name[stem.removesuffix(end)]: name
+        for stem, name in by_name.items()
+        for end in _MASK_ENDINGS[1:]
+        if stem.endswith(end) and stem.removesuffix(end) in by_name and not name.lower().endswith(_LOSSY)
+    }
+    return found if 4 * len(found) >= len(tree.images) else {}
+
+
+def _places(name: str, *, mask: bool) -> Iterator[str]:
+    """Folders that a file shares with its partner: its own, with a star for a part that says image or mask.
+
+    `img_dir/train` and `ann_dir/train` are `*/train`; `train_images` and `train_masks` are `*train`, and so are `train`
+    and `trainannot`.
+    """
+    parts = posixpath.dirname(name).split("/")
+    for index in range(len(parts) - 1, -1, -1):
+        rest = role_rest(parts[index], mask=mask)
+        if rest is not None:
+            yield "/".join([*parts[:index], f"*{rest}", *parts[index + 1 :]])
+
+
+def role_rest(part: str, *, mask: bool) -> str | None:
+    """What the name of a folder says beside image or mask, such as its split; None where it does not say that."""
+    part = part.lower()
+    if part in (_MASK_FOLDERS if mask else _IMAGE_FOLDERS):
+        return ""
+    if match := _ANNOTATED.fullmatch(part):
+        return match[1] if mask else None
+    words = [word for word in re.split(r"[ _-]", part) if word != "dir"]
+    kind = _MASK_FOLDERS if mask else _IMAGE_FOLDERS
+    rest = [word for word in words if word not in kind]
+    if len(rest) < len(words) and len(rest) <= 1 and all(word in SPLIT_NAMES for word in rest):
+        return "".join(rest)
+    return part if not mask and part in SPLIT_NAMES else None
+
+
+def _bare(name: str) -> str:
+    """The stem of an image without what says that it is one."""
+    return stem_of(name).removesuffix("_leftImg8bit").removesuffix("_image")
+
+
+def _is_object_mask(name: str) -> bool:
+    return any(part.lower() in _OBJECT_MASKS for part in posixpath.dirname(name).split("/"))
 
 
 def _place(name: str, folders: frozenset[str]) -> str | None:
@@ -150,7 +218,35 @@ def _class_key(tree: Tree) -> ClassKey | None:
         return None
     order = {name: place for place, name in enumerate(_CLASS_FILES)}
     name = min(found, key=lambda name: (name.count("/"), order[posixpath.basename(name).lower()]))
-    return parse_class_file(tree.text(name), tree.path(name))
+    text, where = tree.text(name), tree.path(name)
+    return (
+        _json_key(parse_json(text, where), where) if name.lower().endswith(".json") else parse_class_file(text, where)
+    )
+
+
+def _json_key(content: object, where: str) -> ClassKey:
+    """The classes of a json: a list of names, or of objects with a name and a colour; or names to colours or values."""
+    lines: list[str] = []
+    if isinstance(content, dict) and isinstance(content.get("classes"), list):
+        content = content["classes"]
+    for number, item in enumerate(
+        content.items() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    ):
+        name, value = item if isinstance(item, tuple) else (item, None)
+        if isinstance(name, dict):
+            value = next(
+                (name[key] for key in ("color", "colour", "color_rgb", "rgb", "id", "value") if key in name), None
+            )
+            name = name.get("name") or name.get("title") or ""
+        if str(name).isdecimal() and isinstance(value, str):
+            name, value = value, int(name)
+        if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+            value = [int(value[place : place + 2], 16) for place in (1, 3, 5)]
+        if isinstance(value, list):
+            lines.append(f"{name} {' '.join(map(str, value))}")
+        else:
+            lines.append(f"{number if value is None else value}, {name}")
+    return parse_class_file("\n".join(lines), where)
 
 
 def parse_class_file(text: str, where: str) -> ClassKey:
@@ -162,7 +258,7 @@ def parse_class_file(text: str, where: str) -> ClassKey:
         DataError: its lines are not of one kind, or a class, value or colour stands there twice.
     """
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
-    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    lines = [(number, _of_cvat(line)) for number, line in lines if line and not line.startswith("#")]
     if lines and _HEADER.fullmatch(lines[0][1]) and not any(c.isdigit() for c in lines[0][1]):
         lines = lines[1:]
     if not lines:
@@ -171,11 +267,19 @@ def parse_class_file(text: str, where: str) -> ClassKey:
     if len(np.unique(values, axis=0)) < len(values):
         raise DataError(f"{where!r}: two classes have the same value or colour.", "Give each its own.")
     kept = [name for name in names if name.lower() not in _IGNORED_NAMES]
+    if values.ndim == 2:  # colours have no order: what lies behind all others comes first
+        kept.sort(key=lambda name: name.lower() != "background")
     refuse_doubles(kept, repr(where))
     if not 2 <= len(kept) <= _MAX_CLASSES:
         raise DataError(f"{where!r} names {counted(len(kept), 'class', 'classes')}, expected 2 to {_MAX_CLASSES}.")
     index = np.array([kept.index(name) if name in kept else IGNORE for name in names], np.uint8)
     return ClassKey(tuple(kept), values, index, where)
+
+
+def _of_cvat(line: str) -> str:
+    """CVAT's `Cat:48,112,32::` as `Cat 48 112 32`."""
+    match = _CVAT_LINE.fullmatch(line)
+    return f"{match[1]} {match[2].replace(',', ' ')}" if match else line
 
 
 def _parsed_lines(lines: list[tuple[int, str]], where: str) -> tuple[list[str], NDArray[np.int64]]:
