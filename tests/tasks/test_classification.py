@@ -61,7 +61,8 @@ def test_a_single_image_is_not_mixed():
 
 def test_figures_and_what_is_better():
     task = ClassificationTask(("a", "b"))
-    samples = Samples("x", np.array(["a", "b", "c"], np.dtypes.StringDType()), np.array([0, 1, 1]))
+    names = np.array(["a", "b", "c"], np.dtypes.StringDType())
+    samples = Samples("x", names, None, np.array([0, 1, 1]))
     meter = task.meter(samples, Preprocessing())
     meter.add(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]), torch.arange(2))
     meter.add(torch.tensor([[2.0, 0.0]]), torch.tensor([1]), torch.tensor([2]))
