@@ -471,7 +471,7 @@ VERBS = {
 def _engines() -> list[str]:
     from dualtoken.engines import ENGINES
 
-    return ["auto", *ENGINES]
+    return ["auto", *(name for name, kind in ENGINES.items() if not kind.elsewhere)]
 
 
 def _formats() -> list[str]:
