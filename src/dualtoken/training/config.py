@@ -36,7 +36,9 @@ class TrainConfig(BaseModel):
     head_args: dict[str, Any] = {}
     """Further arguments of the head, such as `channels: 256`."""
     freeze: Literal["none", "backbone"] = "none"
-    """`backbone` trains the classifier or head alone."""
+    """`backbone` trains the classifier or head alone; a classifier then learns from features that are computed once."""
+    solver: Literal["steps", "closed"] = "steps"
+    """With classes and a frozen backbone: learn the classifier by steps, or in closed form (ridge regression)."""
 
     # On what
     labels: str = "auto"

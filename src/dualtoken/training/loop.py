@@ -124,6 +124,14 @@ class Loop:
                 self._keep_if_better(self.validate(), on_best)  # a limit of time came within an epoch
             self.save()
 
+    def judge(self, on_best: Callable[[nn.Module], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
+        """Measure and keep the weights as they are, without a step; arguments as in `run`."""
+        figures = self.validate()
+        self._keep_if_better(figures, on_best)
+        row = {"epoch": 1, "step": 0} | {f"val_{name}": value for name, value in figures.items()}
+        self.counters.history.append(row)
+        on_epoch(row)
+
     def _validates(self) -> bool:
         """Whether the epoch that has just ended has its turn, or is the last."""
         counters = self.counters

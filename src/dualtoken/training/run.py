@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -39,9 +40,11 @@ from dualtoken.training.config import TrainConfig
 from dualtoken.training.fitting import differences, fitted
 from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, has_state, run_folder
 from dualtoken.training.forecast import Forecast, measure
+from dualtoken.training.frozen import Classifier, feature_batches, fits_memory, solve, whole
 from dualtoken.training.logs import Logs
 from dualtoken.training.loop import INTERRUPTED, Loop, seed_all, why_it_ends
 from dualtoken.training.network import make_network
+from dualtoken.training.optimizer import freeze_backbone
 from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
@@ -101,14 +104,21 @@ def train(
             if resume and (ended := _already_finished(folder, config, settings)):
                 return ended
             writable_folder(folder)
-            loop, images, description = _prepare(plan or data, config, folder, settings, resuming=resume is not None)
+            loop, images, model, description = _prepare(
+                plan or data, config, folder, settings, resuming=resume is not None
+            )
         fabric = loop.fabric
 
-        def on_best(best: nn.Module) -> None:
+        def save(best: nn.Module) -> None:
             if fabric.is_global_zero:
                 save_model(best, description, folder)
 
-        carry_out(loop, on_best, f"dualtoken train {data}")
+        on_best = whole(model, save) if isinstance(loop.bare, Classifier) else save
+        if loop.config.solver == "closed":
+            with Logs(folder, [], enabled=fabric.is_global_zero) as logs:
+                loop.judge(on_best, logs.add)
+        else:
+            carry_out(loop, on_best, f"dualtoken train {data}")
         fabric.barrier()
         metrics = _finish(folder, images, loop) if fabric.is_global_zero else {}
         return TrainResult(folder, metrics, loop.stopped)
@@ -205,7 +215,7 @@ def nothing_trained_yet(folder: Path, *, resuming: bool) -> Iterator[None]:
 
 def _prepare(
     data: str | Path | Plan, config: TrainConfig, folder: Path, given: Collection[str], *, resuming: bool
-) -> tuple[Loop, ImageData, ModelConfig]:
+) -> tuple[Loop, ImageData, nn.Module, ModelConfig]:
     """Find the images, make the model, plan the run and say all of it; nothing is trained yet.
 
     Args:
@@ -223,19 +233,19 @@ def _prepare(
     fabric.print(images.describe())
     _require_truth(images)
 
-    def build(config: TrainConfig) -> tuple[Loop, ModelConfig, str]:
+    def build(config: TrainConfig) -> tuple[Loop, nn.Module, ModelConfig, str]:
         seed_all(config.seed)  # the fresh weights
         task = make_task(config, images)
         model, description = make_network(config, task, images)
         require_space(folder, model)
         loop = _loop(config, task, images, model, description, folder, fabric, limits)
-        return loop, description, describe_model(config, task, model, description, fabric)
+        return loop, model, description, describe_model(config, task, model, description, fabric)
 
-    loop, description, words = build(config)
-    if config.adapt and not resuming:
+    loop, model, description, words = build(config)
+    if config.adapt and config.freeze == "none" and not resuming:
         wanted = _fitted(loop, images, given)
         if wanted != config:
-            loop, description, words = build(wanted)
+            loop, model, description, words = build(wanted)
             fabric.print(f"{'Recipe':<12}fitted to the run: {differences(config, wanted)}")
         config = wanted
     fabric.print(words)
@@ -251,10 +261,11 @@ def _prepare(
         loop.counters.fingerprint = images.fingerprint
         if TASKS[config.task].heads and fabric.is_global_zero:
             _draw_first_batch(loop, description)
-        say_plan(loop, measure(loop))
+        if config.solver == "steps":
+            say_plan(loop, measure(loop))
         resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
         write_text(folder / SETTINGS, settings_text(resolved))
-    return loop, images, description
+    return loop, images, model, description
 
 
 def _fitted(loop: Loop, images: ImageData, given: Collection[str]) -> TrainConfig:
@@ -396,7 +407,41 @@ def _loop(
     validation = task.evaluation_loader(
         images.splits["val"], description.preprocessing, batch_size=2 * config.batch_size, **shared
     )
-    return Loop(config, task, model, description.preprocessing, training, validation, folder, fabric)
+    if not _features_are_enough(config, task, model, len(images.splits["train"])):
+        return Loop(config, task, model, description.preprocessing, training, validation, folder, fabric)
+    central = task.evaluation_loader(
+        images.splits["train"], description.preprocessing, batch_size=2 * config.batch_size, **shared
+    )
+    freeze_backbone(model)
+    learned, judged = feature_batches(
+        model.to(fabric.device), training, validation, central, epochs=config.epochs, seed=config.seed
+    )
+    layer = copy.deepcopy(cast(Any, model).get_classifier())
+    if config.solver == "closed":
+        fabric.print(f"{'Classifier':<12}{solve(layer, learned, len(images.classes))}")
+    return Loop(config, task, Classifier(layer), description.preprocessing, learned, judged, folder, fabric)
+
+
+def _features_are_enough(config: TrainConfig, task: Task, model: nn.Module, images: int) -> bool:
+    """Whether the classifier of a frozen backbone can learn from features computed once.
+
+    Raises:
+        ConfigError: a closed form is wanted where there is none.
+    """
+    last = cast(Any, model).get_classifier() if hasattr(model, "get_classifier") else None
+    enough = (
+        config.freeze == "backbone"
+        and not (task.heads or config.mixup or config.cutmix or config.resident)
+        and isinstance(last, nn.Linear)
+        and fits_memory(images, last.in_features)
+    )
+    if config.solver == "closed" and not enough:
+        raise ConfigError(
+            "solver is 'closed', which needs classes, a frozen backbone with a linear classifier, no mixing, and few"
+            " enough images for their features to stay in memory.",
+            "Type: --recipe probe, or --set solver=steps",
+        )
+    return enough
 
 
 def describe_model(config: TrainConfig, task: Task, model: nn.Module, description: ModelConfig, fabric: Fabric) -> str:
