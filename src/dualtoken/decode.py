@@ -18,8 +18,29 @@ from numpy.typing import NDArray
 from dualtoken.engines import Engine
 from dualtoken.errors import ConfigError, ModelError, unknown_name
 from dualtoken.postprocess import Floats, nms, require_finite, sigmoid, softmax
+from dualtoken.registry import Registry
 
-HEADS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
+
+@dataclass(frozen=True)
+class HeadKind:
+    """How the outputs of a detection head are read.
+
+    Attributes:
+        dense: every position predicts by itself, without a second stage.
+        masks: objects have masks.
+        octaves: sizes of anchors on each map; 0 where a position has one point in place of anchors, as in FCOS.
+    """
+
+    dense: bool = False
+    masks: bool = False
+    octaves: int = 1
+
+
+HEADS: Registry[HeadKind] = Registry("head")  # `heads.register_detector` adds to it
+HEADS["retinanet"] = HeadKind(dense=True, octaves=3)
+HEADS["fcos"] = HeadKind(dense=True, octaves=0)
+HEADS["faster_rcnn"] = HeadKind()
+HEADS["mask_rcnn"] = HeadKind(masks=True)
 
 Found = dict[str, NDArray[Any]]
 Weights = tuple[float, float, float, float]
@@ -38,7 +59,7 @@ class DetectorSpec:
     """Everything that must be known of a detector to read its outputs. The defaults of `head_args` stand here.
 
     Attributes:
-        head: one of `HEADS`.
+        head: a key of `HEADS`.
         classes: number of classes, the background not counted.
         strides: of the backbone's maps that the pyramid stands on.
         channels: of the pyramid's maps and the head, a multiple of 32 from 64 up; the paper's detectors have 256.
@@ -62,8 +83,7 @@ class DetectorSpec:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise ConfigError(unknown_name("head", self.head, HEADS))
+        HEADS.find(self.head)
         for name, (right, expected) in _EXPECTED.items():
             value = getattr(self, name)
             try:
@@ -89,12 +109,12 @@ class DetectorSpec:
     @property
     def dense(self) -> bool:
         """Whether every position answers by itself, without a second stage."""
-        return self.head in ("retinanet", "fcos")
+        return HEADS[self.head].dense
 
     @property
     def masks(self) -> bool:
         """Whether objects have masks."""
-        return self.head == "mask_rcnn"
+        return HEADS[self.head].masks
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -105,15 +125,15 @@ class DetectorSpec:
     @property
     def anchor_sizes(self) -> tuple[tuple[float, ...], ...]:
         """For each level the sides of its square anchors, in pixels."""
-        if self.head == "fcos":
+        octaves = HEADS[self.head].octaves
+        if not octaves:
             return tuple((stride,) for stride in self.levels)
-        octaves = 3 if self.head == "retinanet" else 1
         return tuple(tuple(self.anchor_scale * stride * 2 ** (i / 3) for i in range(octaves)) for stride in self.levels)
 
     @property
     def anchor_ratios(self) -> tuple[float, ...]:
         """Height over width of the anchors of each size."""
-        return (1.0,) if self.head == "fcos" else (0.5, 1.0, 2.0)
+        return (0.5, 1.0, 2.0) if HEADS[self.head].octaves else (1.0,)
 
 
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {

@@ -28,10 +28,10 @@ class Registry(MutableMapping[str, Entry]):
     Args:
         kind: what an entry is, in messages.
         package: whose files register themselves; each is imported when the table is first read, so they should be
-            light and import what is heavy when it is used.
+            light and import what is heavy when it is used. Left out: only others add to the table.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str = "") -> None:
         self.kind, self.package = kind, package
         self._entries: dict[str, Entry] = {}
         self._read = False
@@ -50,7 +50,8 @@ class Registry(MutableMapping[str, Entry]):
         if not self._read:
             self._read = True  # the files themselves may look something up
             try:
-                for file in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+                files = importlib.import_module(self.package).__path__ if self.package else ()
+                for file in pkgutil.iter_modules(files):
                     importlib.import_module(f"{self.package}.{file.name}")
                 _import_plugins()
             except BaseException:

@@ -128,7 +128,7 @@ def test_the_defaults_are_those_of_the_spec(detector):
 
 
 def test_every_head_can_be_read():
-    assert tuple(DETECTORS) == HEADS
+    assert tuple(DETECTORS) == tuple(HEADS)
 
 
 # ---------------------------------------------------------------- parts

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-# Our names, and the package's name and the arguments that differ from its own.
-DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "deeplabv3": ("deeplabv3", {"encoder_output_stride": 16}),
-    "deeplabv3plus": ("deeplabv3plus", {"encoder_output_stride": 16}),
-    "pspnet": ("pspnet", {"encoder_depth": 5, "upsampling": 32}),
-    "fpn": ("fpn", {}),
-    "upernet": ("upernet", {}),
-    "segformer": ("segformer", {}),
-}
+from dualtoken.registry import Registry
+
+# What makes the network: the package's name of a decoder, or a function (architecture, classes, in_chans=, ...) whose
+# network has its backbone as `encoder`; and the arguments that differ from its own.
+Decoder = tuple[str | Callable[..., Any], dict[str, Any]]
+
+DECODERS: Registry[Decoder] = Registry("head")
+DECODERS["fpn"] = ("fpn", {})  # the usual one
+DECODERS["deeplabv3"] = ("deeplabv3", {"encoder_output_stride": 16})
+DECODERS["deeplabv3plus"] = ("deeplabv3plus", {"encoder_output_stride": 16})
+DECODERS["pspnet"] = ("pspnet", {"encoder_depth": 5, "upsampling": 32})
+DECODERS["upernet"] = ("upernet", {})
+DECODERS["segformer"] = ("segformer", {})

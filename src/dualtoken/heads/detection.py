@@ -25,7 +25,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from dualtoken.decode import DetectorSpec, detect
+from dualtoken.decode import HEADS, DetectorSpec, HeadKind, detect
 from dualtoken.heads.body import Body, undecayed
 
 Target = dict[str, Tensor]
@@ -352,9 +352,23 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(channels // 16, channels)
 
 
-DETECTORS: dict[str, Callable[[Pyramid, DetectorSpec], nn.Module]] = {
+Build = Callable[[Pyramid, DetectorSpec], nn.Module]  # one of torchvision's detectors, or a network like it
+
+DETECTORS: dict[str, Build] = {
     "retinanet": _retinanet,
     "fcos": _fcos,
     "faster_rcnn": _faster_rcnn,
     "mask_rcnn": _mask_rcnn,
 }
+
+
+def register_detector(name: str, kind: HeadKind, build: Build) -> None:
+    """Add a detection head: it can be trained, exported and run by its name then, and `--help` lists it.
+
+    Args:
+        name: key in `DETECTORS` and `decode.HEADS`.
+        kind: how its outputs are read.
+        build: makes the network, with `backbone` and `head` as RetinaNet's (dense) or `rpn` and `roi_heads` as Faster
+            R-CNN's.
+    """
+    HEADS[name], DETECTORS[name] = kind, build

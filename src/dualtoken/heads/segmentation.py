@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dualtoken.backbone import require_known
-from dualtoken.errors import ConfigError, ModelError, require, unknown_name
+from dualtoken.errors import ModelError, require
 from dualtoken.heads.body import undecayed
 from dualtoken.heads.decoders import DECODERS
 
@@ -55,15 +55,15 @@ def make_segmenter(head: str, architecture: str, classes: int, *, in_chans: int 
         MissingExtraError: segmentation_models.pytorch is not installed.
         ModelError, ConfigError: an unknown name, or a backbone that this decoder cannot stand on.
     """
-    if head not in DECODERS:
-        raise ConfigError(unknown_name("head", head, DECODERS))
+    made_by, defaults = DECODERS.find(head)
     require_known(architecture)
-    smp = require("segmentation_models_pytorch", "segmentation")
-    name, defaults = DECODERS[head]
+    args = defaults | args
     try:
-        network = smp.create_model(
-            name, encoder_name=f"tu-{architecture}", encoder_weights=None, in_channels=in_chans, classes=classes,
-            **defaults | args,
+        if callable(made_by):
+            return Segmenter(made_by(architecture, classes, in_chans=in_chans, **args))
+        network = require("segmentation_models_pytorch", "segmentation").create_model(
+            made_by, encoder_name=f"tu-{architecture}", encoder_weights=None, in_channels=in_chans, classes=classes,
+            **args,
         )  # fmt: skip
     except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
         raise ModelError(

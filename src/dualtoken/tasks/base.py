@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -75,6 +75,19 @@ def register(task: type[Task]) -> type[Task]:
     return task
 
 
+class HeadNames(Sequence[str]):
+    """Names of heads as a table has them now, to which others may add."""
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(list(self._names()))
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self._names())[index]
+
+
 class Task(ABC):
     """One task with its classes.
 
@@ -93,7 +106,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    heads: ClassVar[tuple[str, ...]] = ()
+    heads: ClassVar[Sequence[str]] = ()
     recipe: ClassVar[str]
     crop_mode: ClassVar[Literal["center", "squash", "border"]]
     stride: ClassVar[int] = 1

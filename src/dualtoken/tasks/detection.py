@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from dualtoken.data import ObjectSamples, evaluation_loader, joint_transform, training_loader
+from dualtoken.decode import HEADS
 from dualtoken.heads import Detector, make_detector
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks.base import Network, Task, register
+from dualtoken.tasks.base import HeadNames, Network, Task, register
 
 
 @register
@@ -18,7 +20,7 @@ class DetectionTask(Task):
     """torchvision's losses; average precision decides."""
 
     name = "detection"
-    heads: ClassVar[tuple[str, ...]] = ("retinanet", "fcos", "faster_rcnn")
+    heads: ClassVar[Sequence[str]] = HeadNames(lambda: (name for name, kind in HEADS.items() if not kind.masks))
     recipe = "detection"
     crop_mode = "border"
     stride = 32
@@ -78,7 +80,7 @@ class InstanceSegmentationTask(DetectionTask):
     """As detection, with a mask for each object."""
 
     name = "instance_segmentation"
-    heads = ("mask_rcnn",)
+    heads = HeadNames(lambda: (name for name, kind in HEADS.items() if kind.masks))
     best_by = "mask_ap"
     masks = True
 

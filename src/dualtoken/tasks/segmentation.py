@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dualtoken.data import IGNORE, MaskSamples, evaluation_loader, joint_transform, training_loader
 from dualtoken.heads import DECODERS, Segmenter, make_segmenter
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks.base import Network, Task, register
+from dualtoken.tasks.base import HeadNames, Network, Task, register
 
 
 @register
@@ -18,7 +18,7 @@ class SemanticSegmentationTask(Task):
     """Cross-entropy over all pixels that have a class, and if wanted the Dice loss; mean IoU decides."""
 
     name = "semantic_segmentation"
-    heads = ("fpn", *(name for name in DECODERS if name != "fpn"))
+    heads = HeadNames(lambda: DECODERS)
     recipe = "segmentation"
     crop_mode = "border"
     stride = 32

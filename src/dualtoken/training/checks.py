@@ -8,10 +8,11 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import cache
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,10 @@ def _check_head(head: str | None, args: Mapping[str, Any]) -> None:
     _check_names("head argument", "head_args", args, known, closed=not decoders)
 
 
-def _decoder_args(name: str) -> list[str]:
-    """What a decoder of segmentation_models.pytorch takes; nothing where the package is not installed."""
+def _decoder_args(name: str | Callable[..., Any]) -> list[str]:
+    """What a decoder takes; nothing where segmentation_models.pytorch has it and is not installed."""
+    if callable(name):
+        return list(signature(name).parameters)
     spec = find_spec("segmentation_models_pytorch")
     root = Path(spec.origin).parent if spec and spec.origin else Path()
     for file in root.glob("decoders/*/model.py"):
