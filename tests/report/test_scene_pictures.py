@@ -215,7 +215,7 @@ def test_side_by_side(written):
     answer, truth = found([[100, 100, 200, 200]]), true_objects([[110, 110, 200, 200]])
     wide = side_by_side(grey(), truth, answer)
     assert wide.width > 2 * 600
-    assert {"Truth", "Answer", "cat", "cat 100 %"} == set(written)
+    assert {"Ground truth", "Prediction", "cat", "cat 100 %"} == set(written)
     mask = np.zeros((100, 640), np.uint8)
     below = side_by_side(grey(640, 100), mask, Segmentation(CLASSES, mask), captions=("猫", "b"))
     assert below.width == 640

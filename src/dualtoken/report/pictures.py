@@ -81,7 +81,7 @@ def side_by_side(
     answer: Detections | Segmentation,
     *,
     longest: int = 1200,
-    captions: tuple[str, str] = ("Truth", "Answer"),
+    captions: tuple[str, str] = ("Ground truth", "Prediction"),
 ) -> Image.Image:
     """The truth beside the answer, each with a caption; a wide image has them one below the other.
 
