@@ -282,6 +282,12 @@ def test_a_batch_that_no_memory_holds_is_refused_before_the_first_step(data, tmp
 def test_resuming_on_other_images_is_refused(data, tmp_path):
     run = train(data, tmp_path / "run").folder
     (run / "evaluation.json").unlink()  # as if it had been stopped before its end
+    image = data / "cat" / "0000.jpg"
+    content = bytearray(image.read_bytes())
+    content[-5] ^= 1  # the same size, another picture
+    image.write_bytes(content)
+    with pytest.raises(DataError, match="not the images"):
+        dualtoken.train(data, resume=run)
     (data / "cat" / "0000.jpg").unlink()
     with pytest.raises(DataError, match="not the images"):
         dualtoken.train(data, resume=run)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dualtoken.errors import DataError, unknown_name
+from dualtoken.errors import DataError, shown, unknown_name
 from dualtoken.words import counted
 
 BadImage = tuple[str, str]
@@ -53,6 +54,13 @@ class ImageData:
     bad_labels: tuple[BadLabel, ...] = ()
     redraw: Callable[[int, float, int | None], ImageData] | None = None
 
+    def content(self) -> str:
+        """SHA-256 over what the images of all splits hold, where `fingerprint` is of their names, sizes and labels."""
+        digest = hashlib.sha256()
+        for name, samples in sorted(self.splits.items()):
+            digest.update(name.encode() + samples.content())
+        return digest.hexdigest()
+
     def describe(self) -> str:
         """The table printed before training: what was found, how it is split, what is odd about it."""
         rows = [("Data", f"{self.source} ({self.layout})"), ("Classes", self._class_list())]
@@ -65,7 +73,7 @@ class ImageData:
         words = ", ".join(f"{number:,} x {kind}" for kind, number in kinds.most_common())
         rows += [("Left out", f"{counted(len(self.bad_labels), 'label')}: {words}")] if kinds else []
         rows += _first([label.message for label in self.bad_labels])
-        return "\n".join(f"{head:<12}{text}".rstrip() for head, text in rows)
+        return shown("\n".join(f"{head:<12}{text}".rstrip() for head, text in rows))
 
     def _class_list(self, shown: int = 10) -> str:
         rest = f", and {len(self.classes) - shown} more" if len(self.classes) > shown else ""

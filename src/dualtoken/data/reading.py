@@ -31,7 +31,7 @@ from dualtoken.data.objects import Fault, check_objects, size_words
 from dualtoken.data.plans import HINT, ClassPlan, MaskPlan, NoClassesError, ObjectPlan, Plan, Problem, some
 from dualtoken.data.samples import IGNORE, ImageFiles, MaskSamples, ObjectSamples, Samples
 from dualtoken.data.tree import Tree
-from dualtoken.errors import DataError, ImageError, unknown_name
+from dualtoken.errors import DataError, ImageError, shown_name, unknown_name
 from dualtoken.images import ImageLimits, check_image
 from dualtoken.words import counted
 
@@ -101,6 +101,7 @@ def splits_of_images(plan: Plan) -> list[list[str]]:
 
 def read_classes(plan: ClassPlan, files: ImageFiles, look: Callable[[], Frames], asked: Asked) -> Reading:
     """A class for each image; names are judged before any image is opened."""
+    plan.labels = list(map(shown_name, plan.labels))  # names of folders, which may hold anything
     names = _class_names(plan, asked.classes)
     index = {name: label for label, name in enumerate(names)}
     labels = np.array([index[label] for label in plan.labels], np.int64)
@@ -291,6 +292,7 @@ def map_classes(
     Raises:
         DataError: a class that is `used` is not among those of the model.
     """
+    found = list(map(shown_name, found))
     if known is None:
         missing = [name for name, is_used in zip(found, used, strict=True) if not is_used]
         of = f"{len(missing)} of the {counted(len(found), 'class', 'classes')}"

@@ -7,8 +7,10 @@ objects would be copied page by page into every loading worker, since reading an
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -17,11 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dualtoken.data.archives import Members, read_member
-from dualtoken.errors import ImageError, require
+from dualtoken.errors import ImageError, require, shown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_image, open_mask_image
 from dualtoken.words import counted
 
 IGNORE = 255  # in a mask: pixels that neither train nor count
+_LOOKED_AT, _END = 50_000, 4096  # files, and bytes at each of their ends, of which `content` is made
 Rows = Iterable[int] | NDArray[np.integer]
 
 
@@ -66,13 +69,17 @@ class ImageFiles:
         return len(self.names)
 
     def path(self, index: int) -> str:
-        """The image's path as a person would write it; in an archive `archive.zip/folder/image.jpg`."""
+        """The image's path as it is shown; in an archive `archive.zip/folder/image.jpg`."""
+        return shown_name(self._place(index))
+
+    def _place(self, index: int) -> str:
         return os.path.join(self.root, str(self.names[index]))  # noqa: PTH118
 
     def source(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> str | bytes:
         """What `open_image` takes: the path, or the bytes of an archive's member."""
-        path = self.path(index)
-        return path if self.members is None else read_member(self.root, self.members[index], path, limits)
+        if self.members is None:
+            return self._place(index)
+        return read_member(self.root, self.members[index], self.path(index), limits)
 
     def open(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
         """Image `index` as 8-bit RGB. Animations give their first frame; `find_data` has noted them.
@@ -81,6 +88,20 @@ class ImageFiles:
             ImageError: it cannot be read.
         """
         return open_image(self.source(index, limits), name=self.path(index), limits=limits, warn=False)
+
+    def content(self) -> bytes:
+        """A digest of what the files hold: both ends of each, or its checksum in an archive; of many, a sample."""
+        digest = hashlib.sha256()
+        for index in range(0, len(self), max(1, len(self) // _LOOKED_AT)):
+            if self.members is not None:
+                digest.update(self.members[index][["size", "crc"]].tobytes())
+                continue
+            with suppress(OSError), open(self._place(index), "rb") as file:  # noqa: PTH123
+                digest.update(file.read(_END))
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
+                digest.update(file.read(_END))
+            digest.update(b"\0")
+        return digest.digest()
 
     def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
         """Image `index` with what is known about it; errors as in `open`."""

@@ -239,6 +239,8 @@ def require_there(source: Path) -> None:
         near = nearest(source.name, [entry.name for entry in source.parent.iterdir()]) if source.parent.is_dir() else ""
         hint = f"Did you mean {str(source.parent / near)!r}?" if near else "Give a folder, a label file or a zip."
         raise DataError(f"There is no {str(source)!r}.", hint)
+    if not (source.is_dir() or source.is_file()):  # opening a pipe would wait for its writer
+        raise DataError(f"{str(source)!r} is neither a file nor a folder.", "Give a folder, a label file or a zip.")
 
 
 def around(path: Path) -> Tree:

@@ -251,14 +251,14 @@ def _prepare(
     fabric.print(words)
     if resuming:
         loop.restore()
-        if loop.counters.fingerprint != images.fingerprint:
+        if loop.counters.fingerprint != images.fingerprint or loop.counters.content not in ("", images.content()):
             raise DataError(
                 f"{images.source!r} holds not the images that this run was trained on.",
                 "Give the same data, or start anew: --model RUN --output NEW trains on from its weights.",
             )
         fabric.print(f"{'Continuing':<12}at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
     else:
-        loop.counters.fingerprint = images.fingerprint
+        loop.counters.fingerprint, loop.counters.content = images.fingerprint, images.content()
         if TASKS[config.task].heads and fabric.is_global_zero:
             _draw_first_batch(loop, description)
         if config.solver == "steps":

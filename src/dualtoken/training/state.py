@@ -36,6 +36,7 @@ class Counters:
     loss_sum: float = 0.0  # of those batches
     seconds: float = 0.0  # of training, resumed or not
     fingerprint: str = ""  # of the images
+    content: str = ""  # of their files
     best: list[float] = field(default_factory=list)  # the task's score of it
     best_epoch: int = 0  # counted from 1; the one under way where a limit of time ended it
     history: list[dict[str, int | float]] = field(default_factory=list)
