@@ -41,9 +41,11 @@ def said(capsys, *arguments: str | Path) -> str:
 def test_predicting(data, tmp_path, capsys):
     (data / CLASSES[0] / "broken\x1b[5m.png").write_bytes(b"no image")
     model = "dualtoken-vit-t-cifar10"
-    assert r"31m" in said(capsys, "predict", model, data, "--output", tmp_path / "a.csv")
+    said(capsys, "predict", model, data, "--output", tmp_path / "a.csv")
     said(capsys, "predict", model, data, "--json")
-    assert not STEERING.search((tmp_path / "a.csv").read_text(encoding="utf-8").replace("\n", ""))
+    table = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert r"\u001b[31m\u000d\u202e.png" in table
+    assert not STEERING.search(table)
 
 
 def test_training_evaluating_and_answering(data, tmp_path, capsys):

@@ -217,8 +217,9 @@ class _Check:
         self.lost = np.zeros(len(table), bool)  # the outline, beside a good box
         self.failed: dict[int, tuple[str, str]] = {}
         if table.shares:
-            self.boxes = self.boxes * np.tile(self.frame, 2)
-            self.points = self.points * np.repeat(self.frame[self.owner], np.diff(self.ring_points), axis=0)
+            with np.errstate(over="ignore"):  # beyond any image all the same
+                self.boxes = self.boxes * np.tile(self.frame, 2)
+                self.points = self.points * np.repeat(self.frame[self.owner], np.diff(self.ring_points), axis=0)
         self.low, self.high = self._extent()
         self.no_box = np.isnan(self.boxes).all(1)
 

@@ -37,6 +37,7 @@ from dualtoken.words import counted
 
 OnBadImage = Literal["fail", "skip"]
 OnBadLabel = Literal["fail", "drop", "clip"]
+_MOST_SIDE = 10**9  # of an image, as labels say it, in messages
 _MASKS_DECODED = 5_000  # of a data set too large to decode every mask
 
 
@@ -231,7 +232,9 @@ def _other_sizes(plan: ObjectPlan, frames: Frames) -> dict[int, str]:
     found = {}
     for index in np.flatnonzero(differs).tolist():
         size, lying = frames.sizes[index].tolist(), (given[index] == frames.stored[index]).all()
-        labels = f"{plan.where_image(index)}: labels for {size_words(given[index].astype(int).tolist())}"
+        labels = (
+            f"{plan.where_image(index)}: labels for {size_words(given[index].clip(0, _MOST_SIDE).astype(int).tolist())}"
+        )
         if lying:
             found[index] = (
                 f"{labels}, but EXIF turns the image to {size_words(size)}: they were drawn on the image lying on its"

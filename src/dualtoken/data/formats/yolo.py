@@ -345,6 +345,12 @@ class _Config:
             names = dict(enumerate(names))
         if not isinstance(names, dict) or not names:
             raise DataError(f"{self.where!r}: `names` is {names!r}, expected a list of class names.")
+        for number, name in names.items():
+            if isinstance(name, bool | list | dict | set) or name is None:
+                raise DataError(
+                    f"{self.where!r}: the name of class {number} is {name!r}, expected a text.",
+                    "YAML reads yes, no, on, off and null as other things: put them in quotes.",
+                )
         names = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
         missing = sorted(set(range(len(names))) - set(names))
         if missing:
