@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from dualtoken.backbone import create_model
-from dualtoken.backbone.layers import DepthwiseConv, area_resize, distinct_cells
-from dualtoken.backbone.mixers.dual_token import PositionAwareTokens
+from dualtoken.backbone.area import area_resize, distinct_cells
+from dualtoken.backbone.dualtoken import PositionAwareTokens
+from dualtoken.backbone.layers import DepthwiseConv
 
 
 def run(module: nn.Module, *inputs: torch.Tensor) -> list[torch.Tensor]:

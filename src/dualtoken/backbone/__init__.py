@@ -1,19 +1,25 @@
-"""The backbone: images to feature maps. Start reading at model.py."""
+"""The backbone: images to feature maps. Start reading at dualtoken.py."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dualtoken.backbone.config import VARIANTS, BackboneConfig, Variant
+from dualtoken.backbone.config import BackboneConfig
+from dualtoken.backbone.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
+    from dualtoken.backbone.dualtoken import DualTokenViT
     from dualtoken.backbone.measure import count_macs, count_parameters
-    from dualtoken.backbone.model import DualTokenViT
     from dualtoken.backbone.registry import create_model, require_known
 
-_HOMES = {"DualTokenViT": "model", "count_macs": "measure", "count_parameters": "measure", "create_model": "registry",
-          "require_known": "registry"}  # fmt: skip
+_HOMES = {
+    "DualTokenViT": "dualtoken",
+    "count_macs": "measure",
+    "count_parameters": "measure",
+    "create_model": "registry",
+    "require_known": "registry",
+}
 
 __all__ = [
     "VARIANTS",

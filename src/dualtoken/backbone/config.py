@@ -1,14 +1,11 @@
-"""The sizes and switches of the backbone, and the one table of variants that everything reads.
-
-`create_model`, `dualtoken models`, the README's table and the tests that compare parameters and MACs
-with the published figures all read `VARIANTS`.
-"""
+"""The sizes and switches of one network, judged before anything is built."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from dualtoken.backbone.mixers import MIXERS
 from dualtoken.errors import ConfigError, nearest
 
 
@@ -24,7 +21,7 @@ class BackboneConfig:
         depths: blocks in each stage.
         heads: attention heads of each stage.
         ffn_ratios: hidden channels of the feed-forward over its input, per stage.
-        mixer: a key of `dualtoken.backbone.mixers.MIXERS`.
+        mixer: a name in `dualtoken.backbone.mixers.MIXERS`.
         token_mlp: how the global tokens are enriched: `mix` (MixMLP), `mlp` (over channels only), `none`.
         global_tokens: how they are applied: `position` (weighted sum with the aggregated map),
             `position_attention` (the same grid, fused by multi-head attention), `normal` (tokens without
@@ -62,6 +59,8 @@ class BackboneConfig:
                     f"{name} is {value!r}, expected one of {', '.join(choices)}.",
                     f"Did you mean {near!r}?" if near else "",
                 )
+        if not (Path(__file__).parent / "mixers" / f"{self.mixer}.py").is_file():  # ours need no torch to be known
+            MIXERS.find(self.mixer)
         for name, most in {"token_grid": 32, "normal_tokens": 1024}.items():
             if not 1 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a whole number from 1 to {most}.")
@@ -84,59 +83,8 @@ class BackboneConfig:
 
 
 CHOICES = {
-    "mixer": ("dual_token", "lightvit"),
     "token_mlp": ("mix", "mlp", "none"),
     "global_tokens": ("position", "position_attention", "normal", "none"),
     "local_mixer": ("conv", "window"),
     "downsample": ("stepwise", "onestep"),
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A named network with what its paper publishes (ImageNet-1K, 224 x 224); None where it says nothing.
-
-    Attributes:
-        gmacs: 10^9 multiply-accumulates an image, which the papers call FLOPs.
-        mparams: 10^6 parameters.
-        top1: per cent.
-    """
-
-    config: BackboneConfig
-    gmacs: float | None = None
-    mparams: float | None = None
-    top1: float | None = None
-    paper: str = "arXiv 2309.12424"
-
-
-def _tiny(**switches: Any) -> BackboneConfig:
-    return BackboneConfig(channels=(48, 96, 192), depths=(2, 5, 3), **switches)
-
-
-def _small(**switches: Any) -> BackboneConfig:
-    return BackboneConfig(channels=(64, 128, 256), depths=(2, 6, 4), **switches)
-
-
-def _lightvit(width: int, depths: tuple[int, ...], tokens: int) -> BackboneConfig:
-    heads = width // 32
-    return BackboneConfig(
-        channels=(width, 2 * width, 4 * width),
-        depths=depths,
-        heads=(heads, 2 * heads, 4 * heads),
-        mixer="lightvit",
-        global_tokens="normal",
-        joint_tokens=True,
-        normal_tokens=tokens,
-    )
-
-
-_LIGHTVIT = "arXiv 2207.05557"
-VARIANTS: dict[str, Variant] = {
-    "dualtoken_vit_t": Variant(_tiny(token_mlp="mlp")),
-    "dualtoken_vit_t_mix": Variant(_tiny(), gmacs=0.5, top1=75.4),
-    "dualtoken_vit_s": Variant(_small(token_mlp="mlp"), top1=79.5),
-    "dualtoken_vit_s_mix": Variant(_small(), gmacs=1.0, top1=79.4),
-    "lightvit_t": Variant(_lightvit(64, (2, 6, 6), tokens=8), 0.7, 9.4, 78.7, _LIGHTVIT),
-    "lightvit_s": Variant(_lightvit(96, (2, 6, 6), tokens=16), 1.7, 19.2, 80.9, _LIGHTVIT),
-    "lightvit_b": Variant(_lightvit(128, (3, 8, 6), tokens=24), 3.9, 35.2, 82.1, _LIGHTVIT),
 }

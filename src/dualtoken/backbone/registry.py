@@ -10,12 +10,13 @@ import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from dualtoken.backbone.config import VARIANTS, BackboneConfig
+from dualtoken.backbone.config import BackboneConfig
+from dualtoken.backbone.variants import VARIANTS
 from dualtoken.errors import ModelError, nearest
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
-    from dualtoken.backbone.model import DualTokenViT
+    from dualtoken.backbone.dualtoken import DualTokenViT
 
 
 def _cfg(paper: str) -> dict[str, Any]:
@@ -39,7 +40,7 @@ default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg(variant.paper) f
 
 
 def _create(name: str, pretrained: bool, **kwargs: Any) -> DualTokenViT:
-    from dualtoken.backbone.model import DualTokenViT  # here: timm may be imported first by a part of it
+    from dualtoken.backbone.dualtoken import DualTokenViT  # here: timm may be imported first by a part of it
 
     switches = {field.name: kwargs.pop(field.name) for field in fields(BackboneConfig) if field.name in kwargs}
     model: DualTokenViT = build_model_with_cfg(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dualtoken.backbone.layers import ChannelNorm, channels_first, channels_last, pad_to_multiple
 
@@ -19,6 +20,12 @@ class ConvNormAct(nn.Sequential):
         self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=False, **dd)
         self.norm: nn.Module = nn.BatchNorm2d(outputs, **dd)
         self.act = nn.GELU()
+
+    def fold(self) -> None:
+        """The batch norm into the convolution before it, for inference."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = nn.Identity()
 
 
 class Stem(nn.Module):

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from dualtoken.backbone.config import VARIANTS
 from dualtoken.backbone.measure import count_macs, count_parameters
 from dualtoken.backbone.registry import create_model
+from dualtoken.backbone.variants import VARIANTS
 
 
 def models_table() -> list[dict[str, Any]]:

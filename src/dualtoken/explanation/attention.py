@@ -19,11 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualtoken.backbone.block import Block
+from dualtoken.backbone.ablations import CrossAttention
+from dualtoken.backbone.dualtoken import Block, Broadcast, DualTokenViT, SelfAttention
 from dualtoken.backbone.layers import split_heads
-from dualtoken.backbone.mixers.dual_token import Broadcast, CrossAttention, SelfAttention
 from dualtoken.backbone.mixers.lightvit import LightViTMixer
-from dualtoken.backbone.model import DualTokenViT
 
 Grid = tuple[int, int]
 Floats = NDArray[np.float32]

@@ -72,7 +72,7 @@ def find_levels(model: nn.Module, task: str) -> list[Level]:
 
 def _item(model: nn.Module, module: str) -> int | None:
     """Our stages give image tokens and global tokens."""
-    from dualtoken.backbone.model import Stage
+    from dualtoken.backbone.dualtoken import Stage
 
     return 0 if isinstance(model.get_submodule(module), Stage) else None
 

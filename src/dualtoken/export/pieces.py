@@ -96,7 +96,7 @@ def merged(model: nn.Module) -> nn.Module:
 
         return reparameterize_model(copy, inplace=True)
     for module in ours:
-        module.fuse()
+        module.fold()
     return copy
 
 

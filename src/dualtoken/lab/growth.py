@@ -70,7 +70,7 @@ def _ready(model_name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     model = create_model(model_name).eval()
     if isinstance(model, DualTokenViT):
-        model.fuse()
+        model.fold()
     return model.to(memory_format=torch.channels_last)
 
 

@@ -13,7 +13,7 @@ from dualtoken.lab.rows import Row
 if TYPE_CHECKING:
     from torch import nn
 
-    from dualtoken.backbone.model import DualTokenViT
+    from dualtoken.backbone.dualtoken import DualTokenViT
 
 FILES = {".onnx": ("onnx", "openvino"), ".xml": ("openvino",)}  # exported files, and the engines that read them
 
@@ -92,13 +92,13 @@ def _reparameterise(model: nn.Module) -> nn.Module:
 def merge(model: nn.Module) -> nn.Module:
     """The same network with everything merged that inference can compute as one: what is measured."""
     for module in _ours(model):
-        module.fuse()
+        module.fold()
     return model.requires_grad_(False)
 
 
 def _ours(model: nn.Module) -> list[DualTokenViT]:
     """Our networks within a model, which may stand below a head."""
-    from dualtoken.backbone.model import DualTokenViT
+    from dualtoken.backbone.dualtoken import DualTokenViT
 
     return [module for module in model.modules() if isinstance(module, DualTokenViT)]
 

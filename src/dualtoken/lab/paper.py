@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dualtoken.backbone import count_macs, count_parameters, create_model
-from dualtoken.backbone.config import VARIANTS
+from dualtoken.backbone.variants import VARIANTS
 from dualtoken.files import write_text
 from dualtoken.lab.pages import END, START, split_page
 from dualtoken.lab.published import published

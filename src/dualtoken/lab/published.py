@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dualtoken.backbone.config import VARIANTS
+from dualtoken.backbone.variants import VARIANTS
 
 
 class Published(NamedTuple):

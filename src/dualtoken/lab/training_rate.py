@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dualtoken.lab.rows import Row, append_rows, provenance
+Row = dict[str, Any]
 
 
 def measure(networks: list[str], image_size: int, batch_size: int, turns: int, threads: int) -> list[Row]:
@@ -118,6 +118,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.step:
         return step_when_asked(arguments.networks[0], arguments.image_size[0], arguments.batch_size, arguments.threads)
+    from dualtoken.lab.rows import append_rows, provenance  # here: a network of another checkout runs this file too
+
     for size in arguments.image_size:
         rows = measure(arguments.networks, size, arguments.batch_size, arguments.turns, arguments.threads)
         for row in rows:

@@ -6,8 +6,8 @@ import timm
 import torch
 
 import dualtoken  # noqa: F401  (registers the networks)
-from dualtoken.backbone.layers import area_resize
-from dualtoken.backbone.mixers.dual_token import PositionAwareTokens
+from dualtoken.backbone.area import area_resize
+from dualtoken.backbone.dualtoken import PositionAwareTokens
 
 
 def test_fresh_down_sampling_is_the_average() -> None:

@@ -1,23 +1,19 @@
-"""Token mixers. A new one is a file beside these and a line in `MIXERS`, or from outside `register_mixer`.
+"""Token mixers. A new one is a file beside these, or of any other package, that adds itself to `MIXERS`.
 
-The contract: `Mixer(config, stage, drop_path, device, dtype)`, and `forward(x, g) -> (x, g)` where x are the
-image tokens (B, H, W, C) and g the global tokens (B, h, w, C), or None where none travel. Residual
-connections are the mixer's own; shapes are kept.
+    MIXERS["mine"] = MyMixer
+
+The contract: `Mixer(config, stage, block, drop_path, device, dtype)`, `stage` and `block` counted from 0, and
+`forward(x, g) -> (x, g)` where x are the image tokens (B, H, W, C) and g the global tokens (B, h, w, C), or None where
+none travel. Residual connections are the mixer's own; shapes are kept. `--set model_args={mixer: mine}` trains with it.
 """
 
-from torch import nn
+from __future__ import annotations
 
-from dualtoken.backbone.config import CHOICES
-from dualtoken.backbone.mixers.dual_token import DualTokenMixer
-from dualtoken.backbone.mixers.lightvit import LightViTMixer
+from typing import TYPE_CHECKING
 
-MIXERS: dict[str, type[nn.Module]] = {
-    "dual_token": DualTokenMixer,
-    "lightvit": LightViTMixer,
-}
+from dualtoken.registry import Registry
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def register_mixer(name: str, mixer: type[nn.Module]) -> None:
-    """Add a mixer: `--set model_args={mixer: NAME}` takes it then."""
-    MIXERS[name] = mixer
-    CHOICES["mixer"] = tuple(dict.fromkeys((*CHOICES["mixer"], name)))
+MIXERS: Registry[type[nn.Module]] = Registry("mixer", __name__)

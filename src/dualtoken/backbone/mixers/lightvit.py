@@ -8,12 +8,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from dualtoken.backbone.config import BackboneConfig
-from dualtoken.backbone.layers import (
-    ChannelNorm,
-    WindowAttention,
-    attend,
-    pad_to_multiple,
-)
+from dualtoken.backbone.layers import ChannelNorm, WindowAttention, attend, pad_to_multiple
+from dualtoken.backbone.mixers import MIXERS
 
 
 class LightViTMixer(nn.Module):
@@ -22,7 +18,7 @@ class LightViTMixer(nn.Module):
     One norm, one query-key-value projection and one output projection serve both streams.
     """
 
-    def __init__(self, config: BackboneConfig, stage: int, drop_path: float = 0.0, **dd: Any) -> None:
+    def __init__(self, config: BackboneConfig, stage: int, block: int = 0, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
         channels, self.heads = config.channels[stage], config.heads[stage]
         self.norm = ChannelNorm(channels, **dd)
@@ -48,3 +44,6 @@ class LightViTMixer(nn.Module):
 
         mixed, update = self.proj(x_local + x_global), self.proj(tokens)
         return x + self.drop_path(mixed), g + self.drop_path(update)
+
+
+MIXERS["lightvit"] = LightViTMixer

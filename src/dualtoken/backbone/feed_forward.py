@@ -1,4 +1,4 @@
-"""One block: mixer, then feed-forward with LightViT's bi-dimensional attention, each with its residuals."""
+"""LightViT's feed-forward with bi-dimensional attention."""
 
 from __future__ import annotations
 
@@ -8,29 +8,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from dualtoken.backbone.config import BackboneConfig
-from dualtoken.backbone.layers import ChannelNorm, Mlp, join_tokens
-from dualtoken.backbone.mixers import MIXERS
-
-
-class Block(nn.Module):
-    """x, g = mixer(x, g); x = x + BiDim(FFN(norm(x))). It never asks which mixer it holds."""
-
-    def __init__(self, config: BackboneConfig, stage: int, drop_path: float = 0.0, **dd: Any) -> None:
-        super().__init__()
-        channels = config.channels[stage]
-        self.mixer = MIXERS[config.mixer](config, stage, drop_path, **dd)
-        self.joint_tokens = config.joint_tokens
-        self.feed_forward = FeedForward(channels, int(channels * config.ffn_ratios[stage]), drop_path, **dd)
-
-    def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x (B, H, W, C) and g (B, h, w, C), or None, to the same shapes."""
-        x, g = self.mixer(x, g)
-        if self.joint_tokens and g is not None:
-            n = x.shape[1] * x.shape[2]
-            both = self.feed_forward(join_tokens(x, g))[:, :, 0]  # (B, N + h * w, C)
-            return both[:, :n].unflatten(1, x.shape[1:3]), both[:, n:].unflatten(1, g.shape[1:3])
-        return self.feed_forward(x), g
+from dualtoken.backbone.layers import ChannelNorm, Mlp
 
 
 class FeedForward(nn.Module):
