@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 import dualtoken
 from conftest import write_class_folders
@@ -18,6 +19,7 @@ from dualtoken import cli
 from dualtoken.answers import KINDS, Kind, Meter, box_meter, class_meter, kind_of, register
 from dualtoken.answers.bootstrap import draws
 from dualtoken.answers.meter import measured
+from dualtoken.backbone.mixers import MIXERS
 from dualtoken.data import evaluation_loader, training_loader, training_transform
 from dualtoken.data.finding import NEEDS, Need
 from dualtoken.outputs import Classification, Detections, Metric
@@ -218,3 +220,52 @@ def test_the_command_line_knows_a_kind_of_answers(colours, run):
     code, said = run("train", "nowhere", "--task", "mean_color", "--output", "run")
     assert code == 2
     assert "mean_colour" in said
+
+
+# ---------------------------------------------------------------- a mixer
+
+
+class Scale(nn.Module):
+    """A mixer that scales the image tokens, by a number for each channel, and remembers where it stands."""
+
+    def __init__(self, config, stage: int, block: int = 0, drop_path: float = 0.0, **dd) -> None:
+        super().__init__()
+        self.place = (stage, block)
+        self.scale = nn.Linear(config.channels[stage], config.channels[stage], **dd)
+
+    def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return x + self.scale(x), g
+
+
+@pytest.fixture
+def scale_mixer():
+    MIXERS["scale"] = Scale
+    yield
+    del MIXERS["scale"]
+
+
+TINY = {"channels": [8, 16, 32], "depths": [1, 2, 1], "heads": [1, 2, 4], "neck": 16, "global_tokens": "none"}
+
+
+def test_a_mixer(scale_mixer, make_image_folder, tmp_path):
+    data = make_image_folder(per_class=4)
+    dualtoken.train(
+        data, output=tmp_path / "run", model="dualtoken_vit_t_mix", epochs=1, image_size=32, batch_size=4, workers=0,
+        model_args=TINY | {"mixer": "scale"},
+    )  # fmt: skip
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["model_args"]["mixer"] == "scale"
+    prediction = dualtoken.load(tmp_path / "run").predict(next(data.rglob("*.jpg")))
+    assert prediction.label in ("cat", "dog")
+
+
+def test_a_mixer_knows_its_stage_and_block(scale_mixer):
+    from dualtoken.backbone import create_model
+
+    model = create_model("dualtoken_vit_t_mix", **TINY | {"mixer": "scale"})
+    assert [b.mixer.place for stage in model.stages for b in stage.blocks] == [(0, 0), (1, 0), (1, 1), (2, 0)]
+
+
+def test_a_mistyped_mixer_is_answered_with_the_nearest(scale_mixer):
+    with pytest.raises(dualtoken.errors.ConfigError, match="Did you mean 'scale'"):
+        dualtoken.train("nowhere", model="dualtoken_vit_t_mix", model_args={"mixer": "scael"})

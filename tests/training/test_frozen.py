@@ -31,7 +31,7 @@ def train(data, output, **settings):
 @pytest.fixture
 def passes(monkeypatch):
     """How many images went through the backbone, batch by batch."""
-    from dualtoken.backbone.model import DualTokenViT
+    from dualtoken.backbone.dualtoken import DualTokenViT
 
     seen = []
     forward = DualTokenViT.forward_features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from timm.models._features import feature_take_indices
@@ -15,16 +15,17 @@ from dualtoken.errors import ConfigError
 class TimmContract(nn.Module):
     """A network of stages that carry two streams: timm's contract for it.
 
-    Whoever derives from it sets the attributes below, and has `stem`, `_start_tokens` and `_final`.
+    Whoever derives from it sets these attributes, and has `stem`, `_start_tokens` and `_final`.
     """
 
-    stem: nn.Module
-    stages: nn.ModuleList
-    norm: nn.Module
-    neck: nn.Module
-    head: nn.Module
-    feature_info: list[dict[str, Any]]
-    head_hidden_size: int
+    if TYPE_CHECKING:  # TorchScript would take them for its own
+        stem: nn.Module
+        stages: nn.ModuleList
+        norm: nn.Module
+        neck: nn.Module
+        head: nn.Module
+        feature_info: list[dict[str, Any]]
+        head_hidden_size: int
 
     def forward_intermediates(
         self,
