@@ -102,11 +102,10 @@ def value(module: str, name: str) -> ast.expr | None:
     """What a module, or the one that it has the name from, gives a name at its top."""
     home = _home(module, name)
     for node in parsed(home[0]).body if home else ():
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        if home and any(isinstance(target, ast.Name) and target.id == home[2] for target in targets):
-            return node.value  # type: ignore[union-attr]
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if home and any(isinstance(target, ast.Name) and target.id == home[2] for target in targets):
+                return node.value
     return None
 
 

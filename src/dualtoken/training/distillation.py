@@ -122,7 +122,7 @@ def distill(
         images: folders, zip archives or CSV files of images, with or without labels.
         teachers: model folders, ONNX or OpenVINO files, `hf-hub:USER/NAME`, or names of timm's registry.
         output: folder of the run, which becomes the model folder.
-        recipe: name of a recipe or a YAML file; None for `distill`.
+        recipe: name of a recipe or a YAML file. Left out: `distill`.
         resume: folder of a run to continue in place; images and teachers are then its own.
         **settings: fields of `DistillConfig`, on top of the recipe.
 
