@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from dualtoken.backbone import create_model
@@ -71,6 +72,8 @@ def test_a_model_folder_that_answers_with_the_teachers_classes(images, teacher, 
     assert config.provenance["teachers"][0]["name"] == teacher.name
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, len(config.classes))
     assert 0 <= result.metrics["val_agreement"] <= 1
+    with Image.open(result.folder / "curves.png") as curves:
+        assert curves.width > curves.height > 100
 
 
 def test_the_loss_falls(images, teacher, tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from dualtoken.answers import CLASSIFIER
 from dualtoken.data import ImageData, find_data
 from dualtoken.data.loading import ImageLoader
 from dualtoken.errors import ConfigError, DataError
-from dualtoken.files import alone, explained_place, writable_folder, write_json, write_text
+from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits
 from dualtoken.model_folder import CONFIG, ModelConfig, load_config, read_weights, save_model, write_tensors
 from dualtoken.tasks.classification import ClassificationTask
@@ -46,6 +47,7 @@ from dualtoken.training.taught import Kept, TaughtLoader, crop_digest
 from dualtoken.training.teachers import Teacher, open_teacher, shared_classes
 from dualtoken.words import counted
 
+CURVES = "curves.png"
 STANDARDS = "teachers.safetensors"  # mean and standard deviation of their features
 MEASURED = 2048  # images for these
 VIEWS = 4  # of each image, where they are kept
@@ -143,7 +145,10 @@ def distill(
         def on_best(best: nn.Module) -> None:
             save_model(cast(Student, best).backbone, description, folder)
 
-        carry_out(loop, on_best, "dualtoken distill")
+        try:
+            carry_out(loop, on_best, "dualtoken distill")
+        finally:
+            _draw_curves(folder, loop.counters.history)
         metrics = _finish(folder, loop)
         return TrainResult(folder, metrics, loop.stopped)
 
@@ -342,6 +347,22 @@ class DistillLoop(Loop):
             found = self.probe.figures(cast(Student, self.averaged).backbone, size)
             figures |= {f"probe_{name}": value for name, value in found.items()}
         return figures
+
+
+def _draw_curves(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """How it went so far, one picture beside the other, as `curves.png`."""
+    from PIL import Image
+
+    from dualtoken.report import plots
+
+    drawn = [Image.open(io.BytesIO(plots.to_png(figure))) for figure in plots.curves(history).values()]
+    if not drawn:
+        return
+    sheet = Image.new("RGB", (sum(one.width for one in drawn), max(one.height for one in drawn)), "white")
+    for number, one in enumerate(drawn):
+        sheet.paste(one, (sum(before.width for before in drawn[:number]), 0))
+    with atomic_path(folder / CURVES) as path:
+        sheet.save(path, "PNG")
 
 
 def _finish(folder: Path, loop: Loop) -> dict[str, Any]:

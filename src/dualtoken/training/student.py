@@ -120,6 +120,9 @@ class TeachingMeter:
             values["agreement"] = same.float().mean().item()
         if "features" in values:
             values["cosine"] = 1 - values.pop("features")
+        for name in ("soft_labels", "hard_labels"):
+            if name in values:
+                values[f"loss_{name}"] = values.pop(name)
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * len(indices)
         self.count += len(indices)
