@@ -43,7 +43,7 @@ class Classes(Kind):
     card = Card(
         "image-classification",
         "says which of its classes a picture shows",
-        "Every picture gets one of these classes, also one that shows none of them: there is no answer"
+        "Every picture gets one of these classes, also one that shows none of them: there is no class"
         ' "something else", and a high score does not rule it out.',
         'print(model.predict("photo.jpg").label)',
     )
