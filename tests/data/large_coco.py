@@ -61,7 +61,7 @@ def read(root: Path) -> dict[str, object]:
 
         data = find_data(plan_data(root), progress=False)
     except ImportError:  # as it was before
-        from dualtoken.data import find_task_data, task_of  # type: ignore[attr-defined]
+        from dualtoken.data.finding import find_task_data, task_of  # type: ignore[attr-defined]
 
         data = find_task_data(root, task_of(root), progress=False)
     objects = sum(len(samples.labels) for samples in data.splits.values())
