@@ -267,5 +267,8 @@ def test_a_mixer_knows_its_stage_and_block(scale_mixer):
 
 
 def test_a_mistyped_mixer_is_answered_with_the_nearest(scale_mixer):
+    from dualtoken.training import TrainConfig
+    from dualtoken.training.checks import check_settings
+
     with pytest.raises(dualtoken.errors.ConfigError, match="Did you mean 'scale'"):
-        dualtoken.train("nowhere", model="dualtoken_vit_t_mix", model_args={"mixer": "scael"})
+        check_settings(TrainConfig(model="dualtoken_vit_t_mix", model_args={"mixer": "scael"}))
