@@ -20,8 +20,10 @@ from dualtoken.answers import KINDS, Kind, Meter, box_meter, class_meter, kind_o
 from dualtoken.answers.bootstrap import draws
 from dualtoken.answers.meter import measured
 from dualtoken.backbone.mixers import MIXERS
-from dualtoken.data import evaluation_loader, training_loader, training_transform
+from dualtoken.data import FORMATS, Format, convert, evaluation_loader, find_data, training_loader, training_transform
 from dualtoken.data.finding import NEEDS, Need
+from dualtoken.data.records import Records
+from dualtoken.errors import DataError
 from dualtoken.outputs import Classification, Detections, Metric
 from dualtoken.tasks import TASKS, Task
 from dualtoken.tasks import register as register_task
@@ -272,3 +274,55 @@ def test_a_mistyped_mixer_is_answered_with_the_nearest(scale_mixer):
 
     with pytest.raises(dualtoken.errors.ConfigError, match="Did you mean 'scale'"):
         check_settings(TrainConfig(model="dualtoken_vit_t_mix", model_args={"mixer": "scael"}))
+
+
+dualtoken.train("nowhere", model="dualtoken_vit_t_mix", model_args={"mixer": "scael"})
+
+
+# ---------------------------------------------------------------- a format of labels
+
+
+def find_lines(tree):
+    """Boxes in a file labels.lines: image, class, left, top, right, bottom."""
+    names = [name for name in tree.names if name.endswith(".lines")]
+    if not names:
+        return None
+    records = Records(tree, "lines")
+    for number, line in enumerate(tree.text(names[0]).splitlines(), 1):
+        path, name, *box = line.split()
+        records.add(records.image(names[0], number, path), names[0], number, name, box=box)
+    return records.done()
+
+
+def write_lines(writer, folder):
+    lines = [
+        f"images/{name} {writer.classes[label]} {' '.join(map(str, box))}\n"
+        for _, samples in writer.splits()
+        for name, objects in writer.objects(samples, folder / "images")
+        for label, box in zip(objects.labels.tolist(), objects.boxes.tolist(), strict=True)
+    ]
+    writer.text(folder / "labels.lines", "".join(lines))
+
+
+@pytest.fixture
+def lines(monkeypatch, tmp_path):
+    """A data set of 12 images in a format that only this file knows."""
+    monkeypatch.setitem(FORMATS, "lines", Format("objects", find_lines, "labels.lines", rank=5, write=write_lines))
+    root = write_class_folders(tmp_path / "lines", ("images",), per_class=12)
+    names = (f"images/{number:04d}.jpg {'cat' if number % 2 else 'dog'} 4 5 20 24" for number in range(12))
+    (root / "labels.lines").write_text("\n".join(names))
+    return root
+
+
+def test_a_format_of_labels_is_read_written_and_offered(lines, tmp_path):
+    data = find_data(lines, progress=False)
+    assert (data.task, data.classes, data.layout) == ("detection", ("cat", "dog"), "lines")
+    assert cli.CHOICES["labels"]()[1] == "lines"
+    assert "lines" in cli.CHOICES["to"]()
+    coco = convert(lines, tmp_path / "coco", "coco", labels="lines", progress=False).output
+    again = convert(coco, tmp_path / "again", "lines", progress=False).output
+    found = find_data(again, labels="lines", val_fraction=0, progress=False).splits["all"]
+    assert found.boxes.tolist() == [[4, 5, 20, 24]] * 12
+    with pytest.raises(DataError, match=r"labels\.lines', line 1: a box outside the image"):
+        (lines / "labels.lines").write_text("images/0000.jpg cat 4 5 90 24")
+        find_data(lines, progress=False)
