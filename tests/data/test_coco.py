@@ -295,8 +295,8 @@ def test_a_cut_json_beside_a_whole_one_is_not_passed_over(tmp_path: Path) -> Non
     ("text", "words"),
     [
         (
-            '{"version": "5", "shapes": []}',
-            "no list images and no list annotations .* keys are 'version', 'shapes'",
+            '{"version": "5", "layers": []}',
+            "no list images and no list annotations .* keys are 'version', 'layers'",
         ),
         ('{"images": [], "annotations": []}', "no list categories; its keys are"),
         ("{}", "it is empty"),

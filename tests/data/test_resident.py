@@ -126,7 +126,7 @@ def test_what_cannot_be_read_stops_or_is_left_out(folder):
 def test_a_run_on_resident_images_repeats_bit_for_bit(folder, tmp_path, monkeypatch):
     from safetensors.torch import load_file
 
-    monkeypatch.setattr("dualtoken.report.training_report", lambda *args, **options: None)
+    monkeypatch.setattr("dualtoken.evaluation.reports.write_training_report", lambda *args, **options: None)
     tiny = {"channels": [8, 8, 8], "depths": [1, 1, 1], "heads": [1, 1, 1], "neck": 8}
     settings = {"recipe": "smoke", "model_args": tiny, "batch_size": 3, "workers": 0, "resident": True, "epochs": 1}
 

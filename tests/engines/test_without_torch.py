@@ -46,7 +46,7 @@ def test_classes_to_tables_and_sheets(made, photos, tmp_path):
             tmp_path / f"{name}.png",
         )
         assert done.returncode == 1, done.stderr  # a picture is broken
-        assert "2 images answered, 1 could not be read" in done.stdout
+        assert "Predictions for 2 images, 1 could not be read" in done.stdout
     rows = [
         list(csv.DictReader((tmp_path / f"{name}.csv").read_text("utf-8").splitlines())) for name in ("with", "without")
     ]
@@ -147,7 +147,7 @@ def test_every_package_has_an_extra_that_brings_it():
     named = {entry.extra for entry in ENGINES.values()} | {form.extra for form in FORMATS.values()}
     assert named <= set(project["optional-dependencies"])
     for package in project["dependencies"]:
-        assert package.split(">")[0] in ("numpy", "pillow", "pyyaml", "typer", "rich")
+        assert package.split(">")[0] in ("numpy", "pillow", "pyyaml", "typer", "rich", "pydantic")
 
 
 def test_text_in_pictures_without_matplotlib():

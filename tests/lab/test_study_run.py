@@ -388,7 +388,7 @@ def test_mistakes_are_answered_without_torch(tmp_path):
 
 
 def test_a_small_study_trains_and_is_shown(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dualtoken.report.training_report", lambda *args, **options: None)
+    monkeypatch.setattr("dualtoken.evaluation.reports.write_training_report", lambda *args, **options: None)
     settings = {"model_args": TINY, "image_size": 32, "batch_size": 2, "workers": 0, "val_fraction": 0.25}
     options = {"seeds": 1, "only": ["mlp"], "settings": settings, "workers": 0, "device": "cpu"}
     failed = study_command("ablations", data, tmp_path / "s", markdown=tmp_path / "table.md", **options)
