@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -26,6 +27,8 @@ class TimmContract(nn.Module):
         head: nn.Module
         feature_info: list[dict[str, Any]]
         head_hidden_size: int
+        _start_tokens: Callable[[Tensor], Tensor | None]
+        _final: Callable[[Tensor, Tensor | None], Tensor]
 
     def forward_intermediates(
         self,

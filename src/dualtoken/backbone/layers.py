@@ -6,7 +6,7 @@ Then norms and linears read contiguous rows of C numbers, a convolution sees the
 Legend: B batch, C channels, H W image-token grid, h w global-token grid, N = H * W, nh heads, hd channels a head.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,14 +62,15 @@ class DepthwiseConv(nn.Conv2d):
     @torch.jit.unused
     def _dense(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        down, right = height - 1 - self.padding[0], width - 1 - self.padding[1]
+        rows, columns = cast(tuple[int, int], self.padding)  # never the name of one here
+        down, right = height - 1 - rows, width - 1 - columns
         reach = F.pad(self.weight[:, 0], (right, right, down, down))  # (C, 2H - 1, 2W - 1): all offsets there are
         windows = reach.unfold(1, height, 1).unfold(2, width, 1)  # (C, H, W, H, W), the first output position last
         layer = windows.flip(1, 2).flatten(3).flatten(1, 2)  # (C, N, N): from each position to each
         y = torch.bmm(layer, x.flatten(1, 2).permute(2, 1, 0).contiguous())  # (C, N, B)
         if y.requires_grad:
             y.register_hook(Tensor.contiguous)  # else each of the C products of the gradient copies its part
-        return (y.permute(2, 1, 0) + self.bias).unflatten(1, (height, width))
+        return (y.permute(2, 1, 0) + cast(Tensor, self.bias)).unflatten(1, (height, width))
 
 
 class Mlp(nn.Module):
@@ -188,4 +189,4 @@ def start_weights(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif hasattr(module, "reset_parameters"):
-        module.reset_parameters()
+        cast(Any, module).reset_parameters()

@@ -80,7 +80,7 @@ def _check_head(head: str | None, args: Mapping[str, Any]) -> None:
     if head is not None and head not in (*HEADS, *DECODERS):
         raise ConfigError(unknown_name("head", head, (*HEADS, *DECODERS)), "docs/train.md lists them by task.")
     detector = head is None or head in HEADS
-    decoders = [head] if head in DECODERS else [] if head in HEADS else list(DECODERS)
+    decoders = [head] if head is not None and head in DECODERS else [] if head in HEADS else list(DECODERS)
     taken = [_decoder_args(DECODERS[name][0]) for name in decoders]
     known = {*(HEAD_ARGS if detector else ()), *(name for names in taken for name in names)}
     _check_names("head argument", "head_args", args, known, closed=not decoders)

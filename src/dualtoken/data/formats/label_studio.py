@@ -66,13 +66,13 @@ def _add(records: Records, name: str, task: dict[str, Any], passed: set[str]) ->
     image = records.image(name, 0, path if known or not rest or len(hashed) != 8 else rest)
     for result in _results(task) or () if image is not None else ():
         assert image is not None
-        value, kind = (result.get("value"), result.get("type", "")) if isinstance(result, dict) else (None, "")
-        width, height = (result.get(f"original_{side}") for side in ("width", "height")) if value else (0, 0)
-        names = (
-            next((value[key] for key in ("rectanglelabels", "polygonlabels") if key in value), None) if value else None
-        )
+        said = result if isinstance(result, dict) else {}
+        value = said["value"] if isinstance(said.get("value"), dict) else {}
+        kind = said.get("type", "")
+        width, height = (said.get(f"original_{side}") for side in ("width", "height")) if value else (0, 0)
+        names = next((value[key] for key in ("rectanglelabels", "polygonlabels") if key in value), None)
         label = names[0] if isinstance(names, list) and names else None
-        sides = isinstance(width, int | float) and isinstance(height, int | float) and isinstance(value, dict)
+        sides = isinstance(width, int | float) and isinstance(height, int | float)
         if kind == "rectanglelabels" and sides and not value.get("rotation"):
             x, y, w, h = (value.get(key, float("nan")) for key in ("x", "y", "width", "height"))
             box = [x * width / 100, y * height / 100, (x + w) * width / 100, (y + h) * height / 100]
@@ -80,7 +80,7 @@ def _add(records: Records, name: str, task: dict[str, Any], passed: set[str]) ->
         elif kind == "polygonlabels" and sides:
             ring = [
                 side * total / 100
-                for point in value["points"]
+                for point in value.get("points", ())
                 for side, total in zip(point, (width, height), strict=True)
             ]
             records.add(image, name, 0, label, ring=ring)
