@@ -37,7 +37,7 @@ def measure(networks: list[str], image_size: int, batch_size: int, turns: int, t
     finally:
         for stepper in steppers:
             stepper.kill()
-            stepper.wait()
+            stepper.communicate()  # waits, and closes its pipes
     processor = [[turn["processor"] for turn in times] for times in taken]
     rows = []
     for network, work, times, cpu in zip(networks, gmacs, taken, processor, strict=True):
