@@ -485,7 +485,7 @@ def test_processes_without_work_or_room_are_never_started(data, tmp_path, monkey
         raise AssertionError("processes were started")
 
     monkeypatch.setattr("dualtoken.training.run.Fabric.launch", launch)
-    monkeypatch.setattr("dualtoken.training.run.os.cpu_count", lambda: 4)
+    monkeypatch.setattr("dualtoken.training.requirements.os.cpu_count", lambda: 4)
     with pytest.raises(ConfigError, match=f"devices is {devices}, but {said}"):
         train(data, tmp_path / "run", devices=devices, device="cpu")
 
@@ -537,7 +537,7 @@ def test_two_processes_stop_together_and_continue(data, tmp_path):
 
 
 def test_a_full_disk_is_found_before_the_first_step(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("dualtoken.training.run.shutil.disk_usage", lambda path: SimpleNamespace(free=2**16))
+    monkeypatch.setattr("dualtoken.training.requirements.shutil.disk_usage", lambda path: SimpleNamespace(free=2**16))
     with pytest.raises(OutputError, match="0 MiB free"):
         train(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()

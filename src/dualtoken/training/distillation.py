@@ -30,6 +30,7 @@ from dualtoken.training.network import make_network
 from dualtoken.training.pool import CENTRE, Pool, PoolSampler, Views, find_pool
 from dualtoken.training.probe import Probe
 from dualtoken.training.recipes import recipe_settings
+from dualtoken.training.requirements import require_space
 from dualtoken.training.run import (
     CHANGEABLE,
     TrainResult,
@@ -37,7 +38,6 @@ from dualtoken.training.run import (
     describe_model,
     make_fabric,
     nothing_trained_yet,
-    require_space,
     resumed_config,
     say_plan,
     settings_text,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -18,11 +16,8 @@ from torch import nn
 from dualtoken.answers import CLASSIFIER
 from dualtoken.backbone import count_macs, count_parameters
 from dualtoken.data import (
-    IGNORE,
     EpochSampler,
     ImageData,
-    MaskSamples,
-    ObjectSamples,
     PackedTargets,
     Plan,
     find_data,
@@ -48,11 +43,11 @@ from dualtoken.training.optimizer import freeze_backbone
 from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
+from dualtoken.training.requirements import require_space, require_splits, require_truth, require_work
 from dualtoken.training.state import run_counters
 from dualtoken.words import counted
 
 SHOWN = 9  # images of the first batch
-FILES_AS_WEIGHTS = 14  # the best model; model, averages and two moments in the last states, three while one is written
 CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # on resuming: not what a step does
 EVALUATION = "evaluation.json"
 _HEAD = "# Settings of this run, as resolved; `--recipe` takes this file.\n"
@@ -226,12 +221,12 @@ def _prepare(
         data, task=config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
         on_bad_image=config.on_bad_image, on_bad_label=config.on_bad_label, limits=limits, most=config.images_per_split,
     )  # fmt: skip
-    _require_splits(images)
-    _require_work(config, images)
+    require_splits(images)
+    require_work(config, images)
     fabric = make_fabric(config)
     fabric.launch()
     fabric.print(images.describe())
-    _require_truth(images)
+    require_truth(images)
 
     def build(config: TrainConfig) -> tuple[Loop, nn.Module, ModelConfig, str]:
         seed_all(config.seed)  # the fresh weights
@@ -320,61 +315,6 @@ def resumed_config(
             f"These may change: {', '.join(changeable)}. To train on with others: --model {run} --output NEW",
         )
     return after
-
-
-def require_space(folder: Path, model: nn.Module) -> None:
-    """Find a full disk now and not after the first epoch."""
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    needed, free = FILES_AS_WEIGHTS * weights, shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutputError(
-            f"{str(folder)!r} has {free / 2**20:.0f} MiB free, but the run will write {needed / 2**20:.0f} MiB.",
-            "Choose another place with --output, or make room there.",
-        )
-
-
-def _require_splits(images: ImageData) -> None:
-    if "train" not in images.splits and "all" not in images.splits:
-        raise DataError(
-            f"{images.source!r} has no images to learn from: its splits are {', '.join(images.splits)}, none is train.",
-            "Add a train split, or give images without splits.",
-        )
-    if "val" not in images.splits:
-        raise DataError(
-            "There are no images to validate with, since --val-fraction is 0: training needs a val split to find its"
-            " best epoch.",
-            f"Leave --val-fraction out, or add a val split to {images.source!r}.",
-        )
-
-
-def _require_work(config: TrainConfig, images: ImageData) -> None:
-    """Refuse more processes than there is work or room for: they would all be started before one of them says so."""
-    cores, length = os.cpu_count() or 1, len(images.splits["train"])
-    if config.devices > length:
-        raise ConfigError(
-            f"devices is {config.devices}, but train has {counted(length, 'image')}.", f"Type: --set devices={length}"
-        )
-    if config.devices > cores and choose_device(config.device).type == "cpu":
-        raise ConfigError(
-            f"devices is {config.devices}, but this machine has {counted(cores, 'CPU core')} and trains on them.",
-            "Type: --set devices=1",
-        )
-
-
-def _require_truth(images: ImageData) -> None:
-    """Refuse a split in which nothing is labelled: nothing is learned there, and no epoch is better than another."""
-    for name in ("train", "val"):
-        samples = images.splits[name]
-        if isinstance(samples, ObjectSamples) and not samples.counts(len(images.classes)).any():
-            what = "has an object"
-        elif isinstance(samples, MaskSamples) and not any(
-            (samples.open_mask(index) != IGNORE).any() for index in range(len(samples))
-        ):
-            what = "has a pixel of any class"
-        else:
-            continue
-        hint = "Draw others: --seed N, or more with --val-fraction." if images.val_drawn else "Are its labels there?"
-        raise DataError(f"Of {counted(len(samples), 'image')} in the split {name!r} none {what}.", hint)
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
