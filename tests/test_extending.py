@@ -276,9 +276,6 @@ def test_a_mistyped_mixer_is_answered_with_the_nearest(scale_mixer):
         check_settings(TrainConfig(model="dualtoken_vit_t_mix", model_args={"mixer": "scael"}))
 
 
-dualtoken.train("nowhere", model="dualtoken_vit_t_mix", model_args={"mixer": "scael"})
-
-
 # ---------------------------------------------------------------- a format of labels
 
 

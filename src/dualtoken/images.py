@@ -181,13 +181,14 @@ def check_image(
     name = name or _name_of(source)
     with explained(name), _opened(source, name, limits) as image:
         _check_pixels(image, name, limits)
-        orientation, stored = _orientation(image), (image.height, image.width)
+        stored = (image.height, image.width)
         if full:
             # A JPEG's whole stream is parsed, but only one pixel of an 8 x 8 block is computed.
             image.draft("L", (1, 1))
-            _load(image, source, name)
+            _load(image, source, name)  # before the orientation, for which a PNG is loaded, and its file forgotten
             if image.mode not in ("RGB", "L") or image.format == "TIFF":
                 to_rgb(image, name, WHITE)
+        orientation = _orientation(image)
         upright = stored[::-1] if orientation in _SIDEWAYS else stored
         return ImageFacts(upright, stored, orientation != 1, _remarks(image, loaded=full))
 

@@ -111,9 +111,12 @@ def write_rows(file, *made):
 
 def test_rows_of_other_measurements_are_left_out(tmp_path):
     own = rows(base=[0.5])
-    foreign = [{"model": "x"}, {"study": "peers", "arm": "y"}, 3, ["study"], own[0] | {"metrics": {}}]
+    foreign = [{"model": "x"}, {"study": "peers", "arm": "y"}, own[0] | {"metrics": {}}]
     file = write_rows(tmp_path / "a.jsonl", *foreign, *own)
     assert study_rows(tmp_path) == study_rows(file) == own
+    with pytest.raises(DataError, match="line 1 holds int"):
+        study_rows(write_rows(tmp_path / "b.jsonl", 3))
+    (tmp_path / "b.jsonl").unlink()
     assert study_rows(tmp_path / "none") == []
 
 

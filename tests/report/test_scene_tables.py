@@ -183,7 +183,7 @@ def test_on_the_screen():
     console = Console(file=io.StringIO(), width=100)
     console.print(screen_table([found("[red].jpg"), found("b\x1b[2J.jpg", n=0), FAILED], kind_of("detection")))
     text = console.file.getvalue()
-    for expected in ("[red].jpg", "1 Vögelchen 猫, 1 cat", "nothing", r"b\x1b[2J.jpg", "'broken.jpg' is damaged."):
+    for expected in ("[red].jpg", "1 Vögelchen 猫, 1 cat", "nothing", r"b\u001b[2J.jpg", "'broken.jpg' is damaged."):
         assert expected in text
     assert "\x1b" not in text
 

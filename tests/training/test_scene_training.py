@@ -484,7 +484,7 @@ def test_another_backbone_does_not_fit(data, tmp_path, classifier):
         ({"labels": "yolo"}, DataError, "no labels of the kind 'yolo'; found: coco, masks"),
         ({"labels": "masks"}, DataError, "detection cannot learn from 'masks'"),
         ({"task": "semantic_segmentation", "labels": "coco"}, DataError, "cannot learn from 'coco'"),
-        ({"task": "classification", "labels": "coco"}, DataError, "classification learns from class folders"),
+        ({"task": "classification", "labels": "coco"}, DataError, "classification cannot learn from 'coco'"),
         ({"zoom": (1.5, 0.5)}, ConfigError, "zoom is"),
         ({"mosaic": 2}, ConfigError, "mosaic is 2"),
         ({"head_args": {"channels": 100}}, ConfigError, "channels is 100"),
@@ -594,7 +594,4 @@ def test_a_drawn_val_without_objects_may_be_drawn_anew(tmp_path):
     root = draw_scenes(tmp_path / "data", count=6)
     for seed in range(20):
         val = find_data(root, task="detection", seed=seed, val_fraction=0.2).splits["val"]
-        if len(val.labels) == 0:
-            break
-    with pytest.raises(DataError, match=r"Of 1 image in the split 'val' none has an object\.\nDraw others: --seed N"):
-        train(root, tmp_path / "run", seed=seed, val_fraction=0.2)
+        assert len(val.labels) > 0  # drawn again as often as it takes
