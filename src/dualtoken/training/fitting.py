@@ -45,6 +45,7 @@ def fitted(config: TrainConfig, images: int, passes: float, given: Collection[st
 def differences(before: TrainConfig, after: TrainConfig) -> str:
     """What was chosen, in words: `batch_size 16, rand_augment null`."""
     names = [name for name in TrainConfig.model_fields if getattr(before, name) != getattr(after, name)]
+    names = [name for name in names if name != "adapt"]  # that it was fitted is what is being said
     return ", ".join(f"{name} {_shown(getattr(after, name))}" for name in names)
 
 
