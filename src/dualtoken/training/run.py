@@ -469,5 +469,7 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
         batches=[open_image(batch)] if drawn else [], provenance=predictor.config.provenance, limits=limits,
     )  # fmt: skip
     write_json(folder / EVALUATION, evaluation.to_dict())
-    loop.fabric.print(f"\nThe best epoch was {loop.counters.best_epoch}. Its averaged weights:\n{evaluation.summary()}")
+    best = f"The best epoch was {loop.counters.best_epoch}. Its averaged weights:"
+    found = best if config.solver == "steps" else "The classifier in closed form:"
+    loop.fabric.print(f"\n{found}\n{evaluation.summary()}")
     return predictor.config.metrics
