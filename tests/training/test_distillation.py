@@ -108,6 +108,11 @@ def test_a_run_of_constant_rate_can_be_made_longer(images, teacher, tmp_path):
     assert same(state(tmp_path / "run"), state(tmp_path / "long"))
 
 
+def test_the_views_that_were_chosen_are_kept(images, teacher, tmp_path):
+    run(images, teacher, tmp_path / "run", views=None)
+    assert "views: 0\n" in (tmp_path / "run" / "train.yaml").read_text()
+
+
 def test_a_cosine_knows_its_end(images, teacher, tmp_path):
     run(images, teacher, tmp_path / "run", schedule="cosine")
     with pytest.raises(ConfigError, match="epochs can only change"):

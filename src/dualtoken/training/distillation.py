@@ -222,6 +222,7 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
     for teacher in teachers:
         fabric.print(f"{'Teacher':<12}{teacher.name}: {_describe_teacher(teacher)}")
 
+    config = config.model_copy(update={"views": _choose_views(config, pool, teachers)})  # a resumed run keeps them
     seed_all(config.seed)  # the fresh weights
     task = ClassificationTask(classes or ("nothing",))
     data = ImageData(", ".join(config.images), task.classes, {}, _fingerprint(pool), layout="images to distill on")
@@ -271,7 +272,7 @@ def _loaders(
     """Batches to learn from, and of the held-out images."""
     learned, held_out = pool.divide(config.held_out, config.seed)
     images = config.images_per_epoch or sum(map(len, learned))
-    views = _choose_views(config, pool, teachers, images)
+    views = config.views or 0
     weights = config.image_weights or [len(rows) for rows in learned]
     sampler = PoolSampler(learned, weights, images=images, batch_size=config.batch_size, views=views, seed=config.seed)
     crops: dict[str, Any] = {
@@ -303,10 +304,11 @@ def _loaders(
     )
 
 
-def _choose_views(config: DistillConfig, pool: Pool, teachers: Sequence[Teacher], images: int) -> int:
+def _choose_views(config: DistillConfig, pool: Pool, teachers: Sequence[Teacher]) -> int:
     """How many crops of each image there are, and said: kept ones where each would come again and the disk has room."""
     if config.views is not None:
         return config.views
+    images = config.images_per_epoch or len(pool) - config.held_out
     passes = config.epochs * images / len(pool)
     needed = Kept.bytes_needed(teachers, VIEWS * len(pool))
     place = Path(config.cache) if config.cache else Path()
