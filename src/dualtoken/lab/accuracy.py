@@ -20,8 +20,10 @@ import yaml
 from dualtoken.answers import CLASSIFIER
 from dualtoken.backbone import count_macs, count_parameters
 from dualtoken.errors import ModelError
-from dualtoken.lab.rows import MAIN, append_rows, commit
+from dualtoken.lab.rows import MAIN, append_rows, commit, read_rows
+from dualtoken.lab.tables import markdown_table
 from dualtoken.model_folder import load_model
+from dualtoken.outputs import Interval
 from dualtoken.tasks import TASKS
 from dualtoken.training.state import run_counters
 
@@ -74,28 +76,21 @@ def row(run: str | Path, evaluation: str | Path | None = None) -> dict[str, Any]
 
 def table(path: str | Path, task: str) -> str:
     """The rows of one task in a JSON lines file as Markdown: what results/README.md shows."""
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     keys = MAIN[task]
+    heads = ("model", "input", "parameters, M", "MACs, G", "steps (minutes)", *(f"{key}, %" for key in keys))
     lines = [
-        f"| model | input | parameters, M | MACs, G | steps (minutes) | {' | '.join(f'{key}, %' for key in keys)} |",
-        "| --- |" + " ---: |" * (4 + len(keys)),
-    ]
-    for part in (part for part in rows if part["task"] == task):
-        name = ", ".join(filter(None, (part["model"], part["head"], part.get("note"))))
-        height, width = part["image_size"]
-        figures = [_figure(part["metrics"].get(key)) for key in keys]
-        lines.append(
-            f"| {name} | {height} x {width} | {part['mparams']:.2f} | {part['gmacs']:.3f} "
-            f"| {part['steps']:,} ({part['minutes']:.0f}) | {' | '.join(figures)} |"
+        (
+            ", ".join(filter(None, (part["model"], part["head"], part.get("note")))),
+            " x ".join(map(str, part["image_size"])), f"{part['mparams']:.2f}", f"{part['gmacs']:.3f}",
+            f"{part['steps']:,} ({part['minutes']:.0f})", *(_figure(part["metrics"].get(key)) for key in keys),
         )
-    return "\n".join(lines)
+        for part in read_rows(path) if part["task"] == task
+    ]  # fmt: skip
+    return markdown_table(heads, lines, numbers=range(1, len(heads)))
 
 
 def _figure(interval: dict[str, float] | None) -> str:
-    if interval is None:
-        return ""
-    value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return "" if interval is None else Interval(**interval).percent().replace(" %", "")
 
 
 def main() -> None:

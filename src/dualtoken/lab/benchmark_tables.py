@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from dualtoken.lab.rows import Row, read_rows
+from dualtoken.lab.tables import markdown_table, screen_table
 from dualtoken.words import counted
 
 NOISY = 1.5  # p90 over the median: from here on the machine had something else to do
@@ -28,21 +27,20 @@ def cells(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """The rows in groups of one engine, batch, size and number of threads, each with its title."""
 
     def title(row: Row) -> str:
-        return (
-            f"{row['engine']}, batch {row['batch_size']}, {row['image_size']} px, {counted(row['threads'], 'thread')}"
-        )
+        at = f"batch {row['batch_size']}, {row['image_size']} px, {counted(row['threads'], 'thread')}"
+        return f"{row['engine']}, {at}"
 
-    for name, group in itertools.groupby(rows, title):
-        yield name, list(group)
+    return ((name, list(group)) for name, group in itertools.groupby(rows, title))
 
 
 def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print the models, then a table for each engine, batch, size and number of threads; 80 columns suffice."""
     console = console or Console()
     costs = {(row["model"], row["image_size"]): [row["model"], f"{row['image_size']} px", *_costs(row)] for row in rows}
-    console.print(_table("", ("model", "input", *_COST_HEADS), list(costs.values())))
+    console.print(screen_table(("model", "input", *_COST_HEADS), costs.values(), numbers=range(1, 5)))
     for title, group in cells(rows):
-        console.print(_table(title, ("model", *_CELL_HEADS), [[row["model"], *_figures(row)] for row in group]))
+        lines = [[row["model"], *_figures(row)] for row in group]
+        console.print(screen_table(("model", *_CELL_HEADS), lines, numbers=range(1, 8), title=title))
         for row in group:
             if "error" in row:
                 console.print(f"{row['model']}: {row['error']}", markup=False, style="red", soft_wrap=True)
@@ -51,26 +49,14 @@ def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
     console.print("\n" + SENTENCE, style="dim", soft_wrap=True)
 
 
-def _table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    table = Table(
-        title=f"\n{title}" if title else None, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left", no_wrap=True)
-    for line in lines:
-        table.add_row(*map(escape, line))
-    return table
-
-
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as Markdown tables: what results/README.md shows."""
     heads = ("model", *_COST_HEADS, *_CELL_HEADS)
     parts = []
     for title, group in cells(rows):
-        lines = [f"**{title}**", "", f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
-        lines += [f"| {' | '.join([row['model'], *_costs(row), *_figures(row)])} |" for row in group]
-        lines += [f"\n{row['model']}: {row['error']}" for row in group if "error" in row]
-        parts.append("\n".join(lines))
+        lines = [[row["model"], *_costs(row), *_figures(row)] for row in group]
+        parts += [f"**{title}**", markdown_table(heads, lines, numbers=range(1, len(heads)))]
+        parts += [f"{row['model']}: {row['error']}" for row in group if "error" in row]
     return "\n\n".join(parts)
 
 

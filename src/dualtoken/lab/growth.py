@@ -11,27 +11,28 @@ the peak of a process of its own, less the peak of one that only builds the mode
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from dualtoken.backbone import DualTokenViT, count_macs, create_model
+from dualtoken.backbone import count_macs, create_model
 from dualtoken.files import refuse_existing
+from dualtoken.lab.networks import Subject, build, merge
 from dualtoken.lab.rows import append_rows, provenance, read_rows
+from dualtoken.lab.tables import markdown_table
 from dualtoken.machine import peak_rss
 
 SIZES = (224, 320, 448, 640, 896, 1024)
+_COMPARED = ("pixels", "gmacs", "latency", "peak")  # a row has the ratio of each to the smallest image's
 
 
 def measure(model_name: str, sizes: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """A row a size: GMACs, median and quartiles of the eager latency (ms, batch 1), peak memory (MiB), ratios."""
-    model = _ready(model_name)
+    model = _ready(model_name, sizes[0])
     images = {size: torch.randn(1, 3, size, size).contiguous(memory_format=torch.channels_last) for size in sizes}
     times: dict[int, list[float]] = {size: [] for size in sizes}
     with torch.inference_mode():
@@ -66,12 +67,8 @@ def measure(model_name: str, sizes: tuple[int, ...], rounds: int) -> list[dict[s
     return rows
 
 
-def _ready(model_name: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = create_model(model_name).eval()
-    if isinstance(model, DualTokenViT):
-        model.fold()
-    return model.to(memory_format=torch.channels_last)
+def _ready(model_name: str, size: int) -> torch.nn.Module:
+    return merge(build(Subject(model_name, "network"), size)).to(memory_format=torch.channels_last)
 
 
 def _peak(model_name: str, size: int) -> float:
@@ -81,7 +78,7 @@ def _peak(model_name: str, size: int) -> float:
 
 
 def _run_once(model_name: str, size: int) -> None:
-    model = _ready(model_name)
+    model = _ready(model_name, size or SIZES[0])
     if size:
         with torch.inference_mode():
             model(torch.randn(1, 3, size, size))
@@ -90,19 +87,15 @@ def _run_once(model_name: str, size: int) -> None:
 
 def table(path: str) -> str:
     """The rows of a JSON lines file as Markdown: what results/README.md shows."""
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    lines = [
-        "| model | pixels | MACs | time, ms (quartiles) | time | memory, MiB | memory |",
-        "| --- |" + " ---: |" * 6,
-    ]
-    for row in rows:
+    lines = []
+    for row in read_rows(path):
+        pixels, gmacs, latency, peak = (f"x {row[f'{key}_ratio']:.2f}" for key in _COMPARED)
         low, high = row["latency_quartiles_ms"]
-        lines.append(
-            f"| {row['model']} | {row['image_size']}^2, x {row['pixels_ratio']:.2f} | x {row['gmacs_ratio']:.2f} "
-            f"| {row['latency_ms']:.1f} ({low:.1f} to {high:.1f}) | x {row['latency_ratio']:.2f} "
-            f"| {row['peak_mib']:.0f} | x {row['peak_ratio']:.2f} |"
-        )
-    return "\n".join(lines)
+        time_taken = f"{row['latency_ms']:.1f} ({low:.1f} to {high:.1f})"
+        sides = f"{row['image_size']}^2, {pixels}"
+        lines.append((row["model"], sides, gmacs, time_taken, latency, f"{row['peak_mib']:.0f}", peak))
+    heads = ("model", "pixels", "MACs", "time, ms (quartiles)", "time", "memory, MiB", "memory")
+    return markdown_table(heads, lines, numbers=range(1, 7))
 
 
 def main() -> None:
@@ -131,7 +124,7 @@ def main() -> None:
     for name in arguments.models:
         rows = [row | provenance() for row in measure(name, tuple(arguments.sizes), arguments.rounds)]
         for row in rows:
-            ratios = "  ".join(f"{key} x{row[f'{key}_ratio']:6.2f}" for key in ("pixels", "gmacs", "latency", "peak"))
+            ratios = "  ".join(f"{key} x{row[f'{key}_ratio']:6.2f}" for key in _COMPARED)
             print(f"{name}  {row['image_size']:4d} px  {ratios}  {row['latency_ms']:.1f} ms  {row['peak_mib']:.0f} MiB")
         if arguments.output:
             append_rows(arguments.output, rows)

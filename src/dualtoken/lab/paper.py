@@ -22,6 +22,8 @@ from dualtoken.lab.published import published
 from dualtoken.lab.rows import Row
 from dualtoken.lab.study_plans import BASE, STUDIES
 from dualtoken.lab.study_table import SHARED, Line, lines, write
+from dualtoken.lab.tables import markdown_table, screen_table
+from dualtoken.words import counted
 
 HEADS = ("network", "published", "ours, analytic", "ours, measured (proxy)")
 _S_MIX = "dualtoken_vit_s_mix"
@@ -69,14 +71,12 @@ class PaperTable:
 def _network(name: str) -> Entry:
     known = published(name)
     variant = VARIANTS.get(name)
-    parts = [] if known is None else [f"{known.top1:.1f} %"]
     size = 224 if known is None else known.image_size
-    if variant is not None and variant.mparams is not None:
-        parts.append(f"{variant.mparams:.1f} M")
-    if variant is not None and variant.gmacs is not None:
-        parts.append(f"{variant.gmacs:.1f} G")
-    parts += [f"at {size} px"] if size != 224 else []
-    return Entry(name, name, ", ".join(parts), arm=name, size=size)
+    figures = [
+        (known and known.top1, "%"), (variant and variant.mparams, "M"), (variant and variant.gmacs, "G"),
+    ]  # fmt: skip
+    parts = [f"{figure:.1f} {unit}" for figure, unit in figures if figure is not None]
+    return Entry(name, name, ", ".join(parts + [f"at {size} px"] * (size != 224)), arm=name, size=size)
 
 
 def _ablation(name: str, arm: str, published: str = "", **switch: Any) -> Entry:
@@ -135,12 +135,10 @@ def markdown(rows: Sequence[Row]) -> str:
     Args:
         rows: of studies, as `dualtoken study` writes them.
     """
-    parts = []
-    for table in TABLES.values():
-        text = [f"### {table.title}", "", f"| {' | '.join(HEADS)} |", "| --- | --- | --- | --- |"]
-        text += [f"| {' | '.join(cells)} |" for cells in table_cells(table, rows)]
-        parts.append("\n".join(text))
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        f"### {table.title}\n\n{markdown_table(HEADS, table_cells(table, rows), numbers=range(0))}"
+        for table in TABLES.values()
+    )
 
 
 def table_cells(table: PaperTable, rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
@@ -180,19 +178,15 @@ def _measured(table: PaperTable, rows: Sequence[Row]) -> dict[str, str]:
     found: dict[str, str] = {}
     base = STUDIES[table.study][1]
     for scale in ("gpu", "cpu"):  # the larger one counts
-        chosen = [row for row in rows if _belongs(row, table, scale)]
+        own = (table.study, table.task, scale)
+        chosen = [row for row in rows if (row["study"], row["task"], row["scale"]) == own]
         for line in lines(chosen, base):
             found.setdefault(line.arm, _words(line))
     return found
 
 
-def _belongs(row: Row, table: PaperTable, scale: str) -> bool:
-    return (row["study"], row["task"], row["scale"]) == (table.study, table.task, scale)
-
-
 def _words(line: Line) -> str:
-    seeds = f"{line.measured.number} seed{'' if line.measured.number == 1 else 's'}"
-    text = f"{write(line.measured)} %, {seeds}"
+    text = f"{write(line.measured)} %, {counted(line.measured.number, 'seed')}"
     if line.difference is None:
         return text
     told = f": {line.verdict}" if line.difference.number > 1 else ""
@@ -215,16 +209,9 @@ def renew(page: Path, rows: Sequence[Row]) -> None:
 def print_tables(rows: Sequence[Row]) -> None:
     """All tables on the screen."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = Console()
     for part in TABLES.values():
-        table = Table(title=f"\n{part.title}", title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for head in HEADS:
-            table.add_column(head)
-        for cells in table_cells(part, rows):
-            table.add_row(*map(escape, cells))
-        console.print(table)
+        console.print(screen_table(HEADS, table_cells(part, rows), numbers=range(0), title=part.title, wrap=True))
     if rows:
         console.print(f"\n{SHARED}", style="dim", soft_wrap=True)

@@ -68,20 +68,7 @@ class StudyResult:
 
 
 def study(
-    name: str,
-    data: str | Path,
-    output: str | Path,
-    *,
-    scale: str | None = None,
-    seeds: int = 3,
-    only: list[str] | None = None,
-    budget: float | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    settings: dict[str, Any] | None = None,
-    rows: str | Path | None = None,
-    train: bool = True,
-    say: Say = print,
+    name: str, data: str | Path, output: str | Path, *, train: bool = True, say: Say = print, **options: Any
 ) -> StudyResult:
     """Train every arm of a study that is not trained yet, seed by seed, and write a row as each run ends.
 
@@ -89,35 +76,22 @@ def study(
     is continued. What is written: study.json (the plan), the runs, rows.jsonl.
 
     Args:
-        name: `ablations`, `peers` or `dense`.
-        data: what `dualtoken train` takes; its labels decide the task.
-        output: folder of the study, new or of an earlier call.
-        scale: `cpu` or `gpu`: how large the runs are. None for `cpu`, and with `train=False` for what the folder has.
-        seeds: runs of each arm, with the seeds 0, 1, ...
-        only: names of arms to run, beside the base; None for all.
-        budget: seconds. A run that is not expected to fit is left for the next call; one that takes longer than
-            expected is stopped with its state saved. None for no end.
-        device, workers: as for `dualtoken train`.
-        settings: of `dualtoken train`, on top of the scale's and the same in every arm. None with `train=False` takes
-            those that the folder was begun with.
-        rows: another JSON lines file to append new rows to, in a folder that is there.
+        name, data, output: as `dualtoken study` takes them.
         train: False to train nothing and take what is there.
         say: told what happens, a line at a time.
+        **options: the further ones of `prepare`.
 
     Raises:
         UserError: the study cannot be begun: an unknown name, another plan in the folder, images that cannot be used.
         KeyboardInterrupt: after Ctrl-C, when the state of the run under way is saved.
     """
-    ready = prepare(
-        name, data, output, scale=scale, seeds=seeds, only=only, budget=budget, device=device, workers=workers,
-        settings=settings, rows=rows, train=train,
-    )  # fmt: skip
-    plan, folder, runs = ready.plan, writable_folder(ready.folder), ready.runs
-    with locked(folder, needed=train):
-        keep_plan(folder, plan, ready.images)
-        result = StudyResult(plan, rows_of_finished(plan, folder, runs, rows, found=True))
+    ready = prepare(name, data, output, train=train, **options)
+    with locked(writable_folder(ready.folder), needed=train):
+        keep_plan(ready.folder, ready.plan, ready.images)
+        rows = rows_of_finished(ready.plan, ready.folder, ready.runs, ready.rows, found=True)
+        result = StudyResult(ready.plan, rows)
         if train:
-            _train_all(result, runs, data, folder, rows, budget, {"device": device, "workers": workers}, say)
+            _train_all(result, ready, data, say)
     return result
 
 
@@ -130,12 +104,17 @@ class Ready:
 
     Attributes:
         images: `source` and `fingerprint` of the data.
+        rows, budget: as in `prepare`.
+        machine: device and workers, as `dualtoken train` takes them.
     """
 
     plan: Plan
     folder: Path
     runs: list[Run]
     images: dict[str, str]
+    rows: Path | None
+    budget: float | None
+    machine: dict[str, Any]
 
 
 def prepare(
@@ -153,7 +132,13 @@ def prepare(
     rows: str | Path | None = None,
     train: bool = True,
 ) -> Ready:
-    """Check a call of `study`, whose arguments these are, from what is quick to what takes a while; nothing is written.
+    """Check a call of `study`, from what is quick to what takes a while; nothing is written.
+
+    Args:
+        budget: seconds. A run that is not expected to fit is left for the next call; one that takes longer than
+            expected is stopped with its state saved. None for no end.
+        train: with False `scale` and `settings`, where they are None, are those that the folder was begun with.
+        others: as `dualtoken study` takes them.
 
     Raises:
         UserError: as `study`.
@@ -171,7 +156,9 @@ def prepare(
     runs = runs_of(plan, folder, seeds, only)
     if not train and not (folder / PLAN).is_file() and all(state_of(run) == TO_DO for run in runs):
         raise OutputError(f"There is no study in {str(folder)!r}.", "Give the folder that a study was begun in.")
-    found = find_data(data, task=plan.task, **_reading(plan))
+    config = load_recipe(plan.recipe, plan.settings)
+    reading = {name: getattr(config, name) for name in ("labels", "on_bad_image", "val_fraction")}
+    found = find_data(data, task=plan.task, **reading)
     images = {"source": Path(found.source).name, "fingerprint": found.fingerprint}
     check_plan(folder, plan, images)
     for run in runs:
@@ -181,7 +168,9 @@ def prepare(
         from dualtoken.engines.torch import choose_device
 
         choose_device(device)
-    return Ready(plan, folder, runs, images)
+    machine = {"device": device, "workers": workers}
+    machine = {name: value for name, value in machine.items() if value is not None}
+    return Ready(plan, folder, runs, images, None if rows is None else Path(rows), budget, machine)
 
 
 def _plan(
@@ -198,27 +187,14 @@ def _plan(
     return plan
 
 
-def _reading(plan: Plan) -> dict[str, Any]:
-    """How the runs read their images, as far as it decides which images these are."""
-    config = load_recipe(plan.recipe, plan.settings)
-    return {"labels": config.labels, "on_bad_image": config.on_bad_image, "val_fraction": config.val_fraction}
-
-
-def _train_all(
-    result: StudyResult,
-    runs: list[Run],
-    data: str | Path,
-    folder: Path,
-    extra_rows: str | Path | None,
-    budget: float | None,
-    machine: dict[str, Any],
-    say: Say,
-) -> None:
+def _train_all(result: StudyResult, ready: Ready, data: str | Path, say: Say) -> None:
     """Every run that is not finished, in order, as long as the budget lasts."""
-    start = time.monotonic()
-    end = None if budget is None else start + budget
+    end = None if ready.budget is None else time.monotonic() + ready.budget
+    runs = ready.runs
     waiting = [run for run in runs if state_of(run) != FINISHED]
     say(f"{len(runs) - len(waiting)} of {counted(len(runs), 'run')} finished.")
+    import torch
+
     for number, run in enumerate(waiting, 1):
         if state_of(run) == IN_DOUBT:
             say(f"{run.name}: begun minutes ago, nothing saved; somebody may be at work there. Left for the next call.")
@@ -233,7 +209,7 @@ def _train_all(
         say(f"\n[{number} of {len(waiting)}] {run.name}" + (f", about {duration(expected)}" if expected else ""))
         try:
             with _stopped_at(end) as over:
-                _train(run, result.plan, data, machine)
+                _train(run, ready, data)
         except UserError as error:
             say(f"{run.name} failed: {error}")
             result.failed.append((run, str(error)))
@@ -247,21 +223,21 @@ def _train_all(
             say(f"The budget is used up. {again}")
             result.left += waiting[number - 1 :]
             return
-        finally:
-            _free_memory()
-        result.rows = rows_of_finished(result.plan, folder, runs, extra_rows)
+        finally:  # what the run held on the device, before the next one asks for it
+            gc.collect()
+            torch.cuda.empty_cache()
+        result.rows = rows_of_finished(ready.plan, ready.folder, runs, ready.rows)
 
 
-def _train(run: Run, plan: Plan, data: str | Path, machine: dict[str, Any]) -> None:
+def _train(run: Run, ready: Ready, data: str | Path) -> None:
     """One run of `dualtoken train`, begun or continued."""
     from dualtoken.training import train
 
-    given = {name: value for name, value in machine.items() if value is not None}
     if state_of(run) == BEGUN:
-        train(data, resume=run.folder, **given)
+        train(data, resume=run.folder, **ready.machine)
         return
     clear_unsaved(run.folder)
-    train(data, run.folder, recipe=plan.recipe, **plan.settings_of(run.arm, run.seed) | given)
+    train(data, run.folder, recipe=ready.plan.recipe, **ready.plan.settings_of(run.arm, run.seed) | ready.machine)
 
 
 @contextmanager
@@ -272,11 +248,7 @@ def _stopped_at(end: float | None) -> Iterator[threading.Event]:
         yield over
         return
 
-    def stop() -> None:
-        over.set()
-        _thread.interrupt_main()
-
-    timer = threading.Timer(max(0.0, end - time.monotonic()), stop)
+    timer = threading.Timer(max(0.0, end - time.monotonic()), lambda: (over.set(), _thread.interrupt_main()))
     timer.daemon = True
     deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if deaf:  # as a shell starts what it runs in the background: nothing would be heard
@@ -297,15 +269,6 @@ def _expected_seconds(run: Run, rows: list[Row]) -> float:
     return 60 * statistics.median(known) if known else 0.0
 
 
-def _free_memory() -> None:
-    """What a run held on the device, before the next one asks for it."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 # ---------------------------------------------------------------- rows
 
 
@@ -317,19 +280,19 @@ def rows_of_finished(
     Args:
         found: the runs were there when this process came: it cannot say which version of the code made them.
     """
-    kept = _kept(folder / ROWS)
-    new = [_row(run, plan, folder) for run in runs if state_of(run) == FINISHED and _key(plan, run) not in kept]
+    kept = _by_run(read_study_rows(folder / ROWS))
+    keys = {(plan.study, plan.scale, plan.task, run.arm.name, run.seed): run for run in runs}
+    new = [_row(run, plan, folder) for key, run in keys.items() if state_of(run) == FINISHED and key not in kept]
     new = [row | {"commit": None} for row in new] if found else new
     if new:
         append_rows(folder / ROWS, new)
-    kept |= {_row_key(row): row for row in new}
-    chosen = [kept[_key(plan, run)] for run in runs if _key(plan, run) in kept]
+    kept |= _by_run(new)
+    chosen = {key: kept[key] for key in keys if key in kept}
     if extra is not None:
-        there = _kept(Path(extra))
-        more = [row for row in chosen if _row_key(row) not in there]
-        if more:
+        there = _by_run(read_study_rows(Path(extra)))
+        if more := [row for key, row in chosen.items() if key not in there]:
             append_rows(extra, more)
-    return chosen
+    return list(chosen.values())
 
 
 def _row(run: Run, plan: Plan, folder: Path) -> Row:
@@ -352,16 +315,8 @@ def _tidy(command: str, folder: Path) -> str:
     return " ".join(words)
 
 
-def _kept(path: Path) -> dict[tuple[Any, ...], Row]:
-    return {_row_key(row): row for row in read_study_rows(path)}
-
-
-def _row_key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[key] for key in KEYS)
-
-
-def _key(plan: Plan, run: Run) -> tuple[Any, ...]:
-    return plan.study, plan.scale, plan.task, run.arm.name, run.seed
+def _by_run(rows: list[Row]) -> dict[tuple[Any, ...], Row]:
+    return {tuple(row[key] for key in KEYS): row for row in rows}
 
 
 def parse_budget(text: str) -> float:

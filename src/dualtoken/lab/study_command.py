@@ -9,7 +9,7 @@ from typing import Any
 
 from dualtoken.errors import OutputError
 from dualtoken.files import write_text
-from dualtoken.lab.study import StudyResult, parse_budget, prepare, study
+from dualtoken.lab.study import Ready, StudyResult, parse_budget, prepare, study
 from dualtoken.lab.study_checks import check_file
 from dualtoken.lab.study_folders import FINISHED, Run, runs_of, state_of
 from dualtoken.lab.study_pairs import compare_single_seeds
@@ -59,15 +59,13 @@ def run(
     seconds = None if budget is None else parse_budget(budget)
     if markdown is not None:
         check_page(markdown, name, output)
-    call: dict[str, Any] = {
-        "scale": scale, "seeds": seeds, "only": only, "budget": seconds, "device": device, "workers": workers,
-        "settings": settings, "rows": rows, "train": not table,
-    }  # fmt: skip
-    if dry_run:
-        ready = prepare(name, data, output, **call)
-        print_plan(ready.plan, data, ready.runs)
+    result = (prepare if dry_run else study)(
+        name, data, output, scale=scale, seeds=seeds, only=only, budget=seconds, device=device, workers=workers,
+        settings=settings, rows=rows, train=not table,
+    )  # fmt: skip
+    if isinstance(result, Ready):
+        print_plan(result.plan, data, result.runs)
         return 0
-    result = study(name, data, output, **call)
     text = show(result, data, output, seeds, only, device=device, workers=workers)
     if markdown is not None and text:
         write_text(markdown, f"{first_line(name, output)}\n\n{text}\n")

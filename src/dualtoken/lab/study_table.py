@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualtoken.lab.rows import MAIN, Row
+from dualtoken.lab.tables import markdown_table, screen_table
 
 # Student's t, 97.5 %, by degrees of freedom from 1 on (Fisher and Yates 1938); beyond the last one by a series.
 _T = (
@@ -175,38 +176,24 @@ def write(part: Estimate, sign: str = "") -> str:
 
 def markdown(parts: Sequence[Line], task: str) -> str:
     """The lines as a Markdown table."""
-    titles = heads(task)
-    text = [f"| {' | '.join(titles)} |", "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"]
-    text += [f"| {' | '.join(cells(part))} |" for part in parts]
-    return "\n".join(text)
+    return markdown_table(heads(task), map(cells, parts), numbers=range(2, 7))
 
 
 def print_lines(parts: Sequence[Line], task: str, console: Any = None) -> None:
     """The lines on the screen, in 80 columns, and what can be told apart."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = console or Console()
-    figure = heads(task)[5]
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in ("arm", "M", "G", "n", figure, "difference"):
-        table.add_column(title, justify="left" if title == "arm" else "right", no_wrap=True)
+    shown = [(name, *rest[1:6]) for name, *rest in map(cells, parts)]
+    titles = ("arm", "M", "G", "n", heads(task)[5], "difference")
+    console.print(screen_table(titles, shown, numbers=range(1, 6)))
+    verdicts: dict[str, list[str]] = {}  # three words where there are several seeds, else a sentence an arm
     for part in parts:
-        table.add_row(*map(escape, (cells(part)[0], *cells(part)[2:7])))
-    console.print(table)
-    for verdict, arms in _by_verdict(parts).items():
-        console.print(f"{verdict[0].upper() + verdict[1:]}: {', '.join(arms)}", markup=False, soft_wrap=True)
+        verdicts.setdefault(part.verdict, []).append(part.arm)
+    for verdict, arms in verdicts.items():
+        if verdict:
+            console.print(f"{verdict[0].upper() + verdict[1:]}: {', '.join(arms)}", markup=False, soft_wrap=True)
     console.print(f"M parameters, G MACs, n seeds. {note(parts)}", style="dim", soft_wrap=True)
-
-
-def _by_verdict(parts: Sequence[Line]) -> dict[str, list[str]]:
-    """Arms by what is said of them: three words where there are several seeds, else a sentence an arm."""
-    found: dict[str, list[str]] = {}
-    for part in parts:
-        if part.verdict:
-            found.setdefault(part.verdict, []).append(part.arm)
-    return found
 
 
 def note(parts: Sequence[Line]) -> str:
