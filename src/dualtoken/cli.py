@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dualtoken import static
-from dualtoken.errors import ConfigError, DataError, Terminated, UserError
+from dualtoken.errors import ConfigError, DataError, Terminated, UserError, missing_package
 from dualtoken.options import Verb, command, help_of, print_json, show
 from dualtoken.static import Parameter
 from dualtoken.words import counted
@@ -55,17 +55,13 @@ def main() -> NoReturn:
     except UserError as error:
         if debug:
             raise
-        typer.secho(error.message, fg="red", bold=True, err=True)
-        if error.hint:
-            typer.echo(error.hint, err=True)
-        sys.exit(USER_MISTAKE)
+        _tell(error)
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        name = error.name or ""
+        extra = EXTRAS.get(name.partition(".")[0])
         if debug or extra is None:
             raise
-        typer.secho(f"This needs the package {error.name!r}, which is not installed.", fg="red", bold=True, err=True)
-        typer.echo(f"Type: pip install 'dualtoken[{extra}]'", err=True)
-        sys.exit(USER_MISTAKE)
+        _tell(missing_package(name, extra))
     except KeyboardInterrupt as stop:
         if debug:
             raise
@@ -74,6 +70,13 @@ def main() -> NoReturn:
         sys.stderr.close()
         sys.exit(DONE)
     sys.exit(DONE)
+
+
+def _tell(error: UserError) -> NoReturn:
+    typer.secho(error.message, fg="red", bold=True, err=True)
+    if error.hint:
+        typer.echo(error.hint, err=True)
+    sys.exit(USER_MISTAKE)
 
 
 def _import_plugins() -> None:
@@ -219,21 +222,17 @@ COMMON = (
     "task", "head", "labels", "model", "epochs", "limit_minutes", "batch_size", "image_size", "lr", "freeze", "workers",
     "seed", "device", "val_fraction", "on_bad_image", "on_bad_label", "max_pixels", "max_bytes",
 )  # fmt: skip
+DISTILLED = ("model", "probe", "epochs", "limit_minutes", "batch_size", "image_size", "lr", "workers", "seed", "device")
 
 
-def _settings() -> list[Parameter]:
+def _settings(names: Sequence[str], example: str, *configs: tuple[str, str]) -> list[Parameter]:
     """The settings of a run that have an option of their own, and `--set` for the rest; recipes decide defaults."""
-    fields = {part.name: part for part in static.signature("dualtoken.training.config", "TrainConfig")[1]}
-    own = [Parameter(name, fields[name].annotation, "None", True, fields[name].about) for name in COMMON]
-    return [*own, _set("Any other setting, such as mixup=0.2; repeat")]
-
-
-def _predict_options() -> list[Parameter]:
-    return static.signature("dualtoken.prediction.command", "Options")[1]
+    fields = {part.name: part for home in configs for part in static.signature(*home)[1]}
+    return [*(replace(fields[name], default="None") for name in names), _set(f"Any other setting, such as {example}")]
 
 
 def _set(about: str) -> Parameter:
-    return Parameter("set", static.expression("str | list[str] | None"), "None", True, about)
+    return Parameter("set", static.expression("str | list[str] | None"), "None", True, f"{about}; repeat")
 
 
 def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
@@ -252,14 +251,6 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(**own, **settings)
 
 
-def _distill_settings() -> list[Parameter]:
-    fields = {part.name: part for part in static.signature("dualtoken.training.config", "TrainConfig")[1]}
-    own = {part.name: part for part in static.signature("dualtoken.training.distillation", "DistillConfig")[1]}
-    names = ("model", "probe", "epochs", "limit_minutes", "batch_size", "image_size", "lr", "workers", "seed", "device")
-    shown = [replace(part, default="None") for part in (own.get(name) or fields[name] for name in names)]
-    return [*shown, _set("Any other setting, such as teacher_size=160; repeat")]
-
-
 def _distill(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     from dualtoken.training.recipes import parse_settings
 
@@ -269,14 +260,9 @@ def _distill(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(**settings | given)
 
 
-def _distilled(result: Any, *_: Any) -> None:
-    folder = result.folder
-    typer.echo(f"\nModel   {folder}\nNext    dualtoken train DATA --model {folder} --output NEW")
-
-
-def _trained(result: Any, *_: Any) -> None:
-    folder = result.folder
-    typer.echo(f"\nModel   {folder}\nReport  {folder / 'report.html'}\nNext    dualtoken predict {folder} IMAGE")
+def _says(text: str) -> Callable[..., None]:
+    """Tells a result, which is {0} in the text."""
+    return lambda result, *_: typer.echo(text.format(result))
 
 
 def _evaluated(result: Any, as_json: bool, given: dict[str, Any]) -> None:
@@ -369,36 +355,28 @@ def _study(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(**given | {"settings": parse_settings(given.pop("set", []))})
 
 
-def _failed(number: int, *_: Any) -> int:
-    return WITH_FAILURES if number else DONE
-
-
-def _bundled(folder: Path, *_: Any) -> None:
-    typer.echo(f"Written  {folder}\nNext     pip install -r {folder}/requirements.txt")
-
-
 def _pushed(pushed: Any, _: bool, given: dict[str, Any]) -> None:
     typer.echo((f"{pushed.card}\n" if given.get("dry_run") else "") + pushed.summary())
 
 
-def _code(code: int | None, *_: Any) -> int:
-    return code or DONE
-
-
-HERE = "dualtoken.cli"
-EVALUATE = "dualtoken.evaluation:evaluate"
+HERE, EVALUATE = "dualtoken.cli", "dualtoken.evaluation:evaluate"
+TRAIN_CONFIG = "dualtoken.training.config", "TrainConfig"
+DISTILL_CONFIG = "dualtoken.training.distillation", "DistillConfig"
 VERBS = {
     "train": Verb(
         "dualtoken.training:train",
         "dualtoken train photos/ --output runs/photos --epochs 50 --image-size 160",
-        more=_settings, json=False, call=_train, show=_trained,
+        more=partial(_settings, COMMON, "mixup=0.2", TRAIN_CONFIG), json=False, call=_train,
+        show=_says("\nModel   {0.folder}\nReport  {0.folder}/report.html\nNext    dualtoken predict {0.folder} IMAGE"),
     ),
     "distill": Verb(
         "dualtoken.training.distillation:distill",
         "dualtoken distill photos/ more.zip --teacher runs/large --output runs/small; "
         "dualtoken distill photos/ --teacher big.onnx --set teacher_size=224 --probe labelled/ --output runs/small",
         flags={"images": "IMAGES...", "teachers": "--teacher"}, many=("images", "teachers"),
-        optional=("images", "teachers", "output"), more=_distill_settings, json=False, call=_distill, show=_distilled,
+        optional=("images", "teachers", "output"),
+        more=partial(_settings, DISTILLED, "teacher_size=160", TRAIN_CONFIG, DISTILL_CONFIG), json=False, call=_distill,
+        show=_says("\nModel   {0.folder}\nNext    dualtoken train DATA --model {0.folder} --output NEW"),
     ),
     "evaluate": Verb(
         EVALUATE, "dualtoken evaluate runs/photos photos/ --split val --output results/photos", hidden=("resamples",),
@@ -413,7 +391,8 @@ VERBS = {
         "dualtoken predict photo.jpg; "
         "dualtoken predict runs/photos holiday/ 'more/*.jpg' --output predictions.csv --sheet sheet.png; "
         "dualtoken predict runs/boxes street.mp4 big.tif --pictures seen/ --output found.jsonl",
-        like=EVALUATE, flags={"inputs": "INPUT"}, more=_predict_options, show=_code,
+        like=EVALUATE, flags={"inputs": "INPUT"},
+        more=lambda: static.signature("dualtoken.prediction.command", "Options")[1],
     ),
     "explain": Verb(
         "dualtoken.explanation:explain_each",
@@ -436,7 +415,6 @@ VERBS = {
         f"{HERE}:quantize",
         "dualtoken quantize photos.onnx photos/ --output photos.int8.onnx --max-drop 0.5; "
         "dualtoken quantize photos.onnx --output photos.fp16.onnx --precision fp16",
-        show=_code,
     ),
     "benchmark": Verb(
         "dualtoken.lab.benchmark:benchmark",
@@ -447,20 +425,20 @@ VERBS = {
         "dualtoken.lab.study_command:run",
         "dualtoken study ablations cifar10.zip --output studies/ablations --budget 2h --scale cpu",
         flags={"name": "STUDY"}, hidden=("settings",),
-        more=lambda: [_set("A setting that all arms share, such as epochs=2; repeat")],
-        json=False, call=_study, show=_failed,
+        more=lambda: [_set("A setting that all arms share, such as epochs=2")], json=False, call=_study,
     ),
     "tables": Verb("dualtoken.lab.pages:tables", "dualtoken tables --markdown docs/paper.md", json=False),
     "runtime-bundle": Verb(
         "dualtoken.export.bundle:write_bundle", "dualtoken runtime-bundle model.onnx --output bundle",
-        flags={"folder": "--output"}, json=False, show=_bundled,
+        flags={"folder": "--output"}, json=False,
+        show=_says("Written  {0}\nNext     pip install -r {0}/requirements.txt"),
     ),
     "push": Verb(
         "dualtoken.hub:push_to_hub",
         "dualtoken push runs/pets anna/pets --private --license apache-2.0 --dry-run",
         hidden=("token",), json=False, show=_pushed,
     ),
-    "models": Verb(f"{HERE}:models", "dualtoken models --json", show=_code),
+    "models": Verb(f"{HERE}:models", "dualtoken models --json"),
     "demo": Verb("dualtoken.lab.demo:run", "dualtoken demo --output digits-demo", json=False),
 }  # fmt: skip
 
@@ -468,76 +446,32 @@ VERBS = {
 # ---------------------------------------------------------------- what names may be
 
 
-def _engines() -> list[str]:
-    from dualtoken.engines import ENGINES
+def _names(*homes: str) -> Callable[[], list[str]]:
+    """The names in tables or lists of MODULE:NAME, imported when they are asked for; a plain word is one itself."""
 
-    return ["auto", *(name for name, kind in ENGINES.items() if not kind.elsewhere)]
+    def listed() -> list[str]:
+        found: list[str] = []
+        for module, _, name in (home.partition(":") for home in homes):
+            table = getattr(importlib.import_module(module), name) if name else [module]
+            found += table() if callable(table) else table
+        return found
 
-
-def _formats() -> list[str]:
-    from dualtoken.export.formats import FORMATS
-
-    return list(FORMATS)
-
-
-def _benchmark_engines() -> list[str]:
-    from dualtoken.lab.worker_engines import ENGINES
-
-    return list(ENGINES)
-
-
-def _heads() -> list[str]:
-    from dualtoken.decode import HEADS
-    from dualtoken.heads import DECODERS
-
-    return [*HEADS, *DECODERS]
-
-
-def _labels() -> list[str]:
-    from dualtoken.data.formats import by_rank
-
-    return ["auto", *by_rank()]
-
-
-def _written_labels() -> list[str]:
-    from dualtoken.data.formats import writable
-
-    return list(writable())
-
-
-def _tasks() -> list[str]:
-    from dualtoken.training.config import task_names
-
-    return task_names()
+    return listed
 
 
 CHOICES = {
-    "task": _tasks,
-    "labels": _labels,
-    "to": _written_labels,
-    "engine": _engines,
-    "format": _formats,
-    "engines": _benchmark_engines,
-    "head": _heads,
+    "task": _names("dualtoken.training.config:task_names"),
+    "labels": _names("auto", "dualtoken.data.formats:by_rank"),
+    "to": _names("dualtoken.data.formats:writable"),
+    "engine": _names("auto", "dualtoken.engines:runnable"),
+    "format": _names("dualtoken.export.formats:FORMATS"),
+    "engines": _names("dualtoken.lab.worker_engines:ENGINES"),
+    "head": _names("dualtoken.decode:HEADS", "dualtoken.heads:DECODERS"),
 }
-
-
-def _model_names() -> list[str]:
-    from dualtoken.hub import BUNDLED
-    from dualtoken.training.checks import network_names
-
-    return [*BUNDLED, *network_names()]
-
-
-def _recipes() -> list[str]:
-    from dualtoken.training.recipes import recipe_names
-
-    return recipe_names()
-
-
-SUGGESTIONS = {"model": _model_names, "models": _model_names, "recipe": _recipes}
-
-
+SUGGESTIONS = {
+    **dict.fromkeys(("model", "models"), _names("dualtoken.hub:BUNDLED", "dualtoken.training.checks:network_names")),
+    "recipe": _names("dualtoken.training.recipes:recipe_names"),
+}
 BOUNDS = {
     **dict.fromkeys(("batch_size", "top", "rounds", "seeds", "most", "max_pixels", "max_bytes", "epochs"), (1, None)),
     "workers": (0, None), "tile": (32, None), "overlap": (0, 0.9), "threshold": (0, 1), "max_drop": (0, 99),

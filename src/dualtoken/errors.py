@@ -116,10 +116,14 @@ def require(module: str, extra: str) -> ModuleType:
         package = module.split(".")[0]
         if error.name is None or error.name.split(".")[0] != package:
             raise  # `module` is there, something that it needs is not: not ours to explain
-        raise MissingExtraError(
-            f"This needs the package {package!r}, which is not installed.",
-            f"Type: pip install 'dualtoken[{extra}]'",
-        ) from None
+        raise missing_package(package, extra) from None
+
+
+def missing_package(package: str, extra: str, what: str = "This") -> MissingExtraError:
+    """Says what to type for a package that `what` needs."""
+    return MissingExtraError(
+        f"{what} needs the package {package!r}, which is not installed.", f"Type: pip install 'dualtoken[{extra}]'"
+    )
 
 
 _REASONS = {

@@ -108,7 +108,9 @@ def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: B
 
 
 def show(result: Any, as_json: bool, given: Mapping[str, Any]) -> int | None:
-    """Print a result: as JSON, or in words."""
+    """Print a result: as JSON, or in words; a number is an exit code."""
+    if isinstance(result, int):
+        return result
     if as_json:
         print_json(result.to_dict())
     elif result is not None:

@@ -92,6 +92,11 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "alloc" in words or "out of memory" in words
 
 
+def runnable() -> list[str]:
+    """Names of the engines that run on this machine where they are installed."""
+    return [name for name, kind in ENGINES.items() if not kind.elsewhere]
+
+
 def suffixes() -> tuple[str, ...]:
     """Of all files that some engine takes, those that run elsewhere included."""
     return tuple(dict.fromkeys(suffix for kind in ENGINES.values() for suffix in kind.suffixes))
@@ -106,7 +111,7 @@ def engine_of(path: Path) -> EngineKind:
     for kind in ENGINES.values():
         if kind.suffixes[0] == path.suffix:
             return kind
-    here = ", ".join(kind.suffixes[0] for kind in ENGINES.values() if not kind.elsewhere)
+    here = ", ".join(ENGINES[name].suffixes[0] for name in runnable())
     raise ModelError(
         f"{str(path)!r} is not an exported model: its suffix is {path.suffix!r}.", f"Exported models end in {here}."
     )
@@ -121,7 +126,7 @@ def choose_engine(name: str, path: Path) -> str:
     """
     if name != "auto":
         ENGINES.find(name, "Type: --engine auto")
-    able = [key for key, kind in ENGINES.items() if path.suffix in kind.suffixes and not kind.elsewhere]
+    able = [key for key in runnable() if path.suffix in ENGINES[key].suffixes]
     able.sort(key=lambda key: ENGINES[key].suffixes.index(path.suffix))
     if name != "auto":
         if name not in able:

@@ -54,7 +54,7 @@ def run(
         dry_run: show the plan and what is left of it.
 
     Returns:
-        How many runs failed.
+        1 where a run failed, else 0.
     """
     seconds = None if budget is None else parse_budget(budget)
     if markdown is not None:
@@ -71,7 +71,7 @@ def run(
         write_text(markdown, f"{first_line(name, output)}\n\n{text}\n")
         print(f"Written  {markdown}")
     _print_end(result)
-    return len(result.failed)
+    return int(bool(result.failed))
 
 
 def show(result: StudyResult, data: Path, output: Path, seeds: int, only: list[str] | None, **machine: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualtoken.engines import ENGINES
-from dualtoken.errors import ConfigError, MissingExtraError
+from dualtoken.errors import ConfigError, missing_package
 from dualtoken.registry import Registry
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ class Format:
         """Raises MissingExtraError where a package that it needs is not installed."""
         for package in (*self.packages, *self.also):
             if importlib.util.find_spec(package) is None:
-                raise MissingExtraError(
-                    f"Exporting to {self.title} needs the package {package!r}, which is not installed.",
-                    f"Type: pip install 'dualtoken[{self.extra}]'",
-                )
+                raise missing_package(package, self.extra, f"Exporting to {self.title}")
 
     def files(self, path: Path) -> list[Path]:
         """All files of one network written to `path`, that one first."""
