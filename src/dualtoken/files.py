@@ -48,6 +48,42 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a hidden new folder beside `path`, new or empty; on success it becomes `path`, on any error it is removed.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():  # not every system renames over an empty folder
+            path.rmdir()
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """`name`, or where it is taken `name-2`, `name-3`, ...; it is taken then. Case tells no names apart.
+
+    >>> taken = set()
+    >>> unique("Ant", taken), unique("bee", taken), unique("ant", taken)
+    ('Ant', 'bee', 'ant-2')
+    """
+    chosen, number = name, 1
+    while chosen.lower() in taken:
+        number += 1
+        chosen = f"{name}-{number}"
+    taken.add(chosen.lower())
+    return chosen
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:

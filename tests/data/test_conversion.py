@@ -180,7 +180,7 @@ def test_nothing_half_written(tmp_path: Path) -> None:
     source = write_coco(tmp_path / "a")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    with pytest.raises(OutputError, match="not an empty folder"):
+    with pytest.raises(OutputError, match="is not empty"):
         convert(source, tmp_path / "full", "yolo")
     (tmp_path / "empty").mkdir()
     convert(source, tmp_path / "empty", "yolo")

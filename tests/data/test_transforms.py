@@ -59,7 +59,9 @@ def test_rand_augment_at_full_strength_never_fails() -> None:
     image = invent_image(0, 0)
     for seed in range(60):
         with seeded(seed):
-            transform(image)
+            tensor = torch.as_tensor(transform(image))
+        assert tensor.shape == (3, *PREPROCESSING.image_size)
+        assert tensor.isfinite().all()
 
 
 def test_grey_models_get_one_channel() -> None:

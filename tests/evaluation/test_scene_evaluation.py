@@ -418,7 +418,7 @@ def test_evaluate_and_compare_on_the_command_line(made, folder, monkeypatch, cap
         (["evaluate", "MODEL", "DATA", "--labels", "voc"], "no labels of the kind 'voc'"),
         (["evaluate", "MODEL", "DATA", "--split", "vall"], "Unknown split 'vall'"),
         (["evaluate", "MODEL", "DATA/masks"], "no labels of a known kind"),
-        (["convert", "DATA", "--to", "yolo", "--output", "DATA"], "is not an empty folder"),
+        (["convert", "DATA", "--to", "yolo", "--output", "DATA"], "is there already"),
         (
             ["convert", "DATA", "--labels", "masks", "--to", "yolo", "--output", "new"],
             "Masks are written as masks only",

@@ -88,7 +88,10 @@ def test_any_shape_and_grey_images():
 
 
 def test_boxes_outside_and_without_area_do_no_harm():
-    batch_mosaic(batch(1), [objects((-20, -20, 300, 300), (50, 50, 50, 50), (99, 99, 100, 100))], CLASSES, INPUT)
+    odd = objects((-20, -20, 300, 300), (50, 50, 50, 50), (99, 99, 100, 100))
+    pixels = np.asarray(batch_mosaic(batch(1), [odd], CLASSES, INPUT))
+    assert pixels.shape == (400, 400, 3)
+    assert near(pixels[200, (0, -1)], class_colour(0)).all()  # the first box ends where the picture does
 
 
 def test_what_does_not_fit_together_is_an_error():

@@ -121,7 +121,11 @@ def test_reliability_of_one_image():
     score = np.array([1.0], np.float32)
     whole = np.zeros(1, np.int64)
     images = PerImage(whole, whole, whole, whole, score, score, np.zeros(1))
-    size_of(reliability_plot(reliability(images), images=1))
+    figure = reliability_plot(reliability(images), images=1)
+    (bars,) = (collection.get_segments() for collection in figure.axes[0].collections)
+    assert len(bars) == 1
+    assert bars[0][:, 1] == pytest.approx((0.2065, 1.0), abs=1e-4)  # Wilson, 1 of 1
+    size_of(figure)
 
 
 def test_reliability_of_what_is_not_independent_has_no_intervals():

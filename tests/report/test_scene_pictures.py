@@ -110,7 +110,9 @@ def test_masks_are_translucent_with_a_line_around():
 
 def test_an_empty_mask_is_no_trouble():
     mask = {"masks": (np.zeros((0, 0), bool),), "corners": np.array([[5, 5]])}
-    draw(grey(), found([[190, 90, 310, 210]], **mask))
+    pixels = np.asarray(draw(grey(), found([[190, 90, 310, 210]], **mask)))
+    assert tuple(pixels[150, 250]) == GREY
+    assert tuple(pixels[150, 190]) == class_colour(0)  # its box
 
 
 def test_crowded_names_give_way_to_a_legend(written):

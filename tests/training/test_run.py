@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -526,11 +525,13 @@ def test_two_processes_stop_together_and_continue(data, tmp_path):
     whole, part = tmp_path / "whole", tmp_path / "part"
     run_script(tmp_path, f"dualtoken.train({str(data)!r}, {str(whole)!r}, **{settings!r})")
     script = write_script(tmp_path, f"dualtoken.train({str(data)!r}, {str(part)!r}, **{settings!r})")
-    process = subprocess.Popen([sys.executable, script], start_new_session=True)
-    while not (part / "metrics.csv").exists() and process.poll() is None:
-        time.sleep(0.05)
+    process = subprocess.Popen(
+        [sys.executable, "-u", script], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    assert any(line.startswith("epoch") for line in process.stdout)  # waits for the first one
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    assert process.wait(60) != 0
+    process.communicate(timeout=60)
+    assert process.returncode != 0
     assert 0 < len(history(part)) < 60
     run_script(tmp_path, f"dualtoken.train({str(data)!r}, resume={str(part)!r})")
     assert same(weights(whole), weights(part))

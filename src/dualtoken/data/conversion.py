@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,8 @@ from dualtoken.data.finding import NEEDS, find_data
 from dualtoken.data.formats import FORMATS, Format, writable
 from dualtoken.data.reading import OnBadImage, OnBadLabel
 from dualtoken.data.samples import IGNORE, MaskSamples, Objects, ObjectSamples, Samples
-from dualtoken.errors import ConfigError, DataError, OutputError, cannot_write, unknown_name
+from dualtoken.errors import ConfigError, DataError, unknown_name
+from dualtoken.files import atomic_folder, refuse_existing
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.words import counted
 
@@ -83,7 +82,7 @@ def convert(
     form = FORMATS[to]
     assert form.write is not None
     output = Path(output)
-    _refuse_full(output)
+    refuse_existing(output, "--output")
     data = find_data(
         source, task=task, labels=labels, val_fraction=0, on_bad_image=on_bad_image, on_bad_label=on_bad_label,
         limits=limits, progress=progress,
@@ -95,30 +94,9 @@ def convert(
         )
     need = NEEDS.get(task)  # none where the labels decide: outlines are kept then
     writer = Writer(data, boxes_only=need is not None and not need.outlines, limits=limits)
-    with _whole_folder(output) as folder:
+    with atomic_folder(output) as folder:
         form.write(writer, folder)
     return Conversion(output, writer.images, writer.count, (*writer.losses(form), *data.notes), writer.painted)
-
-
-def _refuse_full(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise OutputError(f"{str(output)!r} is there already and is not an empty folder.", "Choose another --output.")
-
-
-@contextmanager
-def _whole_folder(output: Path) -> Iterator[Path]:
-    """A folder that becomes `output` in the end, or goes where anything fails."""
-    temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if output.exists():
-            output.rmdir()
-        temporary.rename(output)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class Writer:

@@ -31,7 +31,7 @@ from dualtoken.explanation.opening import fresh_network, open_model
 from dualtoken.explanation.results import Explanation, TargetExplanation
 from dualtoken.explanation.targets import Questions, ask, check_class
 from dualtoken.explanation.views import View, view
-from dualtoken.files import atomic_path, refuse_existing, writable_folder, write_json
+from dualtoken.files import atomic_path, refuse_existing, unique, writable_folder, write_json
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.model_folder import ModelConfig, versions
 from dualtoken.prediction import Predictor, collect_inputs, open_input
@@ -191,7 +191,7 @@ def _explanations(
             with _progress(progress, name or "pixels") as bar:
                 result = _explain_one(job, fresh, name, image, seen, given, bar)
             if folder is not None:
-                _write(job, result, folder, _stem(name, names))
+                _write(job, result, folder, unique(Path(name).stem if name else "image", names))
                 done.append(result.to_dict())
                 write_json(folder / RESULT, job.to_dict() | {"images": done})
             yield result
@@ -351,17 +351,6 @@ def _named(inputs: Any) -> Iterator[Named]:
 
 
 # ---------------------------------------------------------------- what is written
-
-
-def _stem(name: str | None, taken: set[str]) -> str:
-    """The name that an image's files begin with; images of the same name are numbered."""
-    base = Path(name).stem if name else "image"
-    stem, number = base, 1
-    while stem in taken:
-        number += 1
-        stem = f"{base}-{number}"
-    taken.add(stem)
-    return stem
 
 
 def _write(job: _Job, result: Explanation, folder: Path, stem: str) -> None:

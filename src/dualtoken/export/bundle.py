@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from string import Template
 
 from dualtoken.answers import CLASSIFIER, kind_of
 from dualtoken.engines import EngineKind, engine_of
-from dualtoken.files import atomic_path, refuse_existing
+from dualtoken.files import atomic_folder, refuse_existing
 from dualtoken.model_folder import ModelConfig
 from dualtoken.prediction.exported import ExportInfo, certificate, read_export, sidecar
 
@@ -111,27 +110,12 @@ def write_bundle(export: str | Path, folder: str | Path) -> Path:
     refuse_existing(folder, "--output")
     files = _files(export, info)
     texts = _texts(export, files, config, info)
-    with _new_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         for file in files:
             shutil.copy2(file, temporary / file.name)
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
     return folder
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder with a temporary name, that becomes `folder` at the end."""
-    temporary = None
-    try:
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            yield temporary
-            if folder.is_dir():  # an empty one; not every system renames over it
-                folder.rmdir()
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)  # there only after an error
 
 
 def _files(export: Path, info: ExportInfo) -> list[Path]:

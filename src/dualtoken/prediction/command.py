@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from PIL import Image
 from dualtoken.answers import Kind
 from dualtoken.engines import suffixes
 from dualtoken.errors import ConfigError, ImageError
-from dualtoken.files import alone, atomic_path, refuse_existing, writable_folder
+from dualtoken.files import alone, atomic_path, refuse_existing, unique, writable_folder
 from dualtoken.hub import is_named
 from dualtoken.hub.finding import holds_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name, too_large
@@ -175,8 +176,7 @@ class _Pictures:
         self.folder = writable_folder(folder) if folder else None
         self.sheet = sheet
         self.wanted = bool(folder or sheet)
-        self._given: set[str] = set()
-        self._number = 0
+        self._taken: dict[str, set[str]] = defaultdict(set)  # by suffix
 
     def add(self, name: str | None, image: Image.Image, answer: Answer) -> None:
         """Draw one answer on its image."""
@@ -191,14 +191,9 @@ class _Pictures:
 
     def place(self, name: str | None, suffix: str) -> Path:
         """The path of a picture in the folder; where two images are called the same, the second gets `-2`."""
-        self._number += 1
-        stem = Path(name).stem if name else f"{self._number:06d}"
-        chosen, copies = stem, 1
-        while f"{chosen}{suffix}".lower() in self._given:
-            copies += 1
-            chosen = f"{stem}-{copies}"
-        self._given.add(f"{chosen}{suffix}".lower())
-        return cast(Path, self.folder) / f"{chosen}{suffix}"
+        taken = self._taken[suffix]
+        stem = Path(name).stem if name else f"{len(taken) + 1:06d}"
+        return cast(Path, self.folder) / f"{unique(stem, taken)}{suffix}"
 
 
 def _answers(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dualtoken.report.sheet_files import sheet_files
-from dualtoken.report.sheets import contact_sheet
+from dualtoken.report.sheets import contact_sheet, sheet_files
 from dualtoken.report.tables import prediction_table, print_table, to_json_line
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -31,17 +31,12 @@ def fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     return text[:1]
 
 
-def font_for(texts: Iterable[str], size: int) -> ImageFont.FreeTypeFont:
-    """The font that draws most of the characters of `texts`, in letters of `size` pixels."""
-    return fonts.font_for(texts, size)
-
-
 def with_legend(picture: Image.Image, entries: Sequence[Entry], text: int, *, inside: bool) -> Image.Image:
     """`picture` with a legend in letters of `text` pixels: below it on white, or `inside` it on a dark veil."""
     if len(entries) > _MOST:
         more = len(entries) - _MOST
         entries = [*entries[:_MOST], Entry(WHITE, f"and {more} more")]
-    font = font_for((entry.text for entry in entries), text)
+    font = fonts.font_for((entry.text for entry in entries), text)
     swatch, gap, line = text, max(3, text // 2), round(1.7 * text)
     wide = picture.width if inside else max(picture.width, 12 * text)  # a strip of an image has no room
     room = wide - 2 * gap

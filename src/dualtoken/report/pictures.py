@@ -14,7 +14,7 @@ from dualtoken.data import IGNORE, Objects
 from dualtoken.outputs import Detections, Segmentation
 from dualtoken.report import fonts
 from dualtoken.report.class_colours import INK, UNLABELLED, WHITE, Colour, class_colour, text_colour
-from dualtoken.report.legends import Entry, fitted, font_for, with_legend
+from dualtoken.report.legends import Entry, fitted, with_legend
 from dualtoken.report.tags import place_tags
 
 LegendPlace = Literal["below", "inside", "none"]
@@ -94,7 +94,7 @@ def side_by_side(
     pictures = [draw_truth(image, truth, answer.classes), draw(image, answer)]
     pictures = [_at_most(picture, longest) for picture in pictures]
     size = max(13, round(max(pictures[0].size) / 36))
-    font, gap = font_for(captions, size), size
+    font, gap = fonts.font_for(captions, size), size
     head = round(1.7 * size)
     below = image.width > 2 * image.height
     widths, heights = [p.width for p in pictures], [p.height + head for p in pictures]
@@ -293,7 +293,7 @@ def _draw_tags(pen: ImageDraw.ImageDraw, size: tuple[int, int], shapes: Sequence
     if not shapes:
         return False
     letters = style.text if len(shapes) <= _MANY else max(11, round(0.85 * style.text))
-    font = font_for((shape.name for shape in shapes), letters)
+    font = fonts.font_for((shape.name for shape in shapes), letters)
     side, height = max(2, letters // 3), round(1.35 * letters)
     room = min(size[0] - 2 * side, max(0.45 * size[0], 160))
     texts = [_tag_texts(shape, font, room) for shape in shapes[:_NAMED]]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from dualtoken.errors import OutputError
+from dualtoken.files import atomic_path
 from dualtoken.outputs import Classification
-from dualtoken.report import fonts
+from dualtoken.report.fonts import font_for
+from dualtoken.report.legends import fitted
 
 SheetItem = tuple[Image.Image, Classification, str | None]
+
+PAGE = 40  # images of a file
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_LARGEST = (256, 256)  # pixels kept of each image until its page is drawn
 
 _TILE, _GAP, _CAPTION_LINES = 192, 16, 2
 _FONT_SIZE, _LINE = 15, 21
@@ -36,7 +45,7 @@ def contact_sheet(items: Sequence[SheetItem], columns: int = 5) -> Image.Image:
     step_x, step_y = _TILE + _GAP, _TILE + _CAPTION_LINES * _LINE + _GAP
     sheet = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    font = _font(items)
+    font = font_for((text for _, answer, truth in items for text in (answer.label, truth or "")), _FONT_SIZE)
     for number, item in enumerate(items):
         row, column = divmod(number, columns)
         _draw_item(sheet, draw, font, item, (_GAP + column * step_x, _GAP + row * step_y))
@@ -60,9 +69,9 @@ def _draw_item(
     colour = _INK if truth is None else _RIGHT if right else _WRONG
     score = f" {100 * answer.score:.0f} %"
     room = _TILE - font.getlength(mark + score)
-    draw.text((left, top + _TILE + 4), mark + _fit(answer.label, font, room) + score, colour, font)
+    draw.text((left, top + _TILE + 4), mark + fitted(answer.label, font, room) + score, colour, font)
     if not right and truth is not None:
-        text = f"truth: {_fit(truth, font, _TILE - font.getlength('truth: '))}"
+        text = f"truth: {fitted(truth, font, _TILE - font.getlength('truth: '))}"
         draw.text((left, top + _TILE + 4 + _LINE), text, _INK, font)
 
 
@@ -73,15 +82,34 @@ def _fitted(image: Image.Image) -> Image.Image:
     return ImageOps.contain(image, (_TILE, _TILE), Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS)
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """`text`, its middle cut out until it fits into `width` pixels."""
-    text = fonts.drawable(text)
-    for length in range(len(text), 1, -1):
-        if font.getlength(short := fonts.shorten(text, length)) <= width:
-            return short
-    return text[:1]
+@contextmanager
+def sheet_files(path: str | Path) -> Iterator[Callable[[Image.Image, Classification], None]]:
+    """Collect images with their answers; 40 make a page: `sheet.png`, then `sheet-2.png`, `sheet-3.png`, ...
 
+    Raises:
+        OutputError: `path` does not end in .png, .jpg or .webp, or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise OutputError(f"{str(path)!r} is no picture's name, expected {', '.join(_SUFFIXES)}.", "Example: sheet.png")
+    items: list[SheetItem] = []
+    pages = 0
 
-def _font(items: Sequence[SheetItem]) -> ImageFont.FreeTypeFont:
-    texts = [part for _, answer, truth in items for part in (answer.label, truth or "")]
-    return fonts.font_for(texts, _FONT_SIZE)
+    def write_page() -> None:
+        nonlocal pages
+        pages += 1
+        target = path if pages == 1 else path.with_stem(f"{path.stem}-{pages}")
+        with atomic_path(target) as temporary:
+            contact_sheet(items).save(temporary)
+        items.clear()
+
+    def add(image: Image.Image, answer: Classification) -> None:
+        small = image.copy()
+        small.thumbnail(_LARGEST)
+        items.append((small, answer, None))
+        if len(items) == PAGE:
+            write_page()
+
+    yield add
+    if items:
+        write_page()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +24,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dualtoken.data import IGNORE
-from dualtoken.errors import ImageError, OutputError, cannot_write, require, shown, unknown_name
-from dualtoken.files import atomic_path
+from dualtoken.errors import ImageError, OutputError, require, shown, unknown_name
+from dualtoken.files import atomic_folder, atomic_path, refuse_existing, unique
 from dualtoken.images import is_image_name
 from dualtoken.outputs import Answer, Detections, Segmentation
 from dualtoken.report.class_colours import palette
@@ -277,15 +276,17 @@ def _annotations(found: Detections) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _yolo(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
-    with _new_folder(path, "labels") as folder:
+    refuse_existing(path, "--output")
+    with atomic_folder(path) as folder:
+        (folder / "labels").mkdir()
         content = yaml.safe_dump({"names": dict(enumerate(classes))}, allow_unicode=True, sort_keys=False)
         (folder / "data.yaml").write_text(content, encoding="utf-8")
-        names = _Names()
+        taken: set[str] = set()
 
         def write(answer: Answer) -> None:
             name, found, error = _split(answer)
             if not error:
-                target = folder / "labels" / f"{names.next(name)}.txt"
+                target = folder / "labels" / f"{_file_name(name, taken)}.txt"
                 target.write_text("".join(_yolo_lines(found)), encoding="utf-8")
 
         yield write
@@ -304,15 +305,17 @@ def _yolo_lines(found: Detections) -> Iterator[str]:
 def _masks(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
     if len(classes) > IGNORE:
         raise OutputError(f"{len(classes)} classes do not fit into masks of 8 bits, which hold {IGNORE}.")
-    with _new_folder(path, "masks") as folder:
+    refuse_existing(path, "--output")
+    with atomic_folder(path) as folder:
+        (folder / "masks").mkdir()
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-        names = _Names()
+        taken: set[str] = set()
 
         def write(answer: Answer) -> None:
             name, found, error = _split(answer)
             if not error:
                 mask = found.mask if isinstance(found, Segmentation) else _painted(found)
-                mask_image(mask).save(folder / "masks" / f"{names.next(name)}.png", optimize=False)
+                mask_image(mask).save(folder / "masks" / f"{_file_name(name, taken)}.png", optimize=False)
 
         yield write
 
@@ -328,41 +331,10 @@ def _painted(found: Detections) -> NDArray[np.uint8]:
     return mask
 
 
-class _Names:
-    """File names for images, without their suffix; where two folders have the same, the second gets `-2`."""
-
-    def __init__(self) -> None:
-        self.given: set[str] = set()
-        self.images = 0
-
-    def next(self, path: str | None) -> str:
-        self.images += 1
-        name = Path(path).name if path else f"{self.images:06d}"
-        stem = Path(name).stem if is_image_name(name) else name  # a frame of a video has no suffix
-        name, number = stem, 1
-        while name.lower() in self.given:
-            number += 1
-            name = f"{stem}-{number}"
-        self.given.add(name.lower())
-        return name
-
-
-@contextmanager
-def _new_folder(path: Path, inner: str) -> Iterator[Path]:
-    """A hidden folder beside `path` that becomes `path` at the end; on any error nothing is left."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(f"{str(path)!r} is there already and is not empty.", "Choose another name, or remove it.")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        (temporary / inner).mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            path.rmdir()
-        temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _file_name(path: str | None, taken: set[str]) -> str:
+    """For an image's file, without its suffix; where two folders have the same, the second gets `-2`."""
+    name = Path(path).name if path else f"{len(taken) + 1:06d}"
+    return unique(Path(name).stem if is_image_name(name) else name, taken)  # a frame of a video has no suffix
 
 
 FORMS: dict[str, Form] = {
