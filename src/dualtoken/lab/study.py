@@ -248,7 +248,11 @@ def _stopped_at(end: float | None) -> Iterator[threading.Event]:
         yield over
         return
 
-    timer = threading.Timer(max(0.0, end - time.monotonic()), lambda: (over.set(), _thread.interrupt_main()))
+    def stop() -> None:
+        over.set()
+        _thread.interrupt_main()
+
+    timer = threading.Timer(max(0.0, end - time.monotonic()), stop)
     timer.daemon = True
     deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if deaf:  # as a shell starts what it runs in the background: nothing would be heard
