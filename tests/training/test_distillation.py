@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -81,6 +82,29 @@ def test_the_loss_falls(images, teacher, tmp_path):
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["train_loss"]) < 0.9 * float(rows[0]["train_loss"])
+
+
+def test_maps_are_learned_where_they_have_a_weight(images, teacher, tmp_path):
+    run(images, teacher, tmp_path / "run", epochs=8, maps=1.0, features=0, soft_labels=0)
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["train_loss"]) < 0.85 * float(rows[0]["train_loss"])
+    assert all(float(row["val_loss"]) == pytest.approx(1 - float(row["val_cosine_maps"]), abs=1e-4) for row in rows)
+
+
+def test_maps_that_are_kept_are_those_that_are_asked_anew(images, teacher, tmp_path):
+    run(images, teacher, tmp_path / "kept", maps=1.0, views=2)
+    run(images, teacher, tmp_path / "again", maps=1.0, views=2, cache=str(tmp_path / "kept" / "cache"))
+    assert same(state(tmp_path / "kept"), state(tmp_path / "again"))
+
+
+def test_a_teacher_of_tokens_has_no_maps(images, tmp_path, monkeypatch):
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=1, num_heads=2, num_classes=3)
+    monkeypatch.setattr(timm, "create_model", lambda name, **settings: vit)
+    monkeypatch.setattr(timm, "is_model", lambda name: True)
+    vit.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    with pytest.raises(ConfigError, match="no teacher has maps"):
+        run(images, "vit", tmp_path / "run", maps=1.0)
 
 
 @pytest.mark.parametrize("views", [0, 2])

@@ -76,6 +76,8 @@ class DistillConfig(TrainConfig):
     """Weight of the cross-entropy to the teachers' probabilities."""
     features: float = Field(1.0, ge=0)
     """Weight of the cosine to the teachers' pooled features."""
+    maps: float = Field(0.0, ge=0)
+    """Weight of the cosine to the teachers' maps of features, on a grid of 4 x 4 places."""
     hard_labels: float = Field(0.0, ge=0)
     """Weight of the cross-entropy to the labels, in a classifier for each labelled source."""
     temperature: float = Field(1.0, gt=0)
@@ -106,7 +108,7 @@ class DistillConfig(TrainConfig):
     @property
     def loss_weights(self) -> LossWeights:
         """Of the three losses."""
-        return LossWeights(self.soft_labels, self.features, self.hard_labels)
+        return LossWeights(self.soft_labels, self.features, self.maps, self.hard_labels)
 
 
 def distill(
@@ -174,8 +176,8 @@ def _check(config: DistillConfig) -> None:
         raise ConfigError("There are no images to learn from.", usage)
     if not config.teachers:
         raise ConfigError("There is no teacher.", usage)
-    if not (config.soft_labels or config.features or config.hard_labels):
-        raise ConfigError("soft_labels, features and hard_labels are all 0: nothing would be learned.")
+    if not any(vars(config.loss_weights).values()):
+        raise ConfigError("soft_labels, features, maps and hard_labels are all 0: nothing would be learned.")
     if config.image_weights and len(config.image_weights) != len(config.images):
         raise ConfigError(
             f"image_weights has {counted(len(config.image_weights), 'number')}, but there are"
@@ -231,7 +233,7 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
     description.provenance["data"]["sets"] = [one.describe() for one in pool.sets]
     names = [f"labels.{number}" if one.classes and config.hard_labels else None for number, one in enumerate(pool.sets)]
     counts = {name: len(one.classes) for name, one in zip(names, pool.sets, strict=True) if name}
-    student = student_of(backbone, teachers, counts)
+    student = student_of(backbone, teachers, counts, maps=config.maps > 0)
     require_space(folder, student)
     training, validation = _loaders(config, pool, teachers, description, folder, limits)
     probe = _probe(config, description, limits)
@@ -272,7 +274,7 @@ def _loaders(
     """Batches to learn from, and of the held-out images."""
     learned, held_out = pool.divide(config.held_out, config.seed)
     images = config.images_per_epoch or sum(map(len, learned))
-    views = config.views or 0
+    views, maps = config.views or 0, config.maps > 0
     weights = config.image_weights or [len(rows) for rows in learned]
     sampler = PoolSampler(learned, weights, images=images, batch_size=config.batch_size, views=views, seed=config.seed)
     crops: dict[str, Any] = {
@@ -283,9 +285,9 @@ def _loaders(
     }
     about = crop_digest([one.fingerprint for one in pool.sets], views=views, seed=config.seed, **crops)
     cache = Path(config.cache) if config.cache else folder / "cache"
-    kept = [Kept(cache, teacher, len(pool) * views, about) for teacher in teachers] if views else []
+    kept = [Kept(cache, teacher, len(pool) * views, about, maps=maps) for teacher in teachers] if views else []
     central = crop_digest([one.fingerprint for one in pool.sets], size=config.view_size, seed="centre")
-    kept_central = [Kept(cache, teacher, len(pool), central) for teacher in teachers] if views else []
+    kept_central = [Kept(cache, teacher, len(pool), central, maps=maps) for teacher in teachers] if views else []
 
     options: dict[str, Any] = {"on_bad_image": "skip", "workers": config.workers}
     training = ImageLoader(Views(pool, views=views, limits=limits, **crops), batch_sampler=sampler,
@@ -296,7 +298,7 @@ def _loaders(
     mixer = Mixup(config.mixup, config.cutmix, num_classes=1) if config.mixup or config.cutmix else None
     shared: dict[str, Any] = {
         "mean": description.preprocessing.mean, "std": description.preprocessing.std, "temperature": config.temperature,
-        "batch_size": config.batch_size,
+        "batch_size": config.batch_size, "maps": maps,
     }  # fmt: skip
     return (
         TaughtLoader(training, teachers, kept, sizes=config.sizes, mixer=mixer, **shared),
@@ -310,7 +312,7 @@ def _choose_views(config: DistillConfig, pool: Pool, teachers: Sequence[Teacher]
         return config.views
     images = config.images_per_epoch or len(pool) - config.held_out
     passes = config.epochs * images / len(pool)
-    needed = Kept.bytes_needed(teachers, VIEWS * len(pool))
+    needed = Kept.bytes_needed(teachers, VIEWS * len(pool), maps=config.maps > 0)
     place = Path(config.cache) if config.cache else Path()
     free = shutil.disk_usage(place if place.is_dir() else Path()).free
     mixed = config.mixup or config.cutmix

@@ -4,6 +4,7 @@
   crop for all (Beyer et al. 2022, arXiv 2106.05237);
 - features: one minus the cosine between the student's pooled features, through a linear projection for each teacher,
   and the teacher's own (which come standardised, channel by channel);
+- maps: the same at each place of a small grid, before pooling (Romero et al. 2015, arXiv 1412.6550);
 - hard labels: the cross-entropy of a classifier for each set that has classes.
 """
 
@@ -17,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
-from dualtoken.training.teachers import Teacher
+from dualtoken.training.teachers import Teacher, is_map, on_grid
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class LossWeights:
 
     soft_labels: float = 1.0
     features: float = 1.0
+    maps: float = 0.0
     hard_labels: float = 0.0
 
 
@@ -35,24 +38,35 @@ class Student(nn.Module):
 
     Args:
         backbone: what is kept; its own classifier learns the teachers' classes.
-        widths: of the teachers' features, by name.
+        widths: of the teachers' features and maps, by name: `features.I`, `maps.I`.
         classes: number of classes of each labelled set, by name.
     """
 
     def __init__(self, backbone: nn.Module, widths: Mapping[str, int], classes: Mapping[str, int]) -> None:
         super().__init__()
         self.backbone = backbone
-        own = int(cast(Any, backbone).head_hidden_size)
-        self.projections = nn.ModuleDict({_key(name): nn.Linear(own, width) for name, width in widths.items()})
+        own, channels = int(cast(Any, backbone).head_hidden_size), int(cast(Any, backbone).num_features)
+        self.projections, self.map_projections = (
+            nn.ModuleDict(
+                {_key(name): nn.Linear(inputs, width) for name, width in widths.items() if name.startswith(kind)}
+            )
+            for kind, inputs in (("features.", own), ("maps.", channels))
+        )
         self.classifiers = nn.ModuleDict({_key(name): nn.Linear(own, count) for name, count in classes.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) to `pooled` (B, D), `logits` (B, teachers' classes), and the rest by name."""
         backbone = cast(Any, self.backbone)
-        pooled = backbone.forward_head(backbone.forward_features(images), pre_logits=True)
+        maps = backbone.forward_features(images)
+        pooled = backbone.forward_head(maps, pre_logits=True)
         outputs = {"pooled": pooled, "logits": backbone.get_classifier()(pooled)}
         for parts in (self.projections, self.classifiers):
             outputs |= {name.replace("_", "."): part(pooled) for name, part in parts.items()}
+        if self.map_projections:
+            places = on_grid(maps).movedim(1, -1)  # channels last for the linear layers
+            outputs |= {
+                name.replace("_", "."): part(places).movedim(-1, 1) for name, part in self.map_projections.items()
+            }
         return outputs
 
 
@@ -77,10 +91,11 @@ class Teaching:
         found: dict[str, Tensor] = {}
         if self.weights.soft_labels and "probabilities" in targets:
             found["soft_labels"] = F.cross_entropy(outputs["logits"], targets["probabilities"])
-        names = [name for name in targets if name.startswith("features.")]
-        if self.weights.features and names:
-            cosines = [F.cosine_similarity(outputs[name], targets[name]).mean() for name in names]
-            found["features"] = 1 - torch.stack(cosines).mean()
+        for kind in ("features", "maps"):
+            names = [name for name in targets if name.startswith(f"{kind}.")]
+            if getattr(self.weights, kind) and names:
+                cosines = [F.cosine_similarity(outputs[name], targets[name]).mean() for name in names]  # over channels
+                found[kind] = 1 - torch.stack(cosines).mean()
         if self.weights.hard_labels:
             parts = [self._label_loss(number, name, outputs, targets) for number, name in enumerate(self.sets) if name]
             found["hard_labels"] = torch.stack(parts).sum() / len(targets["label"])
@@ -103,7 +118,9 @@ class Teaching:
 
 
 class TeachingMeter:
-    """Means over the held-out images: `loss`, `agreement` (share with the teachers' first class) and `cosine`."""
+    """Means over the held-out images: `loss`, `agreement` (share with the teachers' first class), `cosine` (of pooled
+    features) and `cosine_maps`.
+    """
 
     def __init__(self, teaching: Teaching) -> None:
         self.teaching = teaching
@@ -118,8 +135,9 @@ class TeachingMeter:
         if "probabilities" in targets:
             same = raw["logits"].argmax(1) == targets["probabilities"].argmax(1)
             values["agreement"] = same.float().mean().item()
-        if "features" in values:
-            values["cosine"] = 1 - values.pop("features")
+        for name, shown in (("features", "cosine"), ("maps", "cosine_maps")):
+            if name in values:
+                values[shown] = 1 - values.pop(name)
         for name in ("soft_labels", "hard_labels"):
             if name in values:
                 values[f"loss_{name}"] = values.pop(name)
@@ -132,9 +150,26 @@ class TeachingMeter:
         return {name: total / self.count for name, total in self.sums.items()}
 
 
-def student_of(backbone: nn.Module, teachers: Sequence[Teacher], classes: Mapping[str, int]) -> Student:
-    """The student of these teachers; `classes` counts those of each labelled set, by name."""
+def student_of(
+    backbone: nn.Module, teachers: Sequence[Teacher], classes: Mapping[str, int], *, maps: bool = False
+) -> Student:
+    """The student of these teachers; `classes` counts those of each labelled set, by name; with `maps` it learns them.
+
+    Raises:
+        ConfigError: maps are to be learned, but student or teachers have none.
+    """
     widths = {f"features.{number}": teacher.width for number, teacher in enumerate(teachers) if teacher.width}
+    if maps:
+        with_maps = {
+            f"maps.{number}": teacher.map_width for number, teacher in enumerate(teachers) if teacher.map_width
+        }
+        known = next(backbone.parameters())
+        if not (with_maps and is_map(cast(Any, backbone).forward_features(known.new_zeros(2, 3, 64, 64)))):
+            raise ConfigError(
+                "maps is above 0, but " + ("the model" if with_maps else "no teacher") + " has maps of features.",
+                "A teacher in a file shows them as an output `features` of (B, C, h, w). Else: --set maps=0",
+            )
+        widths |= with_maps
     return Student(backbone, widths, classes)
 
 

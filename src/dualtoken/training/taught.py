@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,28 +22,30 @@ from torch import Tensor
 from dualtoken.data.loading import ImageLoader
 from dualtoken.files import write_json
 from dualtoken.training.pool import PoolSampler
-from dualtoken.training.teachers import Taught, Teacher, normalised, scaled
+from dualtoken.training.teachers import MAP_SIDE, Taught, Teacher, normalised, scaled
 
 Targets = dict[str, Tensor]
 
 
 class Kept:
-    """What one teacher said of each view, as float16 on disk: logits (N, classes) and features (N, width).
+    """What one teacher said of each view, as float16 on disk: logits (N, classes), features (N, width) and, if they
+    are learned, maps (N, map_width, MAP_SIDE, MAP_SIDE).
 
     Args:
         folder: where it is kept.
         teacher: whose it is.
         places: N, the number of views.
         about: digest of images and crops.
+        maps: whether these are kept.
     """
 
-    def __init__(self, folder: Path, teacher: Teacher, places: int, about: str) -> None:
+    def __init__(self, folder: Path, teacher: Teacher, places: int, about: str, *, maps: bool = False) -> None:
         key = hashlib.sha256(f"{teacher.key} {about}".encode()).hexdigest()[:16]
         self.folder = folder / key
         self.folder.mkdir(parents=True, exist_ok=True)
-        widths = {"logits": len(teacher.classes), "features": teacher.width}
-        self.parts = {name: self._open(name, (places, width), np.float16) for name, width in widths.items() if width}
-        self.known = self._open("known", (places,), np.uint8)
+        shapes = self._shapes(teacher, maps=maps)
+        self.parts = {name: self._open(name, (places, *shape), np.float16) for name, shape in shapes.items()}
+        self.known = self._open("known_maps" if maps else "known", (places,), np.uint8)
         write_json(self.folder / "about.json", {"teacher": teacher.name, "views": places, "digest": about})
 
     def _open(self, name: str, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
@@ -62,19 +65,30 @@ class Kept:
                 part[places[new]] = cast(Tensor, getattr(said, name)).cpu().numpy()
             self.known[places[new]] = 1  # after the rest: a view is known only once all of it is there
         found = {name: torch.from_numpy(part[places].astype(np.float32)) for name, part in self.parts.items()}
-        return Taught(found.get("logits"), found.get("features"))
+        return Taught(**{name: found.get(name) for name in Taught._fields})
 
     @staticmethod
-    def bytes_needed(teachers: Sequence[Teacher], places: int) -> int:
+    def _shapes(teacher: Teacher, *, maps: bool) -> dict[str, tuple[int, ...]]:
+        shapes = {
+            "logits": (len(teacher.classes),),
+            "features": (teacher.width,),
+            "maps": (teacher.map_width if maps else 0, MAP_SIDE, MAP_SIDE),
+        }
+        return {name: shape for name, shape in shapes.items() if shape[0]}
+
+    @classmethod
+    def bytes_needed(cls, teachers: Sequence[Teacher], places: int, *, maps: bool = False) -> int:
         """Room on disk for all views."""
-        return sum(2 * (len(teacher.classes) + teacher.width) + 1 for teacher in teachers) * places
+        parts = [shape for teacher in teachers for shape in cls._shapes(teacher, maps=maps).values()]
+        return (2 * sum(map(math.prod, parts)) + len(teachers)) * places
 
 
 class TaughtLoader:
     """Batches (images float32 (B, 3, h, h), targets, places) of a loader of views.
 
     Targets are `set` and `label` int64 (B,), `probabilities` (B, classes): the mean of the teachers' own, where they
-    have logits; and `features.I` (B, width) of each teacher that has some, standardised by `standards`.
+    have logits; and of each teacher that has some `features.I` (B, width) and, where they are learned, `maps.I`
+    (B, map_width, MAP_SIDE, MAP_SIDE), both standardised channel by channel by `standards`.
 
     Args:
         views: loader of pixels.
@@ -85,6 +99,7 @@ class TaughtLoader:
         mean, std: of the student's input.
         temperature: the teachers' logits are divided by it.
         mixer: mixes the images of a batch before anyone sees them.
+        maps: whether maps are learned.
     """
 
     def __init__(
@@ -99,23 +114,24 @@ class TaughtLoader:
         std: tuple[float, ...],
         temperature: float = 1.0,
         mixer: Mixup | None = None,
+        maps: bool = False,
     ) -> None:
         self.views, self.teachers, self.kept, self.sizes = views, teachers, kept, tuple(sizes)
-        self.batch_size = batch_size
+        self.batch_size, self.maps = batch_size, maps
         self.mean, self.std, self.temperature, self.mixer = mean, std, temperature, mixer
         self.standards: dict[str, Tensor] = {}
         self.epoch = 0
 
     def standardise(self, images: int) -> None:
-        """Measure mean and standard deviation of each channel of the teachers' features over the first `images`."""
+        """Measure mean and standard deviation of each channel of what the teachers show, over the first `images`."""
         self.standards, seen = {}, []
         for _, targets, _ in self:
-            seen.append({name: value for name, value in targets.items() if name.startswith("features.")})
+            seen.append({name: value for name, value in targets.items() if name.startswith(("features.", "maps."))})
             if len(seen) * self.batch_size >= images:
                 break
         for name in seen[0]:
-            features = torch.cat([one[name] for one in seen])
-            self.standards |= {f"{name}.mean": features.mean(0), f"{name}.std": features.std(0).clamp_min(1e-3)}
+            shown = torch.cat([one[name] for one in seen]).transpose(0, 1).flatten(1)  # (channels, rest)
+            self.standards |= {f"{name}.mean": shown.mean(1), f"{name}.std": shown.std(1).clamp_min(1e-3)}
 
     @property
     def batch_sampler(self) -> Any:
@@ -166,12 +182,15 @@ class TaughtLoader:
         for number, one in enumerate(said):
             if one.features is not None:
                 targets[f"features.{number}"] = self._standard(f"features.{number}", one.features)
+            if one.maps is not None and self.maps:
+                targets[f"maps.{number}"] = self._standard(f"maps.{number}", one.maps)
         return targets
 
-    def _standard(self, name: str, features: Tensor) -> Tensor:
+    def _standard(self, name: str, shown: Tensor) -> Tensor:
         if not self.standards:
-            return features
-        return (features - self.standards[f"{name}.mean"]) / self.standards[f"{name}.std"]
+            return shown
+        mean, std = (self.standards[f"{name}.{part}"].view(-1, *[1] * (shown.ndim - 2)) for part in ("mean", "std"))
+        return (shown - mean) / std
 
 
 def crop_digest(fingerprints: Sequence[str], **settings: Any) -> str:

@@ -1,7 +1,7 @@
 """Networks that teach: of timm's registry, the Hub, a model folder, or an ONNX or OpenVINO file.
 
-All of them are asked alike: pixels uint8 (B, 3, S, S) to logits and pooled features. Each scales the pixels to its own
-input and normalises them as its own description says.
+All of them are asked alike: pixels uint8 (B, 3, S, S) to logits, pooled features and maps. Each scales the pixels to
+its own input and normalises them as its own description says.
 """
 
 from __future__ import annotations
@@ -24,12 +24,26 @@ from dualtoken.hub import find_model, missing_model
 from dualtoken.model_folder import class_names, load_config, load_model
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
+MAP_SIDE = 4  # maps are compared on a grid of so many places a side: enough to say where, little to keep
+
 
 class Taught(NamedTuple):
-    """What teachers say of a batch: logits float32 (B, classes), and pooled features (B, width); either may be None."""
+    """What a teacher says of a batch, float32; what it does not give is None.
+
+    Attributes:
+        logits: (B, classes).
+        features: (B, width), pooled.
+        maps: (B, map_width, MAP_SIDE, MAP_SIDE), the last features before they are pooled.
+    """
 
     logits: Tensor | None
     features: Tensor | None
+    maps: Tensor | None = None
+
+
+def on_grid(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) to (B, C, MAP_SIDE, MAP_SIDE), by their means."""
+    return F.adaptive_avg_pool2d(maps, MAP_SIDE)
 
 
 class TeacherInput(NamedTuple):
@@ -65,12 +79,14 @@ class Teacher(Protocol):
         name: as it was given.
         classes: class names in the order of its logits; none where it gives no logits.
         width: of its pooled features; 0 where it gives none.
+        map_width: channels of its maps; 0 where it gives none.
         key: digest of its weights and of its input.
     """
 
     name: str
     classes: tuple[str, ...]
     width: int
+    map_width: int
     key: str
 
     def __call__(self, pixels: Tensor) -> Taught:
@@ -132,6 +148,9 @@ class TorchTeacher:
         self.name, self.classes, self.prepare = name, classes, prepare
         self.model = model.eval().requires_grad_(False).to(device or "cpu")
         self.width = int(cast(Any, model).head_hidden_size)
+        side = torch.zeros(2, 3, prepare.size, prepare.size, dtype=torch.uint8)
+        maps = self(side).maps
+        self.map_width = 0 if maps is None else maps.shape[1]
         weights = hashlib.sha256(repr(prepare).encode())
         for key, tensor in sorted(model.state_dict().items()):
             weights.update(
@@ -143,12 +162,21 @@ class TorchTeacher:
     def __call__(self, pixels: Tensor) -> Taught:
         model = cast(Any, self.model)
         device = next(self.model.parameters()).device
-        features = model.forward_head(model.forward_features(self.prepare(pixels.to(device))), pre_logits=True)
-        return Taught(model.get_classifier()(features).float(), features.float())
+        maps = model.forward_features(self.prepare(pixels.to(device)))
+        features = model.forward_head(maps, pre_logits=True)
+        places = on_grid(maps.float()) if is_map(maps) else None
+        return Taught(model.get_classifier()(features).float(), features.float(), places)
+
+
+def is_map(features: Any) -> bool:
+    """Whether features before pooling are maps (B, C, h, w), as of all pyramids, and not tokens (B, N, C)."""
+    return isinstance(features, Tensor) and features.ndim == 4
 
 
 class ExportedTeacher:
     """An ONNX or OpenVINO file, run on the CPU: its outputs `logits` and `features`, or the only one as logits.
+
+    Features (B, C, h, w) are maps too, and are pooled here.
 
     What it says about itself is read where this package wrote the file. Else classes are ImageNet's or numbered, and
     size, mean and std are those given, or 224 pixels and ImageNet's.
@@ -159,11 +187,12 @@ class ExportedTeacher:
         described, classes = _described(path)
         self.prepare = _input(described or TeacherInput(224), size, mean, std)
         self.outputs, self.run = _session(path, threads or torch.get_num_threads())
-        logits, features = self._ask(torch.zeros(2, 3, self.prepare.size, self.prepare.size, dtype=torch.uint8))
+        logits, features, maps = self._ask(torch.zeros(2, 3, self.prepare.size, self.prepare.size, dtype=torch.uint8))
         if classes and (logits is None or logits.shape[1] != len(classes)):
             raise ModelError(f"{self.name!r} names {len(classes)} classes, but that is not what it gives.")
         self.classes = classes or (class_names(logits.shape[1]) if logits is not None else ())
         self.width = 0 if features is None else features.shape[1]
+        self.map_width = 0 if maps is None else maps.shape[1]
         self.key = hashlib.sha256(path.read_bytes() + repr(self.prepare).encode()).hexdigest()
 
     def __call__(self, pixels: Tensor) -> Taught:
@@ -184,10 +213,11 @@ class ExportedTeacher:
                 f"{self.name!r} gives {', '.join(self.outputs)}: which are logits, and which features?",
                 "Name its outputs logits and features.",
             )
-        features = named.get("features")
-        if features is not None and features.ndim == 4:
+        features = _tensor(named.get("features"))
+        maps = on_grid(features) if is_map(features) else None
+        if maps is not None and features is not None:
             features = features.mean((2, 3))
-        return Taught(_tensor(logits), _tensor(features))
+        return Taught(_tensor(logits), features, maps)
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:
