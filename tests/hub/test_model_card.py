@@ -56,6 +56,18 @@ def test_what_is_not_known_is_not_claimed(weights):
     assert "chose the epoch" not in text
 
 
+def test_who_taught_it_and_on_what_is_told(weights):
+    learned = {
+        "teachers": [{"name": "large.onnx", "key": "0123abcd"}],
+        "data": {"sets": ["a.zip: 5 images, no labels"]},
+    }
+    text = model_card(config_of("classification", provenance=learned), weights, name="small")
+    assert "- Its teacher: `large.onnx` (digest `0123abcd`)." in text
+    assert "- Learned from images of a.zip: 5 images, no labels." in text
+    assert "licences of its teachers and images" in text
+    assert "teacher" not in model_card(config_of("classification"), weights, name="small")
+
+
 def test_many_classes_are_not_all_listed(weights):
     many = ModelConfig("x", tuple(f"c{n}" for n in range(150)), Preprocessing())
     text = model_card(many, weights, name="x")

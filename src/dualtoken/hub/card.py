@@ -164,6 +164,10 @@ def _made(config: ModelConfig) -> str:
     if images:
         counts = " and ".join(f"{count:,} in `{split}`" for split, count in images.items())
         lines.append(f"- Data: `{_source(config)}`, {counts}; fingerprint `{str(data.get('fingerprint'))[:16]}`.")
+    lines += [f"- Learned from images of {one}." for one in data.get("sets", [])]
+    lines += [f"- Its teacher: `{one['name']}` (digest `{one['key']}`)." for one in provenance.get("teachers", [])]
+    if provenance.get("teachers"):
+        lines.append("- The licences of its teachers and images bind whoever uses these weights: ask for them.")
     if "seed" in provenance and settings.get("epochs"):
         lines.append(
             f"- At most {settings['epochs']} epochs, seed {provenance['seed']}; all settings in `config.json`."

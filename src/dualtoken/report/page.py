@@ -143,7 +143,8 @@ def write_page(
     Args:
         folder: made as needed.
         kind: of report, the first words of the page.
-        evaluation: an `answers.Evaluation`; its metrics stand on top, what it left out at the end.
+        evaluation: an `answers.Evaluation`; its metrics stand on top, what it left out at the end. None for a page
+            about a run that is not evaluated as others are.
         sections: all between; the first one's title is not written.
         provenance: as in the model's config: `settings`, `versions`, `command`, all optional.
 
@@ -159,11 +160,12 @@ def write_page(
     )
     environment.filters["counted"] = counted
     path = Path(folder) / REPORT
-    metrics = evaluation.kind.metrics
+    metrics = evaluation.metrics if evaluation else {}
     page = environment.get_template("report.html.j2").render(
         kind=kind,
+        name=evaluation.model if evaluation else path.absolute().parent.name,
         evaluation=evaluation,
-        metrics=[(metrics[name], interval) for name, interval in evaluation.metrics.items()],
+        metrics=[(evaluation.kind.metrics[key], interval) for key, interval in metrics.items()],
         sections=sections,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         facts=[(title, dict(provenance.get(title.lower()) or {})) for title in ("Settings", "Versions")],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from dualtoken.answers import CLASSIFIER
 from dualtoken.data import ImageData, find_data
 from dualtoken.data.loading import ImageLoader
 from dualtoken.errors import ConfigError, DataError
-from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
+from dualtoken.files import alone, explained_place, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits
 from dualtoken.model_folder import CONFIG, ModelConfig, load_config, read_weights, save_model, write_tensors
 from dualtoken.tasks.classification import ClassificationTask
@@ -47,7 +47,6 @@ from dualtoken.training.taught import Kept, TaughtLoader, crop_digest
 from dualtoken.training.teachers import Teacher, open_teacher, shared_classes
 from dualtoken.words import counted
 
-CURVES = "curves.png"
 STANDARDS = "teachers.safetensors"  # mean and standard deviation of their features
 MEASURED = 2048  # images for these
 VIEWS = 4  # of each image, where they are kept
@@ -150,7 +149,7 @@ def distill(
         try:
             carry_out(loop, on_best, "dualtoken distill")
         finally:
-            _draw_curves(folder, loop.counters.history)
+            _write_report(folder, description, loop.counters.history)
         metrics = _finish(folder, loop)
         return TrainResult(folder, metrics, loop.stopped)
 
@@ -230,7 +229,9 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
     data = ImageData(", ".join(config.images), task.classes, {}, _fingerprint(pool), layout="images to distill on")
     backbone, description = make_network(config, task, data)
     description.provenance["teachers"] = [{"name": Path(one.name).name, "key": one.key[:16]} for one in teachers]
-    description.provenance["data"]["sets"] = [one.describe() for one in pool.sets]
+    description.provenance["data"]["sets"] = [
+        replace(one, source=Path(one.source).name).describe() for one in pool.sets
+    ]
     names = [f"labels.{number}" if one.classes and config.hard_labels else None for number, one in enumerate(pool.sets)]
     counts = {name: len(one.classes) for name, one in zip(names, pool.sets, strict=True) if name}
     student = student_of(backbone, teachers, counts, maps=config.maps > 0)
@@ -353,20 +354,17 @@ class DistillLoop(Loop):
         return figures
 
 
-def _draw_curves(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """How it went so far, one picture beside the other, as `curves.png`."""
-    from PIL import Image
+def _write_report(folder: Path, description: ModelConfig, history: Sequence[Mapping[str, float]]) -> None:
+    """One page: what was learned from what, how it went so far."""
+    from dualtoken.report.page import Section, table, training_section, write_page
 
-    from dualtoken.report import plots
-
-    drawn = [Image.open(io.BytesIO(plots.to_png(figure))) for figure in plots.curves(history).values()]
-    if not drawn:
-        return
-    sheet = Image.new("RGB", (sum(one.width for one in drawn), max(one.height for one in drawn)), "white")
-    for number, one in enumerate(drawn):
-        sheet.paste(one, (sum(before.width for before in drawn[:number]), 0))
-    with atomic_path(folder / CURVES) as path:
-        sheet.save(path, "PNG")
+    about = description.provenance
+    rows = [
+        *(["teacher", one["name"]] for one in about["teachers"]),
+        *(["images", one] for one in about["data"]["sets"]),
+    ]
+    write_page(folder, "Distillation report", None, [Section("", [table(["", "learned from"], rows, names=2)]),
+               training_section(history)], about)  # fmt: skip
 
 
 def _finish(folder: Path, loop: Loop) -> dict[str, Any]:

@@ -148,9 +148,11 @@ class TorchTeacher:
         self.name, self.classes, self.prepare = name, classes, prepare
         self.model = model.eval().requires_grad_(False).to(device or "cpu")
         self.width = int(cast(Any, model).head_hidden_size)
-        side = torch.zeros(2, 3, prepare.size, prepare.size, dtype=torch.uint8)
-        maps = self(side).maps
-        self.map_width = 0 if maps is None else maps.shape[1]
+        with torch.no_grad():
+            shown = cast(Any, self.model).forward_features(
+                next(model.parameters()).new_zeros(2, 3, *[prepare.size] * 2)
+            )
+        self.map_width = shown.shape[1] if is_map(shown) else 0
         weights = hashlib.sha256(repr(prepare).encode())
         for key, tensor in sorted(model.state_dict().items()):
             weights.update(
@@ -214,10 +216,9 @@ class ExportedTeacher:
                 "Name its outputs logits and features.",
             )
         features = _tensor(named.get("features"))
-        maps = on_grid(features) if is_map(features) else None
-        if maps is not None and features is not None:
-            features = features.mean((2, 3))
-        return Taught(_tensor(logits), features, maps)
+        if features is None or not is_map(features):
+            return Taught(_tensor(logits), features)
+        return Taught(_tensor(logits), features.mean((2, 3)), on_grid(features))
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:
