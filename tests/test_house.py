@@ -16,6 +16,7 @@ ORDER = [
     "files",
     "readers",
     "machine",
+    "bands",
     "pixels",
     "wholeness",
     "images",

@@ -1,7 +1,7 @@
 """`open_image`: the one way a file becomes pixels, for training, evaluation and prediction alike.
 
-What comes out is always an upright RGB image with 8 bits a channel. Files are checked by their header
-before any pixel is decoded, so that a hostile or absurd file costs nothing. No global of pillow is read
+What comes out is an upright RGB image with 8 bits a channel, or of the bands that a model sees. Files are checked by
+their header before any pixel is decoded, so that a hostile or absurd file costs nothing. No global of pillow is read
 or set here: two callers with other limits do not disturb each other.
 """
 
@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import (
     AvifImagePlugin,  # noqa: F401
     ExifTags,
@@ -29,13 +30,26 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from dualtoken.bands import (
+    NPY_START,
+    TIFF_STARTS,
+    BandImage,
+    Bands,
+    Check,
+    Stored,
+    of_array,
+    of_npy,
+    of_picture,
+    of_tiff,
+)
 from dualtoken.errors import ImageError, UserError
 from dualtoken.pixels import Colour, is_dark, to_rgb
 from dualtoken.wholeness import is_cut_off
 
-Source = str | Path | bytes | BinaryIO | Image.Image
+Source = str | Path | bytes | BinaryIO | Image.Image | NDArray[Any]
 FRAMES = "has several frames, the first was read"
 DARK = "uses less than a sixteenth of its 16 bits and looks nearly black"
+OUTSIDE = "has more than a fifth of its values outside the window, where they are cut"
 WHITE: Colour = (255, 255, 255)
 
 # Formats whose reader is pillow's own code, with the suffixes that a scan of a folder looks for. Others stay
@@ -51,6 +65,7 @@ _FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "JPEG2000": (".jp2", ".j2k"),
 }
+ARRAY = ".npy"
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
 
 Image.preinit()  # registers pillow's common readers; the imports above registered the others
@@ -74,11 +89,15 @@ _OTHER_KINDS = {
     b"<?xm": "an XML text",
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a ZIP archive",
+    NPY_START: "a numpy array, which is read for bands only (--set channels=all)",
 }
+_START, _PNG = 26, b"\x89PNG"
+_VALUES = 4  # times the limit of pixels: so many values an image of many bands may have
+_CUT = 0.2  # share of an image's values outside the window that is said
 
 
 class ImageWarning(UserWarning):
-    """An image was read, but not all of it, or not as a person expects: `FRAMES` and `DARK` say what there is."""
+    """An image was read, but not all of it, or not as a person expects: `FRAMES`, `DARK`, `OUTSIDE` say what."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +134,9 @@ def open_image(
     limits: ImageLimits = DEFAULT_LIMITS,
     background: Colour = WHITE,
     warn: bool = True,
+    bands: Bands | None = None,
 ) -> Image.Image:
-    """Read one image as 8-bit RGB, upright.
+    """Read one image as 8-bit RGB, upright; or its `bands`.
 
     EXIF orientation is applied. Transparent pixels are blended with `background`. Grey values of 16 or 32
     bits are scaled by the range that they are stored in, floating-point ones are taken as 0 to 1; values
@@ -124,27 +144,33 @@ def open_image(
     multi-page file comes the first frame.
 
     Args:
-        source: a path, the bytes of a file, an open binary file, or an image of pillow's.
+        source: a path, the bytes of a file, an open binary file, an image of pillow's, or for bands an array.
         name: what error messages call the image; taken from `source` when that has a name.
         limits: the largest file and image that are accepted.
         background: RGB, 0 to 255.
         warn: say when frames were left out, or 16 bits are hardly used.
+        bands: which bands are wanted, and which of their values become 0 to 255; files may be numpy's too then.
 
     Returns:
-        An image of mode RGB.
+        An image of mode RGB, or a `BandImage`.
 
     Raises:
         ImageError: there is no such file, it is not an image, is truncated or damaged, or is over a limit.
 
     Warns:
-        ImageWarning: only the first of several frames was read, or the image is nearly black.
+        ImageWarning: only the first of several frames was read, the image is nearly black, or much of it was cut.
     """
     name = name or _name_of(source)
-    with explained(name), _opened(source, name, limits) as image:
-        _check_pixels(image, name, limits)
-        _load(image, source, name)
-        rgb = _upright(image, to_rgb(image, name, background))
-        remarks = _remarks(image) if warn else ()
+    if bands is not None:
+        rgb, remarks = _bands(source, name, limits, bands)
+    else:
+        assert not isinstance(source, np.ndarray)
+        with explained(name), _opened(source, name, limits) as image:
+            _check_pixels(image.width, image.height, name, limits)
+            _load(image, source, name)
+            rgb, remarks = _upright(_orientation(image), to_rgb(image, name, background)), _remarks(image)
+    if not warn:
+        return rgb
     for remark in remarks:
         warnings.warn(ImageWarning(f"{name!r} {remark}."), stacklevel=2)
     return rgb
@@ -166,21 +192,87 @@ class ImageFacts(NamedTuple):
     remarks: frozenset[str]
 
 
+def open_values(
+    source: Source, bands: Bands, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS
+) -> NDArray[Any]:
+    """The channels of `bands` as they are stored, (height, width, channels) and not turned; errors as `open_image`."""
+    name = name or _name_of(source)
+    return bands.chosen(_stored(source, name, limits, pages=bands.pages).values, name)
+
+
+def _bands(source: Source, name: str, limits: ImageLimits, bands: Bands) -> tuple[Image.Image, frozenset[str]]:
+    """What a network sees of an image, upright, and what a person should know of it."""
+    if isinstance(source, BandImage):
+        return source, frozenset()
+    stored = _stored(source, name, limits, pages=bands.pages)
+    values, outside = bands.scaled(bands.chosen(stored.values, name))
+    remarks = ([FRAMES] if stored.more_pages else []) + ([OUTSIDE] if outside > _CUT else [])
+    return _upright(stored.orientation, BandImage.of(values)), frozenset(remarks)
+
+
+def _stored(source: Source, name: str, limits: ImageLimits, *, pages: bool) -> Stored:
+    """The values of an image as they are stored, of numbers and bands of any kind."""
+
+    def check(width: int, height: int, bands: int) -> None:
+        _check_pixels(width, height, name, limits)
+        if width * height * bands > _VALUES * limits.max_pixels:
+            raise ImageError(
+                f"{name!r} has {width} x {height} x {bands} values, more than {_VALUES} times --max-pixels."
+            )
+
+    with explained(name):
+        if isinstance(source, np.ndarray):
+            found = Stored(of_array(source, name))
+        elif isinstance(source, Image.Image):
+            found = Stored(of_picture(source), _orientation(source))
+        else:
+            with _file(source, name, limits) as file:
+                found = _stored_in(file, name, limits, pages, check)
+        if found.values.size == 0:
+            raise ImageError(f"{name!r} has no pixels.")
+        if found.values.dtype.kind not in "buif":
+            raise ImageError(f"{name!r} holds {found.values.dtype}, expected whole numbers or floating point.")
+        return found
+
+
+def _stored_in(file: BinaryIO, name: str, limits: ImageLimits, pages: bool, check: Check) -> Stored:
+    start = file.read(_START)
+    file.seek(0)
+    if start.startswith(TIFF_STARTS):
+        return of_tiff(file, name, pages=pages, check=check)
+    if start.startswith(NPY_START):
+        return Stored(of_npy(file, name, check))
+    if start.startswith(_PNG) and start[24] == 16 and start[25] in (2, 4, 6):  # pillow keeps 8 of the bits
+        raise ImageError(f"{name!r} has 16 bits a colour, half of which would be lost.", "Save it as a TIFF.")
+    with _identified(file, name) as image:
+        check(image.width, image.height, 1)
+        _load(image, file, name)
+        return Stored(of_picture(image), _orientation(image), FRAMES in _remarks(image))
+
+
 def check_image(
-    source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS, full: bool = True
+    source: Source,
+    *,
+    name: str | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    full: bool = True,
+    bands: Bands | None = None,
 ) -> ImageFacts:
     """Find out cheaply whether `open_image` would read `source`, and what its header says.
 
     Args:
-        source, name, limits: as in `open_image`.
-        full: decode the pixels too, and so find a truncated file; else only the header is read.
+        source, name, limits, bands: as in `open_image`.
+        full: decode the pixels too, and so find a truncated file; else only the header is read. Bands are decoded.
 
     Raises:
         ImageError: as `open_image`.
     """
     name = name or _name_of(source)
+    if bands is not None:
+        return _check_bands(source, name, limits, bands)
+    assert not isinstance(source, np.ndarray)
     with explained(name), _opened(source, name, limits) as image:
-        _check_pixels(image, name, limits)
+        _check_pixels(image.width, image.height, name, limits)
         stored = (image.height, image.width)
         if full:
             # A JPEG's whole stream is parsed, but only one pixel of an 8 x 8 block is computed.
@@ -191,6 +283,16 @@ def check_image(
         orientation = _orientation(image)
         upright = stored[::-1] if orientation in _SIDEWAYS else stored
         return ImageFacts(upright, stored, orientation != 1, _remarks(image, loaded=full))
+
+
+def _check_bands(source: Source, name: str, limits: ImageLimits, bands: Bands) -> ImageFacts:
+    stored = _stored(source, name, limits, pages=bands.pages)
+    values, remarks = bands.chosen(stored.values, name), [FRAMES] if stored.more_pages else []
+    if bands.low and bands.scaled(values)[1] > _CUT:
+        remarks.append(OUTSIDE)
+    rows, columns = values.shape[:2]
+    size = (columns, rows) if stored.orientation in _SIDEWAYS else (rows, columns)
+    return ImageFacts(size, (rows, columns), stored.orientation in _UPRIGHT, frozenset(remarks))
 
 
 def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -206,8 +308,9 @@ def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLim
         ImageError: as `open_image`; or the mask has transparency or floating-point values, which name no class.
     """
     name = name or _name_of(source)
+    assert not isinstance(source, np.ndarray)
     with explained(name), _opened(source, name, limits) as image:
-        _check_pixels(image, name, limits)
+        _check_pixels(image.width, image.height, name, limits)
         if image.format == "JPEG":
             raise ImageError(
                 f"The mask {name!r} is a JPEG, whatever it is called: its values are no longer exact.",
@@ -222,15 +325,6 @@ def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLim
                 "Save it as PNG with 8 bits and without transparency.",
             )
         return image.convert("RGB") if image.mode == "RGBA" else image.copy()
-
-
-def upright_size(source: Source, *, name: str | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
-    """(height, width) that `open_image` will give, read from the header alone; arguments and errors as there."""
-    name = name or _name_of(source)
-    with explained(name), _opened(source, name, limits) as image:
-        _check_pixels(image, name, limits)
-        turned = _orientation(image) in _SIDEWAYS
-        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _name_of(source: Source) -> str:
@@ -273,20 +367,26 @@ def _opened(source: Source, name: str, limits: ImageLimits) -> Iterator[Image.Im
     """The image of `source` with its header read, its pixels not yet."""
     if isinstance(source, Image.Image):
         yield source
-    elif isinstance(source, bytes):
-        _check_bytes(len(source), name, limits)
-        yield _identified(io.BytesIO(source), name)
-    elif isinstance(source, str | Path):
+    else:
+        with _file(source, name, limits) as file:
+            yield _identified(file, name)
+
+
+@contextmanager
+def _file(source: Source, name: str, limits: ImageLimits) -> Iterator[BinaryIO]:
+    """The bytes of `source`, of a size that is allowed."""
+    if isinstance(source, str | Path):
         status = os.stat(source)  # noqa: PTH116 - a Path for each of a million files is not free
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
             raise ImageError(f"{name!r} is not a file.", "Give the path of an image.")
         _check_bytes(status.st_size, name, limits)
         with open(source, "rb") as file:  # noqa: PTH123
-            yield _identified(file, name)
-    else:
-        content = source.read(limits.max_bytes + 1)
-        _check_bytes(len(content), name, limits)
-        yield _identified(io.BytesIO(content), name)
+            yield file
+        return
+    assert not isinstance(source, Image.Image | np.ndarray)
+    content = source if isinstance(source, bytes) else source.read(limits.max_bytes + 1)
+    _check_bytes(len(content), name, limits)
+    yield io.BytesIO(content)
 
 
 def _check_bytes(size: int, name: str, limits: ImageLimits) -> None:
@@ -299,21 +399,20 @@ def _check_bytes(size: int, name: str, limits: ImageLimits) -> None:
         )
 
 
-def _check_pixels(image: Image.Image, name: str, limits: ImageLimits) -> None:
-    pixels, longest = image.width * image.height, max(image.width, image.height)
+def _check_pixels(width: int, height: int, name: str, limits: ImageLimits) -> None:
+    pixels, longest = width * height, max(width, height)
     if pixels == 0:
-        raise ImageError(f"{name!r} has {image.width} x {image.height} pixels: nothing to see.")
+        raise ImageError(f"{name!r} has {width} x {height} pixels: nothing to see.")
     if pixels > limits.max_pixels:
         raise ImageError(
-            f"{name!r} has {image.width} x {image.height} = {pixels:,} pixels,"
-            f" limit {limits.max_pixels:,} (--max-pixels).",
+            f"{name!r} has {width} x {height} = {pixels:,} pixels, limit {limits.max_pixels:,} (--max-pixels).",
             f"If you trust it: --max-pixels {pixels} (Python: limits=ImageLimits(max_pixels={pixels})).",
         )
 
     if longest > limits.max_side:
         most = 1000 * longest
         raise ImageError(
-            f"{name!r} has {image.width} x {image.height} pixels, a side of at most {limits.max_side:,} is expected.",
+            f"{name!r} has {width} x {height} pixels, a side of at most {limits.max_side:,} is expected.",
             f"If you trust it: --max-pixels {most} (Python: limits=ImageLimits(max_pixels={most})).",
         )
 
@@ -373,10 +472,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
-    """`rgb` turned as the EXIF data of `image` ask."""
-    orientation = _orientation(image)
+def _upright(orientation: int, image: Image.Image) -> Image.Image:
+    """`image` turned as EXIF's orientation asks."""
     if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    rgb.info = {}  # else whoever opens the result again would turn it twice
-    return rgb
+        image = image.transpose(_UPRIGHT[orientation])
+    image.info = {}  # else whoever opens the result again would turn it twice
+    return image

@@ -2,7 +2,8 @@
 
 `config.json` follows timm's hub layout (`architecture`, `num_classes`, `label_names`, `model_args`,
 `pretrained_cfg`), so `timm.create_model("local-dir:FOLDER")` loads a classifier too. What timm has no place for
-stands under the one key `dualtoken`. Pre-processing stands only in `pretrained_cfg`, under timm's names.
+stands under the one key `dualtoken`, the bands of the images among it. The rest of pre-processing stands only in
+`pretrained_cfg`, under timm's names.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dualtoken.readers import judged, parse_json, read_text
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dualtoken.model_schema import Fitting, TimmFile
+    from dualtoken.model_schema import Fitting, SeenBands, TimmFile
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -37,7 +38,7 @@ class ModelConfig:
     Attributes:
         architecture: a name of timm's registry, ours or any other.
         classes: class names in the order of the logits.
-        preprocessing: from an RGB image to the network's input.
+        preprocessing: from an image to the network's input.
         task: a key of `dualtoken.tasks.TASKS`.
         head: what stands on the architecture, one of the task's heads; empty for its own classifier.
         head_args: further arguments of the head.
@@ -64,6 +65,7 @@ class ModelConfig:
         """The content of `config.json`."""
         preprocessing = self.preprocessing.to_dict()
         height, width = preprocessing.pop("image_size")
+        bands = preprocessing.pop("bands")
         return {
             "architecture": self.architecture,
             "num_classes": len(self.classes),
@@ -83,6 +85,7 @@ class ModelConfig:
                 "threshold": self.threshold,
                 "metrics": self.metrics,
                 "provenance": self.provenance,
+                **({"bands": bands} if bands else {}),
             },
         }
 
@@ -111,13 +114,13 @@ class ModelConfig:
         return cls(
             architecture=file.architecture,
             classes=tuple(map(shown_name, file.label_names)),
-            preprocessing=_preprocessing(file.pretrained_cfg),
+            preprocessing=_preprocessing(file.pretrained_cfg, file.dualtoken.bands),
             model_args=file.model_args,
-            **{name: value for name, value in file.dualtoken if name != "format"},
+            **{name: value for name, value in file.dualtoken if name not in ("format", "bands")},
         )
 
 
-def _preprocessing(fitting: Fitting) -> Preprocessing:
+def _preprocessing(fitting: Fitting, bands: SeenBands | None = None) -> Preprocessing:
     return Preprocessing(
         image_size=fitting.input_size[1:],
         crop_pct=fitting.crop_pct,
@@ -125,6 +128,7 @@ def _preprocessing(fitting: Fitting) -> Preprocessing:
         interpolation=fitting.interpolation,
         mean=tuple(fitting.mean),
         std=tuple(fitting.std),
+        bands=bands.made() if bands else None,
     )
 
 
@@ -268,13 +272,15 @@ def load_model(folder: str | Path) -> tuple[nn.Module, ModelConfig]:
     return model, config
 
 
-def load_weights(model: nn.Module, path: Path, *, skip_classifier: bool = False) -> None:
-    """Read a safetensors file into `model`, strictly; with `skip_classifier` all but its last layer.
+def load_weights(
+    model: nn.Module, path: Path, state: dict[str, Tensor] | None = None, *, skip_classifier: bool = False
+) -> None:
+    """Read a safetensors file, or its `state`, into `model`, strictly; with `skip_classifier` all but its last layer.
 
     Raises:
         ModelError: the file is damaged or its tensors do not fit; the message lists what differs.
     """
-    state = read_weights(path)
+    state = read_weights(path) if state is None else state
     try:
         if skip_classifier:
             own = model.state_dict()

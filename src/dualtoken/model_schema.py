@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from dualtoken.bands import MOST_BANDS, MOST_STORED, Bands
 from dualtoken.preprocess import MOST_PIXELS_A_SIDE
 
 MOST_CLASSES = 100_000
@@ -61,8 +62,9 @@ def _differ(names: list[str]) -> list[str]:
 
 ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
 Side = Annotated[int, Field(ge=1, le=MOST_PIXELS_A_SIDE)]
-Channels = Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=1, max_length=3)]
-Deviations = Annotated[list[Annotated[float, Field(gt=0, le=1000)]], Field(min_length=1, max_length=3)]
+Channels = Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=1, max_length=MOST_BANDS)]
+Deviations = Annotated[list[Annotated[float, Field(gt=0, le=1000)]], Field(min_length=1, max_length=MOST_BANDS)]
+Value = Annotated[float, Field(ge=-1e30, le=1e30)]
 Facts = dict[str, JsonValue]
 
 
@@ -73,7 +75,7 @@ class _Strict(BaseModel):
 class Fitting(_Strict):
     """From an image to the network's input, under timm's names."""
 
-    input_size: tuple[Annotated[int, Field(ge=1, le=3)], Side, Side]
+    input_size: tuple[Annotated[int, Field(ge=1, le=MOST_BANDS)], Side, Side]
     crop_pct: Annotated[float, Field(gt=0, le=1)]
     crop_mode: Literal["center", "squash", "border"] = "center"
     interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"]
@@ -82,8 +84,29 @@ class Fitting(_Strict):
     num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
 
 
+class SeenBands(_Strict):
+    """Which bands of an image the network sees, and how: `Bands`, fixed."""
+
+    stored: Annotated[int, Field(ge=1, le=MOST_STORED)]
+    channels: Annotated[list[Annotated[int, Field(ge=0, lt=MOST_STORED)]], Field(min_length=1, max_length=MOST_BANDS)]
+    pages: bool
+    low: Annotated[list[Value], Field(min_length=1, max_length=MOST_BANDS)]
+    high: Annotated[list[Value], Field(min_length=1, max_length=MOST_BANDS)]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if not len(self.channels) == len(self.low) == len(self.high):
+            raise ValueError("channels, low and high must have as many numbers as each other")
+        self.made()
+        return self
+
+    def made(self) -> Bands:
+        """What it says."""
+        return Bands(self.stored, tuple(self.channels), self.pages, tuple(self.low), tuple(self.high))
+
+
 class Own(_Strict):
-    """What timm has no place for; `head`, `head_args` and `threshold` came with boxes and masks."""
+    """What timm has no place for; `head`, `head_args`, `threshold` and `bands` came later than the rest."""
 
     format: Annotated[int, Field(ge=1)]
     task: str
@@ -91,6 +114,7 @@ class Own(_Strict):
     head_args: Annotated[Facts, AfterValidator(_refuse_loading_of_head)] = {}
     temperature: Annotated[float, Field(gt=0, le=1e6)]
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    bands: SeenBands | None = None
     metrics: Facts
     provenance: Facts
 

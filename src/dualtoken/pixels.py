@@ -11,8 +11,8 @@ from dualtoken.errors import ImageError
 Colour = tuple[int, int, int]
 
 _TRANSPARENT_MODES = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
-_AS_VALUES = "Scale it to 8 or 16 bits without a sign: what black and white are cannot be guessed."
-_AS_BANDS = "Save the three bands that are to be seen as an RGB image."
+_AS_VALUES = "--set window=[LOW,HIGH] says what black and white are, --set channels=all looks for it"
+_AS_BANDS = "--set channels=all trains on all of them, channels=[0,1,3] on some"
 
 
 def to_rgb(image: Image.Image, name: str, background: Colour) -> Image.Image:
@@ -50,16 +50,16 @@ def _refuse_bands(image: Image.Image, name: str) -> None:
     """Refuse bands that are neither colour nor alpha: pillow leaves them out, or blends with them."""
     extra = _tag(image, TiffImagePlugin.EXTRASAMPLES, ())
     if 0 in extra or len(extra) > 1:
-        raise ImageError(f"{name!r} has {len(extra)} more bands than colours, which no alpha is.", _AS_BANDS)
+        raise ImageError(f"{name!r} has {len(extra)} more bands than colours, which no alpha is: {_AS_BANDS}.")
     if extra and image.mode in ("RGBA", "RGBa"):
         alpha = np.asarray(image.getchannel("A"))
         if ((alpha > 0) & (alpha < 255)).mean() > 0.5:  # a border of an object fades, not a whole picture
             raise ImageError(
-                f"{name!r} calls its fourth band alpha, but most of its pixels would be half transparent.",
-                f"Is it near infrared? {_AS_BANDS}",
+                f"{name!r} calls its fourth band alpha, but most of its pixels would be half transparent."
+                f" Is it near infrared? {_AS_BANDS}."
             )
     if _signed(image) and image.mode in ("L", "RGB") and np.asarray(image).max() > 127:
-        raise ImageError(f"{name!r} has values below 0.", _AS_VALUES)
+        raise ImageError(f"{name!r} has values below 0: {_AS_VALUES}.")
 
 
 def _blended(image: Image.Image, background: Colour) -> Image.Image:
@@ -79,7 +79,7 @@ def _scaled_integers(image: Image.Image, name: str) -> NDArray[np.float64]:
         values = values.view(np.uint32)  # pillow keeps the bits and calls them signed
     low, high, most = int(values.min()), int(values.max()), 2 ** (bits - signed) - 1
     if low < 0 or high > most:
-        raise ImageError(f"{name!r} has values from {low:,} to {high:,}, expected 0 to {most:,}.", _AS_VALUES)
+        raise ImageError(f"{name!r} has values from {low:,} to {high:,}, expected 0 to {most:,}: {_AS_VALUES}.")
     return values / float(most)
 
 
@@ -87,10 +87,7 @@ def _scaled_floats(image: Image.Image, name: str) -> NDArray[np.float64]:
     values = np.asarray(image, np.float64)
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 1):  # so written, NaN fails too
-        raise ImageError(
-            f"{name!r} has floating-point pixels from {low:g} to {high:g}, expected 0 to 1.",
-            "Scale it, or save it with 8 or 16 bits: what black and white are cannot be guessed.",
-        )
+        raise ImageError(f"{name!r} has floating-point pixels from {low:g} to {high:g}, expected 0 to 1: {_AS_VALUES}.")
     return values
 
 

@@ -1,4 +1,4 @@
-"""From an RGB image to the network's input, in pillow and numpy: the same bits in every engine.
+"""From an image to the network's input, in pillow and numpy: the same bits in every engine.
 
 Validation, prediction, export checks and the torch-free runtime all call this one function.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dualtoken.bands import Bands, canvas, coloured
 from dualtoken.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -68,6 +69,7 @@ class Preprocessing:
             image, and fills the rest with the mean colour.
         interpolation: `bicubic`, `bilinear`, `nearest` or `lanczos`.
         mean, std: per channel, for pixels scaled to [0, 1].
+        bands: what of the images' bands the network sees; None for red, green and blue, or grey made of them.
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -76,6 +78,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         if not all(1 <= side <= MOST_PIXELS_A_SIDE for side in self.image_size):
@@ -87,8 +90,10 @@ class Preprocessing:
             raise ConfigError(f"crop_mode is {self.crop_mode!r}, expected 'center', 'squash' or 'border'.")
         if self.interpolation not in _FILTERS:
             raise ConfigError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(_FILTERS)}.")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
-            raise ConfigError(f"mean {self.mean} and std {self.std} must both have 1 or 3 numbers.")
+        numbers = (1, 3) if self.bands is None else (len(self.bands.channels),)
+        if len(self.mean) != len(self.std) or len(self.mean) not in numbers:
+            words = " or ".join(map(str, numbers))
+            raise ConfigError(f"mean {self.mean} and std {self.std} must both have {words} numbers.")
 
     def placement(self, size: tuple[int, int]) -> Placement:
         """Where an image of `size`, (height, width), will lie in the input."""
@@ -113,13 +118,18 @@ class Preprocessing:
         )
 
     @property
-    def fill(self) -> tuple[int, int, int]:
-        """The mean colour, 0 to 255, that fills what an image leaves free."""
-        red, green, blue = (round(255 * mean) for mean in (self.mean if len(self.mean) == 3 else self.mean * 3))
-        return red, green, blue
+    def colours(self) -> bool:
+        """Whether an image is an RGB one on its way into the network: of one or three channels."""
+        return len(self.mean) in (1, 3)
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The mean colour, 0 to 255, that fills what an image leaves free: three numbers, or one a band."""
+        return tuple(round(255 * mean) for mean in (self.mean * 3 if len(self.mean) == 1 else self.mean))
 
     def resize(self, image: Image.Image) -> Image.Image:
-        """An RGB image of any size to one of exactly `image_size`."""
+        """An image of any size to one of exactly `image_size`."""
+        image = coloured(image)
         height, width = self.image_size
         (rows, columns), _, left, top = self.placement((image.height, image.width))
         if rows * columns > _FAR_MORE * height * width:  # a line of pixels: as wide as asked it would fill the memory
@@ -128,9 +138,9 @@ class Preprocessing:
             image = image.resize((columns, rows), _FILTERS[self.interpolation])
         if self.crop_mode != "border":
             return image.crop((-left, -top, width - left, height - top))
-        canvas = Image.new("RGB", (width, height), self.fill)
-        canvas.paste(image, (left, top))
-        return canvas
+        whole = canvas((width, height), self.fill)
+        whole.paste(image, (left, top))
+        return whole
 
     def _resize_part(self, image: Image.Image) -> Image.Image:
         """What `resize` gives where it crops, made of the part that is seen; the last bit of a value may differ."""
@@ -140,7 +150,7 @@ class Preprocessing:
         return image.resize((width, height), _FILTERS[self.interpolation], box=seen)
 
     def normalise(self, image: Image.Image) -> NDArray[np.float32]:
-        """An RGB image to float32 (3, height, width), or (1, height, width) where mean has one number."""
+        """An image to float32 (C, height, width), one channel for each number of the mean."""
         pixels = np.asarray(image.convert("L") if len(self.mean) == 1 else image)
         pixels = pixels.reshape(image.height, image.width, -1)
         result = np.empty((len(self.mean), image.height, image.width), np.float32)
@@ -152,7 +162,7 @@ class Preprocessing:
         return result
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """An RGB image of any size to the network's input, float32 (3, height, width)."""
+        """An image of any size to the network's input, float32 (C, height, width)."""
         return self.normalise(self.resize(image))
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,4 +173,5 @@ class Preprocessing:
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fields)
+        bands = fields.pop("bands", None)
+        return cls(**fields, bands=None if bands is None else Bands(**bands))

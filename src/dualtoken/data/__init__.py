@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dualtoken.data.archives import read_member
+    from dualtoken.data.band_values import BandFacts, fix_bands
     from dualtoken.data.conversion import convert
     from dualtoken.data.dataset import BadImage, BadLabel, ImageData, find_split
     from dualtoken.data.finding import find_data, plan_data
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "archives": ("read_member",),
+    "band_values": ("BandFacts", "fix_bands"),
     "conversion": ("convert",),
     "dataset": ("BadImage", "BadLabel", "ImageData", "find_split"),
     "finding": ("find_data", "plan_data"),
@@ -56,6 +58,7 @@ __all__ = [
     "IGNORE",
     "BadImage",
     "BadLabel",
+    "BandFacts",
     "ClassPlan",
     "EpochSampler",
     "Format",
@@ -79,6 +82,7 @@ __all__ = [
     "evaluation_loader",
     "find_data",
     "find_split",
+    "fix_bands",
     "image_folders",
     "joint_transform",
     "masks_among",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from dualtoken.bands import Bands
+from dualtoken.data.band_values import with_counted_bands
 from dualtoken.data.dataset import ImageData
 from dualtoken.data.formats import FORMATS, Format, by_rank
 from dualtoken.data.frames import check_frames
@@ -69,6 +71,7 @@ def find_data(
     progress: bool = True,
     classes: Sequence[str] | None = None,
     most: int | None = None,
+    bands: Bands | None = None,
 ) -> ImageData:
     """Find the images of a data set with their classes, objects or masks.
 
@@ -93,6 +96,7 @@ def find_data(
         classes: class names of a model. The source may have some of them and no others, and labels are indices into
             them.
         most: keep so many images of each split, drawn with `seed`: to try things out.
+        bands: which bands of the images are meant; None for red, green and blue.
 
     Returns:
         Splits are `Samples`, `ObjectSamples` or `MaskSamples`, as the task is.
@@ -115,6 +119,7 @@ def find_data(
     full = check_images == "all" or (check_images == "auto" and len(plan.images) <= FULL_CHECK_UP_TO)
     names, members = plan.tree.arrays(plan.images)
     files = ImageFiles(plan.tree.root, names, members)
+    files = files if bands is None else with_counted_bands(files, bands, limits)
 
     def look() -> Any:
         frames = check_frames(files, full=full, limits=limits, progress=progress)
@@ -130,6 +135,8 @@ def find_data(
         raise _no_classes(plan.tree, error, [] if plan.tree.given else list(_others(plan.tree))) from None
     if on_bad_image == "fail":
         refuse(plan.problems)
+    reading.samples = replace(reading.samples, bands=files.bands)
+    notes += [bands.words()] if bands and bands.stored else []
     whole = _Whole(str(plan.tree.given or plan.tree.root), plan, reading, classes is not None, (*notes, *plan.notes))
     return whole.drawn(seed, val_fraction, most)
 

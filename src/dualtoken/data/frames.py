@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dualtoken.data.samples import ImageFiles
 from dualtoken.errors import ImageError
-from dualtoken.images import DARK, FRAMES, ImageLimits, check_image
+from dualtoken.images import DARK, FRAMES, OUTSIDE, ImageLimits, check_image
 from dualtoken.words import counted
 
 _CHUNK = 64
@@ -25,10 +25,15 @@ _TURNED = "turned"
 _ONE_FRAME = "several frames, the first is used"
 _UPRIGHT = "turned by EXIF, and labels are taken to be for the upright image"
 _BLACK = "less than a sixteenth of 16 bits and"
+_CUT = "more than a fifth of the values outside the window, where they are cut"
 _REMARKS = {
+    OUTSIDE: (f"image has {_CUT}", f"images have {_CUT}"),
     _TURNED: (f"image is {_UPRIGHT}", f"images are {_UPRIGHT}"),
     FRAMES: (f"image has {_ONE_FRAME}", f"images have {_ONE_FRAME}"),
-    DARK: (f"image uses {_BLACK} looks nearly black", f"images use {_BLACK} look nearly black"),
+    DARK: (
+        f"image uses {_BLACK} looks nearly black (--set channels=all fits to the range)",
+        f"images use {_BLACK} look nearly black (--set channels=all fits to the range)",
+    ),
 }
 T = TypeVar("T")
 
@@ -72,7 +77,8 @@ def check_frames(files: ImageFiles, *, full: bool, limits: ImageLimits, progress
     found = Frames(np.zeros((count, 2), np.int64), np.zeros((count, 2), np.int64), np.zeros(count, bool))
 
     def look(index: int) -> frozenset[str]:
-        facts = check_image(files.source(index, limits), name=files.path(index), limits=limits, full=full)
+        source = files.source(index, limits)
+        facts = check_image(source, name=files.path(index), limits=limits, full=full, bands=files.bands)
         found.sizes[index], found.stored[index], found.turned[index] = facts.size, facts.stored, facts.turned
         return facts.remarks
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from dualtoken.bands import canvas, coloured
 from dualtoken.data.samples import IGNORE, Example, ImageFiles, MaskSamples, Objects, ObjectSamples
 from dualtoken.errors import ConfigError, require
 from dualtoken.preprocess import Placement, Preprocessing
@@ -87,7 +88,8 @@ class JointTransform:
         self.preprocessing = preprocessing
         self.scale, self.mosaic, self.copy_paste = scale, mosaic, copy_paste
         self.flip = v2.RandomHorizontalFlip(hflip)
-        self.jitter = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if color_jitter else None
+        jitter = color_jitter and preprocessing.colours  # of other bands there is no brightness
+        self.jitter = v2.ColorJitter(color_jitter, color_jitter, color_jitter) if jitter else None
 
     def __call__(self, example: Example, draw_other: DrawOther) -> tuple[Tensor, Target]:
         """The network's input and its target.
@@ -154,13 +156,14 @@ class JointTransform:
         return self.flip(picture)
 
     def _drawn(self, image: Image.Image, placement: Placement, size: Size) -> Image.Image:
+        image = coloured(image)
         part, corner = _visible_part(image, placement, size, Image.Resampling[self.preprocessing.interpolation.upper()])
         part = part if self.jitter is None else self.jitter(part)  # before the mean colour comes in, which stays
         if part.size == (size[1], size[0]):
             return part
-        canvas = Image.new("RGB", (size[1], size[0]), self.preprocessing.fill)
-        canvas.paste(part, corner)
-        return canvas
+        whole = canvas((size[1], size[0]), self.preprocessing.fill)
+        whole.paste(part, corner)
+        return whole
 
     def _mosaic(self, examples: list[Example], with_masks: bool) -> Picture:
         """Four examples that meet at a random point near the middle of the input, in random order."""
@@ -195,7 +198,8 @@ class JointTransform:
             return picture
         cover = donor["masks"].numpy().any(axis=0)
         left = _uncovered(picture, cover)
-        image = Image.composite(donor["image"], picture["image"], Image.fromarray(cover))
+        image = picture["image"].copy()
+        image.paste(donor["image"], (0, 0), Image.fromarray(cover))
         return {"image": image} | {key: torch.cat([left[key], donor[key]]) for key in ("boxes", "labels", "masks")}
 
 
@@ -307,11 +311,9 @@ def _visible_part(
     return image.resize((right - x, bottom - y), resampling, box=box, reducing_gap=2.0), (x, y)
 
 
-def _joined(
-    tiles: Sequence[Picture], corners: Sequence[tuple[int, int]], size: Size, fill: tuple[int, int, int]
-) -> Picture:
+def _joined(tiles: Sequence[Picture], corners: Sequence[tuple[int, int]], size: Size, fill: tuple[int, ...]) -> Picture:
     """Pictures side by side in one of `size`, which is `fill` where none lies; each tile's corner is (top, left)."""
-    whole: Picture = {"image": Image.new("RGB", (size[1], size[0]), fill)}
+    whole: Picture = {"image": canvas((size[1], size[0]), fill)}
     for tile, (top, left) in zip(tiles, corners, strict=True):
         whole["image"].paste(tile["image"], (left, top))
     if "mask" in tiles[0]:

@@ -88,8 +88,8 @@ class ResidentLoader:
     ) -> None:
         self.samples, self.batch_sampler = samples, sampler
         self.size, self.scale, self.hflip = preprocessing.image_size, scale, hflip
-        grey = len(preprocessing.mean) == 1
-        self.store = _store(samples, round(ROOM * max(self.size)), grey, device, usable_workers(workers), limits)
+        channels = len(preprocessing.mean)
+        self.store = _store(samples, round(ROOM * max(self.size)), channels, device, usable_workers(workers), limits)
         if self.store.bad and on_bad_image != "skip":
             error = self.store.bad[0][1]
             raise ImageError(error.message, f"{error.hint} To go on without such images: --on-bad-image skip.".strip())
@@ -228,32 +228,35 @@ def bicubic_weights(start: Tensor, length: Tensor, size: int, wanted: int) -> Te
 _last: tuple[str, Store] | None = None  # several runs of one process learn from the same images
 
 
-def _store(samples: Samples, bound: int, grey: bool, device: torch.device, workers: int, limits: ImageLimits) -> Store:
+def _store(
+    samples: Samples, bound: int, channels: int, device: torch.device, workers: int, limits: ImageLimits
+) -> Store:
     """The decoded images; those of the call before where they are the same."""
     global _last
-    key = _key(samples, bound, grey, device)
+    key = _key(samples, bound, channels, device)
     if _last is None or _last[0] != key:
         _last = None  # frees the memory first
-        _last = (key, _decode(samples, bound, grey, device, workers, limits))
+        _last = (key, _decode(samples, bound, channels, device, workers, limits))
     return _last[1]
 
 
-def _key(samples: Samples, bound: int, grey: bool, device: torch.device) -> str:
+def _key(samples: Samples, bound: int, channels: int, device: torch.device) -> str:
     digest = hashlib.sha256("\n".join(samples.names.tolist()).encode("utf-8", "surrogateescape"))
     modified = Path(samples.root).stat().st_mtime_ns if Path(samples.root).exists() else 0
-    digest.update(f"{samples.root} {modified} {bound} {grey} {device}".encode())
+    digest.update(f"{samples.root} {modified} {bound} {channels} {samples.bands} {device}".encode())
     return digest.hexdigest()
 
 
-def _decode(samples: Samples, bound: int, grey: bool, device: torch.device, workers: int, limits: ImageLimits) -> Store:
-    read = partial(_read, samples, bound=bound, grey=grey, limits=limits)
+def _decode(
+    samples: Samples, bound: int, channels: int, device: torch.device, workers: int, limits: ImageLimits
+) -> Store:
+    read = partial(_read, samples, bound=bound, channels=channels, limits=limits)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         images = list(pool.map(read, range(len(samples))))
     bad = tuple((samples.path(row), image) for row, image in enumerate(images) if isinstance(image, ImageError))
     shapes = [(0, 0) if isinstance(image, ImageError) else image.shape[:2] for image in images]
     sizes = np.array(shapes, np.int64)
     height, width = (max(int(side), 1) for side in sizes.max(axis=0))
-    channels = 1 if grey else 3
     _require_room(len(images) * channels * height * width, device)
     pixels = np.zeros((len(images), channels, height, width), np.uint8)
     for row, image in enumerate(images):
@@ -262,7 +265,9 @@ def _decode(samples: Samples, bound: int, grey: bool, device: torch.device, work
     return Store(torch.from_numpy(pixels).to(device), sizes, bad)
 
 
-def _read(samples: Samples, row: int, *, bound: int, grey: bool, limits: ImageLimits) -> NDArray[np.uint8] | ImageError:
+def _read(
+    samples: Samples, row: int, *, bound: int, channels: int, limits: ImageLimits
+) -> NDArray[np.uint8] | ImageError:
     """One image (height, width, C), made smaller where its shorter side is above `bound`; or why it cannot be read."""
     try:
         image = samples.open(row, limits)
@@ -272,8 +277,8 @@ def _read(samples: Samples, row: int, *, bound: int, grey: bool, limits: ImageLi
     if shorter > bound:
         size = tuple(max(1, round(side * bound / shorter)) for side in image.size)
         image = image.resize((size[0], size[1]), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    pixels = np.asarray(image.convert("L") if grey else image, np.uint8)
-    return pixels[..., None] if grey else pixels
+    pixels = np.asarray(image.convert("L") if channels == 1 else image, np.uint8)
+    return pixels.reshape(image.height, image.width, channels)
 
 
 def _require_room(needed: int, device: torch.device) -> None:

@@ -11,13 +11,14 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dualtoken.bands import Bands
 from dualtoken.data.archives import Members, read_member
 from dualtoken.errors import ImageError, require, shown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_image, open_mask_image
@@ -32,7 +33,7 @@ class Example(NamedTuple):
     """One image with what is known about it, as it is in the data set.
 
     Attributes:
-        image: RGB, upright.
+        image: RGB, or a model's bands; upright.
         objects: its objects, or None.
         mask: (height, width) uint8, class of each pixel or `IGNORE`; or None.
         wants_masks: whether the target of objects shall hold their masks.
@@ -59,11 +60,13 @@ class ImageFiles:
         root: the folder or zip archive that `names` are relative to.
         names: (N,) strings, with `/` between the parts; absolute where a CSV file said so.
         members: (N,) place of each image in the zip archive; None for a folder.
+        bands: what `open` gives of an image's bands; None for red, green and blue.
     """
 
     root: str
     names: NDArray[np.str_]
     members: Members | None
+    bands: Bands | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,12 +85,13 @@ class ImageFiles:
         return read_member(self.root, self.members[index], self.path(index), limits)
 
     def open(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
-        """Image `index` as 8-bit RGB. Animations give their first frame; `find_data` has noted them.
+        """Image `index` as 8-bit RGB, or its `bands`. Animations give their first frame; `find_data` has noted them.
 
         Raises:
             ImageError: it cannot be read.
         """
-        return open_image(self.source(index, limits), name=self.path(index), limits=limits, warn=False)
+        source = self.source(index, limits)
+        return open_image(source, name=self.path(index), limits=limits, warn=False, bands=self.bands)
 
     def content(self) -> bytes:
         """A digest of what the files hold: both ends of each, or its checksum in an archive; of many, a sample."""

@@ -12,6 +12,7 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import Compose, Grayscale
 
+from dualtoken.bands import coloured
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
 
@@ -31,7 +32,9 @@ def training_transform(
     color_jitter: float = 0.0,
     random_erasing: float = 0.0,
 ) -> ImageTransform:
-    """A random transform: an RGB image of any size to float32 (3, H, W), normalised as `preprocessing` says.
+    """A random transform: an image of any size to float32 (C, H, W), normalised as `preprocessing` says.
+
+    RandAugment and colour jitter are for colours: an image of other bands than one or three goes without them.
 
     Args:
         preprocessing: gives size, interpolation, mean and std.
@@ -47,6 +50,8 @@ def training_transform(
     """
     _check(scale, ratio, hflip=hflip, random_erasing=random_erasing, color_jitter=color_jitter)
     grey = len(preprocessing.mean) == 1
+    if not preprocessing.colours:
+        rand_augment, color_jitter = None, 0.0
     crop, augment, normalise = _timm_steps(
         rand_augment,
         img_size=preprocessing.image_size,
@@ -62,7 +67,7 @@ def training_transform(
         re_mode="pixel",
     )
     # RandAugment draws in colour, so that grey comes after it, as three equal channels of which one is kept.
-    steps = [crop, augment, *([Grayscale(3)] if grey else []), normalise, *([_first_channel] if grey else [])]
+    steps = [coloured, crop, augment, *([Grayscale(3)] if grey else []), normalise, *([_first_channel] if grey else [])]
     return cast(ImageTransform, Compose(steps))
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dualtoken.data.archives import Members, read_directory, read_member
 from dualtoken.errors import DataError, ImageError, nearest
-from dualtoken.images import ImageLimits, is_image_name
+from dualtoken.images import ARRAY, ImageLimits, is_image_name
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -72,8 +72,8 @@ class Tree:
 
     @cached_property
     def images(self) -> list[str]:
-        """Names of all image files."""
-        return [name for name in self.names if is_image_name(name)]
+        """Names of all image files; numpy's are images where there is no other, since many hold something else."""
+        return [name for name in self.names if is_image_name(name)] or self.with_suffix(ARRAY)
 
     @cached_property
     def image_stems(self) -> set[str]:

@@ -57,7 +57,7 @@ def open_data(
     shared: dict[str, Any] = {
         "labels": labels if labels != "auto" else _learned_labels(predictors[0]),
         "on_bad_image": on_bad_image, "on_bad_label": on_bad_label, "limits": limits, "progress": progress,
-        "classes": classes,
+        "classes": classes, "bands": predictors[0].config.preprocessing.bands,
     }  # fmt: skip
     task = predictors[0].config.task
     found = find_data(data, task=task, val_fraction=0, **shared)

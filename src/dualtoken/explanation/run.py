@@ -182,7 +182,7 @@ def _explanations(
         fresh = _fresh_copies(job)
         for name, source in named:
             try:
-                image = open_input(name, source, limits)
+                image = open_input(name, source, limits, bands=job.config.preprocessing.bands)
                 seen = view(image, job.config.preprocessing)
                 given = None if job.pixel is None else seen.to_input(job.pixel)
             except (ImageError, ConfigError) as error:

@@ -85,11 +85,11 @@ class View:
 
 
 def view(image: Image.Image, preprocessing: Preprocessing) -> View:
-    """What a network with this pre-processing sees of an RGB image."""
+    """What a network with this pre-processing sees of an image; of many bands the picture shows three."""
     height, width = preprocessing.image_size
     (rows, columns), _, left, top = preprocessing.placement((image.height, image.width))
     part = Part(max(left, 0), max(top, 0), min(left + columns, width), min(top + rows, height))
     factor = max(1, min(_MOST_ENLARGED, round(_LONGEST / max(height, width))))
-    large = replace(preprocessing, image_size=(factor * height, factor * width)).resize(image)
+    large = replace(preprocessing, image_size=(factor * height, factor * width)).resize(image).convert("RGB")
     picture = large.crop((factor * part.left, factor * part.top, factor * part.right, factor * part.bottom))
     return View(picture, part, (image.height, image.width), preprocessing)

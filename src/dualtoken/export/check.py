@@ -114,7 +114,8 @@ def compare(
     limit = LIMITS.get(exported.export.info.precision) if limit is None else limit
     folder = model_folder_of(reference)
     data = reference.config.provenance.get("data", {}).get("source")
-    with pictures_for(images, folder, data, grey=bool(kind_of(mine.task).agreement(mine, 1.0).further())) as pictures:
+    grey = bool(kind_of(mine.task).agreement(mine, 1.0).further())
+    with pictures_for(images, folder, data, grey=grey, bands=mine.preprocessing.bands) as pictures:
         return _Check(reference, exported, exported.export, limit, pictures).run()
 
 

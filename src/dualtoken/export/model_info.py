@@ -26,7 +26,7 @@ def model_info(config: ModelConfig) -> dict[str, str]:
         "mean_values": _numbers(255 * mean for mean in preprocessing.mean),
         "scale_values": _numbers(255 * std for std in preprocessing.std),
         "resize_type": _RESIZING[preprocessing.crop_mode],
-        "pad_value": str(round(sum(preprocessing.fill) / 3)),
+        "pad_value": str(round(sum(preprocessing.fill) / len(preprocessing.fill))),
         "reverse_input_channels": "False",  # it takes RGB as ours do
         "confidence_threshold": str(config.threshold),
     }

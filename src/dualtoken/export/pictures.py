@@ -10,9 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from dualtoken.bands import Bands
 from dualtoken.errors import DataError, ImageError
+from dualtoken.images import ARRAY
 from dualtoken.prediction.inputs import NamedInput, collect_inputs
 
 MOST = 16  # of a folder with more, spread over it
@@ -36,6 +39,7 @@ def pictures_for(
     data: str | None = None,
     *,
     grey: bool = False,
+    bands: Bands | None = None,
 ) -> Iterator[Pictures]:
     """Yield the pictures; invented ones exist as files while the context is open.
 
@@ -44,6 +48,7 @@ def pictures_for(
         folder: the model's, whose `samples` are taken if `images` is None.
         data: what the model was trained on, taken if it is still there and there are no samples.
         grey: add a plain grey picture, on which nothing should be found.
+        bands: what the model sees of an image's bands: invented pictures have as many, with values of its window.
 
     Raises:
         DataError: there are none.
@@ -57,10 +62,10 @@ def pictures_for(
             found = Pictures(_spread(given), ", ".join(str(name) for name in given[:3]) + ", ..." * (len(given) > 3))
         else:
             found = _first(own) or Pictures(
-                _spread([_invent(Path(place))]), "invented pictures: give your own with --images"
+                _spread(_invent(Path(place), bands)), "invented pictures: give your own with --images"
             )
         if grey:
-            found = Pictures([*found.inputs, _grey(Path(place))], f"{found.origin}; and a plain grey one")
+            found = Pictures([*found.inputs, _grey(Path(place), bands)], f"{found.origin}; and a plain grey one")
         yield found
 
 
@@ -89,12 +94,15 @@ def _spread(given: Sequence[str | Path]) -> list[NamedInput]:
     return [found[int(number * step)] for number in range(min(len(found), MOST))]
 
 
-def _invent(folder: Path) -> Path:
+def _invent(folder: Path, bands: Bands | None) -> list[Path]:
     """Shapes on a gradient with noise, of several sizes, some small, tall or wide; always the same."""
+    files, depth = [], bands.stored if bands else 3
     for number, (height, width) in enumerate(_SIZES):
         rng = np.random.default_rng(number)
         y, x = np.mgrid[:height, :width]
-        pixels = rng.uniform(0, 255, 3) * (x / width)[..., None] + rng.uniform(0, 255, 3) * (y / height)[..., None]
+        pixels = (
+            rng.uniform(0, 255, depth) * (x / width)[..., None] + rng.uniform(0, 255, depth) * (y / height)[..., None]
+        )
         for _ in range(1 + 2 * number):
             middle, radius = rng.uniform(0, (height, width)), rng.uniform(0.05, 0.3) * min(height, width)
             far = (
@@ -102,13 +110,25 @@ def _invent(folder: Path) -> Path:
                 if number % 2
                 else np.hypot(y - middle[0], x - middle[1])
             )
-            pixels[far < radius] = rng.uniform(0, 255, 3)
+            pixels[far < radius] = rng.uniform(0, 255, depth)
         pixels += rng.normal(0, 4 * number, pixels.shape)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"invented-{number}.png")
-    return folder
+        files.append(_saved(pixels, folder / f"invented-{number}", bands))
+    return files
 
 
-def _grey(folder: Path) -> NamedInput:
-    path = str(folder / "grey.png")
-    Image.new("RGB", (320, 240), (124, 116, 104)).save(path)
+def _grey(folder: Path, bands: Bands | None) -> NamedInput:
+    colour = np.full(bands.stored, 128.0) if bands else np.array([124.0, 116.0, 104.0])
+    path = str(_saved(np.broadcast_to(colour, (240, 320, len(colour))), folder / "grey", bands))
     return path, path
+
+
+def _saved(pixels: NDArray[np.float64], path: Path, bands: Bands | None) -> Path:
+    """Pixels from 0 to 255 as a PNG; or for bands as an array whose values fill the window."""
+    if bands is None:
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path := path.with_suffix(".png"))
+        return path
+    values = pixels.copy()
+    low, high = np.array(bands.low), np.array(bands.high)
+    values[..., list(bands.channels)] = low + values[..., list(bands.channels)].clip(0, 255) / 255 * (high - low)
+    np.save(path := path.with_suffix(ARRAY), values)
+    return path

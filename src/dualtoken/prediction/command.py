@@ -242,7 +242,7 @@ def _tiled(
 
     for name, source in inputs:
         try:
-            image = open_input(name, source, options.limits)
+            image = open_input(name, source, options.limits, bands=predictor.config.preprocessing.bands)
             answer = predict_tiled(answer_one, image, options.tile or 1, options.overlap)
         except ImageError as error:
             yield (name or "pixels", error), None

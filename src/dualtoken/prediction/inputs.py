@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dualtoken.bands import Bands
 from dualtoken.data import image_folders, masks_among, open_tree, read_member
 from dualtoken.errors import DataError, ImageError
-from dualtoken.images import DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
+from dualtoken.images import ARRAY, DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
 from dualtoken.prediction.video import is_video
 from dualtoken.words import counted
 
@@ -74,12 +75,17 @@ def collect_inputs(
 
 
 def open_input(
-    name: str | None, source: InputSource, limits: ImageLimits = DEFAULT_LIMITS, warn: bool = True
+    name: str | None,
+    source: InputSource,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    warn: bool = True,
+    bands: Bands | None = None,
 ) -> Image.Image:
-    """One input as an upright RGB image, through `open_image`.
+    """One input as an upright RGB image, or as the `bands` of a model, through `open_image`.
 
     Arrays are (height, width) or (height, width, channels), tensors (channels, height, width), with 1, 3 or 4
-    channels; uint8 from 0 to 255, or floating point from 0 to 1, rounded to 8 bits.
+    channels; uint8 from 0 to 255, or floating point from 0 to 1, rounded to 8 bits. For bands they have all bands
+    that a file has, with its values.
 
     Raises:
         ImageError: it cannot be read, or the array has another shape, type or range.
@@ -87,13 +93,14 @@ def open_input(
     if isinstance(source, ImageError):
         raise source
     if isinstance(source, np.ndarray) or is_tensor(source):
-        source = _from_pixels(cast("Pixels", source), name or "the array")
+        pixels = cast("Pixels", source)
+        source = _array_of(pixels) if bands else _from_pixels(pixels, name or "the array")
     elif callable(source):
         source = source(limits)
     elif isinstance(source, str | Path) and Path(source).is_dir():
         hint = "For folders, patterns and archives: dualtoken.prediction.predict_stream(model, [FOLDER])."
         raise ImageError(f"{str(source)!r} is a folder, not an image.", hint)
-    return open_image(cast("Source", source), name=name, limits=limits, warn=warn)
+    return open_image(cast("Source", source), name=name, limits=limits, warn=warn, bands=bands)
 
 
 def is_tensor(value: Any) -> bool:
@@ -135,7 +142,7 @@ def _folder(root: str, wanted: Wanted, note: Note | None) -> Iterator[NamedInput
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        files = sorted(filter(wanted, files))
+        files = sorted(filter(wanted, files)) or sorted(file for file in files if file.endswith(ARRAY))
         masks = _masks(Path(root), Path(folder).relative_to(root).as_posix(), files)
         left_out += len(masks)
         for file in files:
@@ -197,13 +204,18 @@ def _standard_input(stdin: BinaryIO, wanted: Wanted, note: Note | None) -> Itera
             yield from _collect(name, wanted, note)
 
 
+def _array_of(pixels: Pixels) -> NDArray[Any]:
+    """(height, width) or (height, width, channels)."""
+    if not is_tensor(pixels):
+        return cast("NDArray[Any]", pixels)
+    tensor = cast("torch.Tensor", pixels).detach().cpu()
+    array: NDArray[Any] = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy()
+    return array
+
+
 def _from_pixels(pixels: Pixels, name: str) -> Image.Image:
-    if is_tensor(pixels):
-        tensor = cast("torch.Tensor", pixels)
-        array: NDArray[Any] = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).detach().cpu().numpy()
-        layout = "(channels, height, width)"
-    else:
-        array, layout = cast("NDArray[Any]", pixels), "(height, width, channels)"
+    array = _array_of(pixels)
+    layout = "(channels, height, width)" if is_tensor(pixels) else "(height, width, channels)"
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise ImageError(

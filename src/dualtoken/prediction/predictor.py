@@ -157,8 +157,10 @@ class Predictor:
         if not 0 <= threshold <= 1:
             raise ConfigError(f"threshold is {threshold}, expected a number from 0 to 1.")
 
+        bands = self.config.preprocessing.bands
+
         def load(item: NamedInput) -> Loaded | ImageError:
-            return self._load(item[0], lambda: open_input(*item, limits), keep=keep)
+            return self._load(item[0], lambda: open_input(*item, limits, bands=bands), keep=keep)
 
         loaded = work_ahead(load, inputs, workers, 2 * batch_size)
         while chunk := [(name, image) for (name, _), image in islice(loaded, batch_size)]:
@@ -188,6 +190,7 @@ class Predictor:
         """
         bad = [] if bad_images is None else bad_images
         batch_size = self._batch_size(batch_size)
+        samples = replace(samples, bands=self.config.preprocessing.bands)
 
         def load(row: int) -> Loaded | ImageError:
             return self._load(samples.path(row), lambda: _open_row(samples, row, limits))

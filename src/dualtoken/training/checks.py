@@ -27,7 +27,7 @@ from dualtoken.training.config import TrainConfig
 
 
 def check_settings(config: TrainConfig) -> None:
-    """Refuse a mistyped model, argument of the model, head, or argument of the head.
+    """Refuse a mistyped model, argument of the model, head, or argument of the head, and impossible bands.
 
     Raises:
         ModelError: no such model; the message names the nearest.
@@ -35,6 +35,7 @@ def check_settings(config: TrainConfig) -> None:
     """
     _check_model_args(_architecture(config.model), config.model_args)
     _check_head(config.head, config.head_args)
+    _ = config.bands
 
 
 def network_names() -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from dualtoken.bands import Bands
 from dualtoken.errors import ConfigError, nearest, unknown_name
 from dualtoken.preprocess import MOST_PIXELS_A_SIDE
 
@@ -45,6 +46,14 @@ class TrainConfig(BaseModel):
     """Label format to read where the data has several."""
     image_size: tuple[int, int] = (224, 224)
     """Height and width of the input; one number for a square."""
+    channels: tuple[int, ...] | None = Field(None, examples=[[0, 1, 3]])
+    """Bands of the images that the network sees, counted from 0, or `all`. Left out: red, green and blue."""
+    pages: bool = False
+    """The pages of a TIFF are its bands. Else its first page is the image."""
+    window: tuple[float, float] | None = Field(None, examples=[[-1000, 400]])
+    """Stored values that become black and white. Left out: what `percentiles` say."""
+    percentiles: tuple[float, float] | None = Field(None, examples=[[0.5, 99.5]])
+    """With bands: percentiles of the training images' values that become black and white, band by band."""
     crop_pct: float = Field(0.95, gt=0, le=1)
     """Share of the resized image that evaluation's central crop keeps."""
     val_fraction: float = Field(0.1, ge=0, lt=1)
@@ -155,6 +164,25 @@ class TrainConfig(BaseModel):
     def _square(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, int) else value
 
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _all(cls, value: Any) -> Any:
+        return () if value == "all" else (value,) if isinstance(value, int) else value
+
+    @field_validator("window", "percentiles")
+    @classmethod
+    def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError("two rising numbers are needed")
+        return value
+
+    @field_validator("percentiles")
+    @classmethod
+    def _of_a_hundred(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] <= value[1] <= 100:
+            raise ValueError("two numbers from 0 to 100 are needed")
+        return value
+
     @field_validator("task")
     @classmethod
     def _known_task(cls, value: str) -> str:
@@ -209,6 +237,21 @@ class TrainConfig(BaseModel):
             raise ConfigError(f"{key} is {given!r}{reason}.", _hint(key, field, given)) from None
 
     @property
+    def bands(self) -> Bands | None:
+        """The bands that are asked for; None where images are red, green and blue.
+
+        Raises:
+            ConfigError: there are too many, or one is below 0.
+        """
+        if self.channels is None and not self.pages and self.window is None and self.percentiles is None:
+            return None
+        low, high = ((), ()) if self.window is None else ((self.window[0],), (self.window[1],))
+        try:
+            return Bands(channels=self.channels or (), pages=self.pages, low=low, high=high)
+        except ValueError as error:
+            raise ConfigError(f"{error}.", "Example: --set channels=[0,1,3], or --set channels=all") from None
+
+    @property
     def peak_lr(self) -> float:
         """The peak learning rate that `lr`, or `base_lr` and the batch, give."""
         batch = self.batch_size * self.accumulate * self.devices
@@ -239,7 +282,9 @@ def expected_words(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         words = f"one of {', '.join(get_args(kind))}"
     elif get_origin(kind) is tuple:
-        words = f"two {_NUMBERS[get_args(kind)[0]]}s, such as {list(field.default)}"
+        count = "" if ... in get_args(kind) else "two "
+        example = list(field.default or (field.examples or [()])[0])
+        words = f"{count}{_NUMBERS[get_args(kind)[0]]}s, such as {example}"
     elif kind in _NUMBERS:
         bounds = [f"{word} {getattr(part, name)}" for part in field.metadata for name, word in _BOUNDS.items()
                   if hasattr(part, name)]  # fmt: skip

@@ -52,7 +52,8 @@ MEASURED = 2048  # images for these
 VIEWS = 4  # of each image, where they are kept
 USELESS = frozenset(
     ("head", "head_args", "freeze", "labels", "zoom", "mosaic", "copy_paste", "dice", "resident", "rand_augment",
-     "random_erasing", "val_fraction", "images_per_split", "label_smoothing", "devices", "task")
+     "random_erasing", "val_fraction", "images_per_split", "label_smoothing", "devices", "task",
+     "channels", "pages", "window", "percentiles")
 )  # fmt: skip
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from dualtoken.data import ImageData
+from dualtoken.data import BandFacts, ImageData
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.hub import find_model
 from dualtoken.machine import command_line, machine_name
@@ -23,22 +24,36 @@ from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from dualtoken.tasks import Network, Task
 from dualtoken.training.config import TrainConfig
 
+_COLOURS = 3
 
-def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn.Module, ModelConfig]:
-    """The network and its description: by name with fresh weights, or from a model folder with its own."""
+
+def make_network(
+    config: TrainConfig, task: Task, images: ImageData, bands: BandFacts | None = None
+) -> tuple[nn.Module, ModelConfig]:
+    """The network and its description: by name with fresh weights, or from a model folder with its own.
+
+    Args:
+        config, task, images: of the run.
+        bands: what the images' bands are, where they are others than red, green and blue.
+    """
     _check_size(config, task)
     folder = find_model(config.model)
     known = load_config(folder) if folder.is_dir() else None
     alike = known is not None and known.task == task.name
     architecture = known.architecture if known else config.model
+    if bands:
+        mean, std = bands.mean, bands.std
+    else:
+        mean, std = (known.preprocessing.mean, known.preprocessing.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
     head = task.choose_head(config.head or (known.head if known and alike else None) or None)
     head_args = (known.head_args if known and alike and head == known.head else {}) | config.head_args
     args = (known.model_args if known else {}) | _size_args(architecture, config) | config.model_args
-    network = Network(architecture, len(images.classes), head, head_args, args)
+    network = Network(architecture, len(images.classes), head, head_args, args, in_chans=len(mean))
     model = _with_rates(network, config, task)
     if known and alike and not task.heads:
         try:
-            load_weights(model, folder / WEIGHTS, skip_classifier=known.classes != images.classes)
+            state = seeing(read_weights(folder / WEIGHTS), model)
+            load_weights(model, folder / WEIGHTS, state, skip_classifier=known.classes != images.classes)
         except ModelError as error:
             if not (other := _other_args(known.model_args, args)):
                 raise
@@ -58,8 +73,9 @@ def make_network(config: TrainConfig, task: Task, images: ImageData) -> tuple[nn
         crop_pct=config.crop_pct if task.crop_mode == "center" else 1.0,
         crop_mode=task.crop_mode,
         interpolation="bicubic",
-        mean=known.preprocessing.mean if known else IMAGENET_MEAN,
-        std=known.preprocessing.std if known else IMAGENET_STD,
+        mean=mean,
+        std=std,
+        bands=bands.bands if bands else None,
     )
     provenance = {
         "data": {
@@ -112,7 +128,7 @@ def take_weights(model: nn.Module, folder: Path) -> str:
     Raises:
         ModelError: the backbones differ.
     """
-    theirs, own = read_weights(folder / WEIGHTS), model.state_dict()
+    theirs, own = seeing(read_weights(folder / WEIGHTS), model), model.state_dict()
     inner, outer = _common_part(own, theirs)
     taken = {
         name: theirs[other]
@@ -132,6 +148,18 @@ def take_weights(model: nn.Module, folder: Path) -> str:
         )
     model.load_state_dict(own | taken)
     return f"{len(taken)} of {len(own)} tensors come from {folder}, the others are fresh"
+
+
+def seeing(theirs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights whose first layer sees colours, for a `model` whose first layer sees other bands, as timm has it."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels == _COLOURS or first.groups > 1:
+        return theirs
+    outputs, inputs, *size = first.weight.shape
+    return {
+        name: adapt_input_conv(inputs, tensor) if tensor.shape == (outputs, _COLOURS, *size) else tensor
+        for name, tensor in theirs.items()
+    }
 
 
 def _common_part(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[str, str]:

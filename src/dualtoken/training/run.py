@@ -44,6 +44,7 @@ from dualtoken.training.precision import choose_precision
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
 from dualtoken.training.requirements import require_space, require_splits, require_truth, require_work
+from dualtoken.training.seen_bands import asked_bands, with_fixed_bands
 from dualtoken.training.state import run_counters
 from dualtoken.words import counted
 
@@ -220,9 +221,11 @@ def _prepare(
     images = find_data(
         data, task=config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
         on_bad_image=config.on_bad_image, on_bad_label=config.on_bad_label, limits=limits, most=config.images_per_split,
+        bands=asked_bands(config),
     )  # fmt: skip
     require_splits(images)
     require_work(config, images)
+    images, bands = with_fixed_bands(config, images, limits)
     fabric = make_fabric(config)
     fabric.launch()
     fabric.print(images.describe())
@@ -231,7 +234,7 @@ def _prepare(
     def build(config: TrainConfig) -> tuple[Loop, nn.Module, ModelConfig, str]:
         seed_all(config.seed)  # the fresh weights
         task = make_task(config, images)
-        model, description = make_network(config, task, images)
+        model, description = make_network(config, task, images, bands)
         require_space(folder, model)
         loop = _loop(config, task, images, model, description, folder, fabric, limits)
         return loop, model, description, describe_model(config, task, model, description, fabric)
@@ -386,7 +389,7 @@ def _features_are_enough(config: TrainConfig, task: Task, model: nn.Module, imag
 
 def describe_model(config: TrainConfig, task: Task, model: nn.Module, description: ModelConfig, fabric: Fabric) -> str:
     height, width = config.image_size
-    macs = count_macs(task.dense(model), config.image_size) / 1e9
+    macs = count_macs(task.dense(model), config.image_size, len(description.preprocessing.mean)) / 1e9
     total = count_parameters(model) / 1e6
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
     name = f"{description.head} on {description.architecture}" if description.head else description.architecture

@@ -104,7 +104,8 @@ def _by_classes(tree: Tree, folders: Folders, base: str) -> ClassPlan:
 def _refuse_labelled(tree: Tree) -> None:
     """Refuse images that have a file of their own beside them: labels, though none that a reader knows."""
     beside = [
-        name for name in tree.with_suffix(*_LABELS) if posixpath.splitext(name)[0] in tree.image_stems
+        name for name in sorted(set(tree.with_suffix(*_LABELS)) - set(tree.images))
+        if posixpath.splitext(name)[0] in tree.image_stems
     ]  # fmt: skip
     if 2 * len(beside) > len(tree.images):
         raise NoClassesError(
