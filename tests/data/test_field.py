@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -436,3 +438,92 @@ def test_a_label_file_is_read_once(tmp_path: Path, kind: str, monkeypatch: pytes
     again = data.redraw(3, 0.25, None)
     assert (len(again.splits["val"]), again.fingerprint) == (2, data.fingerprint)
     assert len(seen) == len(set(seen))
+
+
+# ---------------------------------------------------------------- tables and splits that tools ship
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("place", ["in each split", "above them"])
+def test_metadata_as_datasets_reads_it(tmp_path: Path, form: str, place: str) -> None:
+    rows = {split: [(f"{n}.png", ["hen", "cat"][n % 2]) for n in range(4)] for split in ("train", "test")}
+    for number, name in enumerate(f"{split}/{file}" for split, own in rows.items() for file, _ in own):
+        image(tmp_path / name, number)
+    tables = rows if place == "in each split" else {
+        "": [(f"{split}/{file}", label) for split, own in rows.items() for file, label in own]
+    }  # fmt: skip
+    for folder, own in tables.items():
+        lines = [f"{file},{label}" if form == "csv" else json.dumps({"file_name": file, "label": label, "x": 1})
+                 for file, label in own]  # fmt: skip
+        text(tmp_path / folder / f"metadata.{form}", "\n".join((["file_name,label"] if form == "csv" else []) + lines))
+    data = everything(tmp_path)
+    assert data.classes == ("cat", "hen")
+    assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 4, "test": 4}
+    assert data.splits["train"].labels.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"file_name": "9.png", "label": "hen"}', r"line 2: there is no file '9\.png'"),
+        ('{"file_name": "1.png", "label": ["hen", "cat"]}', r"line 2: the label of '1\.png' is \['hen', 'cat'\]"),
+        ('{"file_name": "1.png"}', "line 2: expected file_name and a class"),
+        ("[1]", "line 2: expected names with their values"),
+        ("{", "line 2"),
+    ],
+)
+def test_metadata_that_is_wrong_is_named_with_its_line(tmp_path: Path, line: str, words: str) -> None:
+    for number in range(2):
+        image(tmp_path / f"{number}.png", number)
+    text(tmp_path / "metadata.jsonl", '{"file_name": "0.png", "label": "hen"}\n' + line)
+    with pytest.raises(DataError, match=words):
+        everything(tmp_path)
+
+
+def test_captions_beside_class_folders_are_no_classes(tmp_path: Path) -> None:
+    for number, name in enumerate(("hen/0.png", "cat/0.png")):
+        image(tmp_path / name, number)
+    text(tmp_path / "metadata.csv", "file_name,text\nhen/0.png,a hen\ncat/0.png,a cat\n")
+    assert everything(tmp_path).classes == ("cat", "hen")
+
+
+def test_where_val_is_drawn_what_seems_to_name_it_is_said(tmp_path: Path) -> None:
+    root = coco(tmp_path, *[{"image_id": n} for n in range(4)])
+    text(root / "lists" / "val.txt", "0.png\n")
+    assert "though val is drawn, 'lists/val.txt' seems to name a split" in find_data(root, progress=False).notes
+    (root / "lists" / "val.txt").unlink()
+    (root / "lists").rmdir()
+    assert not any("seem" in note for note in find_data(root, progress=False).notes)
+
+
+FOREIGN = {
+    "Datumaro": ("annotations/train.json", '{"info": {}, "categories": {}, "items": []}', "datum convert -if datumaro"),
+    "Open Images": ("train.csv", "ImageID,Source,LabelName,Confidence,XMin\n", "-if open_images"),
+    "Supervisely": ("ds/ann/0.png.json", "{}", "supervisely.convert.to_coco"),
+    "TFRecord": ("train-00000-of-00002", "x", "-if tf_detection_api"),
+    "tables": ("data/train-0.parquet", "PAR1", "pip install datasets"),
+}
+
+
+@pytest.mark.parametrize("title", FOREIGN)
+def test_what_converts_other_formats_is_said(tmp_path: Path, title: str) -> None:
+    name, content, way = FOREIGN[title]
+    text(tmp_path / name, content)
+    if title == "Supervisely":
+        text(tmp_path / "meta.json", '{"classes": [], "tags": []}')
+    if title not in ("TFRecord", "tables"):
+        for number, folder in enumerate(("a", "b")):
+            image(tmp_path / folder / "0.png", number)
+    with pytest.raises(DataError, match=rf"(?s){title}.*{re.escape(way)}"):
+        plan_data(tmp_path)
+
+
+def test_what_was_left_out_is_listed_in_full(tmp_path: Path) -> None:
+    bad = [{"bbox": [4, 5, 6, 0]} for _ in range(9)]
+    data = everything(coco(tmp_path, {}, *bad), on_bad_label="drop")
+    data.write_left_out(tmp_path)
+    first, *rows = csv.DictReader((tmp_path / "left_out.csv").read_text(encoding="utf-8").splitlines())
+    assert len(rows) == 8
+    assert (first["what"], first["kind"]) == ("label", "box without area")
+    assert "labels.json', line" in first["where"]
+    assert first["reason"].startswith("a box without area")

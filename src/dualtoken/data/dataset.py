@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualtoken.errors import DataError, shown, unknown_name
+from dualtoken.files import atomic_path
 from dualtoken.words import counted
 
 BadImage = tuple[str, str]
+LEFT_OUT = "left_out.csv"
 _SHOWN = 5
+_WHERE = re.compile(r"(\'.*?\', (?:line|annotations|shapes|element).*?): (.*)", re.DOTALL)
 
 
 class BadLabel(NamedTuple):
@@ -60,6 +66,26 @@ class ImageData:
         for name, samples in sorted(self.splits.items()):
             digest.update(name.encode() + samples.content())
         return digest.hexdigest()
+
+    def write_left_out(self, folder: Path) -> None:
+        """Write `left_out.csv`, a line for each image and label that was left out; nothing where there is none.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        rows = [("image", path, "", reason) for path, reason in self.bad_images]
+        rows += [("label", *label) for label in self.bad_labels]
+        if not rows:
+            return
+        with (
+            atomic_path(folder / LEFT_OUT) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("what", "image", "kind", "where", "reason"))
+            for what, path, kind, message in rows:
+                found = _WHERE.match(message)  # 'labels/1.txt', line 2: ...
+                table.writerow((what, path, kind, *(found.groups() if found else ("", message))))
 
     def describe(self) -> str:
         """The table printed before training: what was found, how it is split, what is odd about it."""

@@ -6,7 +6,7 @@ is looked at, and every label against its image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,18 +19,21 @@ from numpy.typing import NDArray
 from dualtoken.bands import Bands
 from dualtoken.data.band_values import with_counted_bands
 from dualtoken.data.dataset import ImageData
+from dualtoken.data.foreign import refuse_foreign
 from dualtoken.data.formats import FORMATS, Format, by_rank
 from dualtoken.data.frames import check_frames
 from dualtoken.data.plans import HINT, SPLIT_ORDER, NoClassesError, ObjectPlan, Plan, some
 from dualtoken.data.reading import TARGETS, Asked, OnBadImage, OnBadLabel, Reading, refuse
 from dualtoken.data.samples import ImageFiles, Samples
-from dualtoken.data.tree import Tree, open_tree, require_there
+from dualtoken.data.tree import Tree, open_tree, require_there, split_named, stem_of
 from dualtoken.errors import ConfigError, DataError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.words import counted
 
 CheckImages = Literal["auto", "all", "headers"]
 FULL_CHECK_UP_TO = 50_000
+_LISTS = (".txt", ".csv", ".json", ".jsonl", ".lst", ".tsv", ".yaml", ".xml")
+_OF_SPLITS = frozenset({"split", "splits", "fold", "folds", "train_val_split", "dataset_split", "partition"})
 _DRAWS = 100  # of a val split, until both sides have something to learn from
 
 
@@ -230,6 +233,8 @@ def _of_tree(path: Path, task: str, labels: str, wanted: dict[str, Format]) -> P
             raise
         if plan is not None:
             found[name] = plan
+    if all(FORMATS[name].target == "classes" for name in found):
+        refuse_foreign(tree)
     if task != "auto" and NEEDS[task].outlines and len(found) > 1:
         outlined = [name for name, plan in found.items() if isinstance(plan, ObjectPlan) and plan.table.has_outlines]
         found = {name: found[name] for name in sorted(found, key=lambda name: name not in outlined)}
@@ -337,6 +342,8 @@ class _Whole:
         plan, reading = self.plan, self.reading
         notes: list[str] = []
         splits = draw_splits(plan.splits, len(plan.images), seed, fraction, notes, reading)
+        if "val" in splits and "val" not in plan.splits and (named := naming_splits(plan.tree, plan.splits)):
+            notes.append(f"though val is drawn, {some(named)} seem{'s' if len(named) == 1 else ''} to name a split")
         notes += _overlap_notes(plan.images, splits)
         if reading.ignored is not None:
             for split, indices in splits.items():
@@ -382,6 +389,13 @@ class _Whole:
                     f"No image for training can be read of these classes: {names}.", "Repair or remove them."
                 )
         return filled
+
+
+def naming_splits(tree: Tree, used: Container[str]) -> list[str]:
+    """Folders and files whose names are those of splits other than the `used` ones, or of lists of splits."""
+    files = (name for name in tree.with_suffix(*_LISTS) if name not in tree.images)
+    named = {name: split_named(stem_of(name)) or stem_of(name).lower() for name in (*sorted(tree.folders), *files)}
+    return [name for name, split in named.items() if split in ({"val", "test"} | _OF_SPLITS) and split not in used]
 
 
 def draw_splits(

@@ -82,6 +82,7 @@ def evaluate(
     if folder is not None:
         from dualtoken.evaluation.reports import write_evaluation
 
+        found.write_left_out(folder)
         write_evaluation(
             folder, evaluation, samples, data=found, answer=predictor.predict,
             provenance=predictor.config.provenance, limits=limits,

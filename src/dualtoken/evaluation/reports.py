@@ -12,6 +12,7 @@ from PIL import Image
 
 from dualtoken.answers import Evaluation
 from dualtoken.data import ImageData
+from dualtoken.data.dataset import LEFT_OUT
 from dualtoken.files import atomic_path, write_json
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.report import plots
@@ -29,7 +30,7 @@ from dualtoken.report.page import (
 FIGURES = ("classes", "confusion", "curves", "reliability")
 # What the folder of an evaluation may hold: an older one is renewed, anything else is left alone.
 EVALUATION_FILES = frozenset(
-    {"evaluation.json", "report.html", "predictions.csv", *(f"{name}.png" for name in FIGURES)}
+    {"evaluation.json", "report.html", "predictions.csv", LEFT_OUT, *(f"{name}.png" for name in FIGURES)}
 )
 
 

@@ -263,6 +263,7 @@ def _prepare(
             say_plan(loop, measure(loop))
         resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
         write_text(folder / SETTINGS, settings_text(resolved))
+        images.write_left_out(folder)
     return loop, images, model, description
 
 

@@ -17,6 +17,7 @@ from dualtoken.readers import csv_rows
 from dualtoken.words import counted
 
 _COLUMNS = ("path", "label", "split")
+_LIKE_SPLIT = frozenset({"set", "subset", "partition", "fold", "phase", "is_valid"})
 _EXAMPLE = "Its first line should be path,label or path,label,split; then one line an image: images/1.jpg,cat"
 
 
@@ -79,6 +80,8 @@ def _plan(tree: Tree, table: str) -> ClassPlan:
             )
         plan.use(name, [SPLIT_NAMES.get(split.lower(), "")])
         plan.labels.append(unicodedata.normalize("NFC", label))
+    named = sorted(_LIKE_SPLIT & set(header(tree.text(table))))
+    plan.notes += [f"the column {named[0]!r} of {table!r} is not used: as `split` it would be"] if named else []
     if not plan.images:
         raise DataError(f"{table!r} lists no images.", _EXAMPLE)
     _refuse_several(plan.labels, list(lines.values()), table)
