@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from timm.models._features import feature_take_indices
@@ -14,21 +14,21 @@ from dualtoken.errors import ConfigError
 
 
 class TimmContract(nn.Module):
-    """A network of stages that carry two streams: timm's contract for it.
+    """A network of stages, in which a second stream may travel beside the map: timm's contract for it.
 
-    Whoever derives from it sets these attributes, and has `stem`, `_start_tokens` and `_final`.
+    Whoever derives from it sets these attributes, and has two methods: `levels` gives each level of `feature_info` as
+    a map (B, H, W, C) with what travels beside it, and `final` makes of the last one what the head reads.
     """
 
     if TYPE_CHECKING:  # TorchScript would take them for its own
-        stem: nn.Module
         stages: nn.ModuleList
         norm: nn.Module
         neck: nn.Module
         head: nn.Module
         feature_info: list[dict[str, Any]]
         head_hidden_size: int
-        _start_tokens: Callable[[Tensor], Tensor | None]
-        _final: Callable[[Tensor, Tensor | None], Tensor]
+        levels: Callable[[Tensor], Iterator[tuple[Tensor, Tensor | None]]]
+        final: Callable[[Tensor, Tensor | None], Tensor]
 
     def forward_intermediates(
         self,
@@ -39,7 +39,7 @@ class TimmContract(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of the five levels (strides 2, 4, 8, 16, 32) that `indices` names, and the final map.
+        """The maps of the levels of `feature_info` that `indices` names, and the final map.
 
         Args:
             x: images (B, in_chans, H, W).
@@ -52,17 +52,15 @@ class TimmContract(nn.Module):
         if output_fmt != "NCHW":
             raise ConfigError(f"output_fmt is {output_fmt!r}, expected 'NCHW'.")
         wanted, last = feature_take_indices(len(self.feature_info), indices)
-        half, quarter, x = self.stem(x)
-        taken = {0: half, 1: quarter}
-        g = self._start_tokens(x)
-        for level, stage in enumerate(self.stages, start=2):
-            if stop_early and level > last:
+        taken = {}
+        g = None
+        for level, (x, g) in enumerate(self.levels(x)):
+            if level in wanted:
+                taken[level] = channels_first(self.norm(x) if norm and level == len(self.feature_info) - 1 else x)
+            if stop_early and level == last:
                 break
-            x, g = stage(x, g)
-            level_map = self.norm(x) if norm and level == len(self.stages) + 1 else x
-            taken[level] = channels_first(level_map)
         maps = [taken[level] for level in wanted]
-        return maps if intermediates_only else (self._final(x, g), maps)
+        return maps if intermediates_only else (self.final(x, g), maps)
 
     def get_intermediate_layers(self, x: Tensor, n: int | list[int] = 1, norm: bool = True) -> tuple[Tensor, ...]:
         """The last n maps (or those listed): DINO's name for `forward_intermediates`."""
@@ -73,13 +71,28 @@ class TimmContract(nn.Module):
     ) -> list[int]:
         """Drop the stages after the last level in `indices`; returns the levels taken."""
         wanted, last = feature_take_indices(len(self.feature_info), indices)
-        self.stages = self.stages[: max(0, last - 1)]
+        early = len(self.feature_info) - len(self.stages)  # levels of the stem
+        self.stages = self.stages[: max(0, last + 1 - early)]
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:
             self.neck = nn.Identity()
             self.reset_classifier(0, "")
         return list(wanted)
+
+    make_head: Callable[..., nn.Module] = nn.Linear  # (inputs, classes)
+
+    @torch.jit.ignore
+    def fold(self) -> Self:
+        """Merge in place what inference can compute as one, for `eval` only; answers change by rounding alone.
+
+        Returns:
+            This model, in evaluation mode.
+        """
+        for module in [*self.eval().modules()]:
+            if module is not self and hasattr(module, "fold"):
+                cast(Any, module).fold()
+        return self
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
@@ -92,11 +105,8 @@ class TimmContract(nn.Module):
             self.global_pool = global_pool
         like = next(self.parameters())
         self.num_classes = num_classes
-        self.head = (
-            nn.Linear(self.head_hidden_size, num_classes, device=like.device, dtype=like.dtype)
-            if num_classes
-            else nn.Identity()
-        )
+        dd = {"device": like.device, "dtype": like.dtype}
+        self.head = self.make_head(self.head_hidden_size, num_classes, **dd) if num_classes else nn.Identity()
         self.head.apply(start_weights)
 
     @torch.jit.ignore
@@ -116,6 +126,7 @@ class TimmContract(nn.Module):
             else [
                 (stage + r"\.(?:merge|token_merge)", (0,)),
                 (stage + r"\.blocks\.(\d+)", None),
+                (stage + r"\.norm", (99998,)),
             ]
         )
         return {"stem": r"^stem|^global_tokens", "blocks": [*blocks, (r"^norm|^neck", (99999,))]}
@@ -123,5 +134,5 @@ class TimmContract(nn.Module):
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, beside norms and biases."""
-        tables = {name for name, _ in self.named_parameters() if name.endswith(("local.bias", "attention.bias"))}
-        return tables if self.global_tokens is None else tables | {"global_tokens"}
+        tables = ("local.bias", "attention.bias", "global_tokens")
+        return {name for name, _ in self.named_parameters() if name.endswith(tables)}

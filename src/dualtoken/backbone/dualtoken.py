@@ -19,9 +19,9 @@ Legend: B batch, C channels, H W image-token grid, h w global-token grid.
 """
 
 # Annotations stay objects here (no __future__ import): TorchScript reads those of methods that it leaves to Python.
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from timm.layers import DropPath, trunc_normal_
@@ -132,9 +132,21 @@ class DualTokenViT(TimmContract):
         g = self._start_tokens(x)  # (B, 7, 7, C1)
         for stage in self.stages:
             x, g = stage(x, g)
-        return self._final(x, g)
+        return self.final(x, g)
 
-    def _final(self, x: Tensor, g: Tensor | None) -> Tensor:
+    @torch.jit.ignore
+    def levels(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Image and global tokens at strides 2, 4, 8, 16, 32; the stem's two maps first."""
+        half, quarter, x = self.stem(images)
+        yield channels_last(half), None
+        yield channels_last(quarter), None
+        g = self._start_tokens(x)
+        for stage in self.stages:
+            x, g = stage(x, g)
+            yield x, g
+
+    def final(self, x: Tensor, g: Tensor | None) -> Tensor:
+        """What the head reads: the normed map, its channels first."""
         x = self.norm(join_tokens(x, g) if self.joint_tokens and g is not None else x)
         return channels_first(x)
 
@@ -168,18 +180,6 @@ class DualTokenViT(TimmContract):
         self.apply(start_weights)
         if self.global_tokens is not None:
             trunc_normal_(self.global_tokens, std=0.02)
-
-    @torch.jit.ignore
-    def fold(self) -> Self:
-        """Merge in place what inference can compute as one, for `eval` only; answers change by rounding alone.
-
-        Returns:
-            This model, in evaluation mode.
-        """
-        for module in self.eval().modules():
-            if isinstance(module, (ConvNormAct, DownsampleStep)):
-                module.fold()
-        return self
 
 
 class Stage(nn.Module):

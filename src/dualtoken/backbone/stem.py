@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,13 +14,24 @@ from dualtoken.backbone.layers import ChannelNorm, channels_first, channels_last
 
 
 class ConvNormAct(nn.Sequential):
-    """3 x 3 convolution without bias, batch norm, GELU."""
+    """Convolution without bias (3 x 3 where nothing is said), batch norm, activation (GELU); `act` None for none."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, groups: int = 1, **dd: Any) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int = 1,
+        groups: int = 1,
+        kernel: int = 3,
+        act: Callable[[], nn.Module] | None = nn.GELU,
+        bias: bool = False,
+        **dd: Any,
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=False, **dd)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias, **dd)
         self.norm: nn.Module = nn.BatchNorm2d(outputs, **dd)
-        self.act = nn.GELU()
+        if act is not None:
+            self.act = act()
 
     def fold(self) -> None:
         """The batch norm into the convolution before it, for inference."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
-from dualtoken.backbone import DualTokenViT
+from dualtoken.backbone.contract import TimmContract
 from dualtoken.export.quiet import quiet
 
 BATCH, REGIONS = "batch", "regions"
@@ -90,7 +90,7 @@ def _spell_out_lerp(module: GraphModule) -> None:
 def merged(model: nn.Module) -> nn.Module:
     """A copy of a network on the CPU, with everything merged that inference can compute as one; the model stays."""
     copy = deepcopy(model).cpu().float().eval().requires_grad_(False)
-    ours = [module for module in copy.modules() if isinstance(module, DualTokenViT)]
+    ours = [module for module in copy.modules() if isinstance(module, TimmContract)]
     if not ours:  # timm takes any layer that can `fuse` for one that replaces itself, which ours do not
         from timm.utils import reparameterize_model
 

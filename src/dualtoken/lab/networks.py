@@ -13,7 +13,7 @@ from dualtoken.lab.rows import Row
 if TYPE_CHECKING:
     from torch import nn
 
-    from dualtoken.backbone.dualtoken import DualTokenViT
+    from dualtoken.backbone.contract import TimmContract
 
 FILES = {".onnx": ("onnx", "openvino"), ".xml": ("openvino",)}  # exported files, and the engines that read them
 
@@ -96,11 +96,11 @@ def merge(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def _ours(model: nn.Module) -> list[DualTokenViT]:
+def _ours(model: nn.Module) -> list[TimmContract]:
     """Our networks within a model, which may stand below a head."""
-    from dualtoken.backbone.dualtoken import DualTokenViT
+    from dualtoken.backbone.contract import TimmContract
 
-    return [module for module in model.modules() if isinstance(module, DualTokenViT)]
+    return [module for module in model.modules() if isinstance(module, TimmContract)]
 
 
 def _create(name: str, image_size: int) -> nn.Module:
