@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dualtoken.backbone.table import models_table
+from dualtoken.backbone.table import markdown, models_table
 from dualtoken.errors import DataError
 from dualtoken.lab.settings_table import renew
 
@@ -15,9 +15,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 def test_the_readme_lists_every_network_with_its_figures():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for row in models_table():
+    for row in [*models_table("dualtoken_vit"), *models_table("lightvit")]:
         top1 = "" if row["top1"] is None else f" {row['top1']}"
         assert f"| `{row['model']}` | {row['mparams']:.3f} | {row['gmacs']:.3f} |{top1} |" in readme
+
+
+def test_the_page_of_models_lists_every_network():
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert markdown(models_table()) in page, "Type: python -m dualtoken.backbone.table"
 
 
 def test_the_training_page_has_the_settings_as_the_config_says_them():

@@ -202,15 +202,20 @@ def quantize(
     return DONE
 
 
-def models(*, progress: bool = True) -> int:
-    """List our networks with parameters, multiply-accumulates and published accuracy."""
+def models(*, family: str | None = None, max_gmacs: float | None = None, progress: bool = True) -> int:
+    """List networks by name, ours and other papers', with parameters, multiply-accumulates and published accuracy.
+
+    Args:
+        family: networks of one family, such as cas_vit
+        max_gmacs: networks of at most so many 10^9 multiply-accumulates
+    """
     from dualtoken.backbone.table import models_table, print_models
     from dualtoken.hub import BUNDLED
 
     if not progress:
-        print_json(models_table())
+        print_json(models_table(family, max_gmacs))
         return DONE
-    print_models()
+    print_models(family, max_gmacs)
     for name, bundled in BUNDLED.items():
         typer.echo(f"Trained, in the package: {name} ({bundled.knows})")
     return DONE

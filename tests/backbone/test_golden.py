@@ -2,18 +2,20 @@
 
 Weights, images and what is read of the outputs follow from a formula alone, so that nothing but a change of the
 function (or of a weight's name) can change the numbers. Double precision leaves rounding out of it. To keep the
-numbers of a new network, or after a wanted change of function: `python tests/backbone/test_golden.py`.
+numbers of a new network, or after a wanted change of function: `python tests/backbone/test_golden.py` with its name, or
+for all.
 """
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dualtoken.backbone import create_model
+from dualtoken.backbone import VARIANTS, create_model
 
 GOLDEN = Path(__file__).with_name("golden.json")
 SIZES = [(64, 64), (96, 160), (224, 224)]
@@ -32,6 +34,8 @@ CASES = {
     "downsample=onestep": {"downsample": "onestep"},
     "output_stride=8": {"output_stride": 8},
 }
+PYRAMIDS = {variant.family: name for name, variant in reversed(VARIANTS.items()) if variant.config and variant.code}
+TINY = {"channels": (16, 32, 64, 128), "depths": (1, 1, 2, 1), "heads": (1, 2, 4, 8)}  # of those networks
 CIFAR = "dualtoken-vit-t-cifar10"  # the shipped model
 
 
@@ -65,8 +69,8 @@ def make(case: str) -> nn.Module:
         from dualtoken.model_folder import load_model
 
         return load_model(find_model(CIFAR))[0].double()
-    named = not CASES[case]
-    settings = {} if named else SMALL | CASES[case]
+    named = case in VARIANTS
+    settings = TINY if case in PYRAMIDS.values() else {} if named else SMALL | CASES[case]
     model = create_model(case if named else "dualtoken_vit_t_mix", num_classes=7, **settings).double()
     with torch.no_grad():
         return fill(model)
@@ -119,7 +123,7 @@ def golden() -> dict:
     return json.loads(GOLDEN.read_text())
 
 
-@pytest.mark.parametrize("case", [*CASES, CIFAR])
+@pytest.mark.parametrize("case", [*CASES, *PYRAMIDS.values(), CIFAR])
 def test_names_outputs_and_gradients_are_kept(case, golden):
     expected, got = golden[case], measure(case)
     assert set(got) == set(expected)
@@ -130,7 +134,8 @@ def test_names_outputs_and_gradients_are_kept(case, golden):
 
 
 if __name__ == "__main__":
-    kept = {case: measure(case) for case in [*CASES, CIFAR]}
-    GOLDEN.write_text(
-        "{\n" + ",\n".join(f"{json.dumps(case)}: {json.dumps(numbers)}" for case, numbers in kept.items()) + "\n}\n"
-    )
+    every = [*CASES, *PYRAMIDS.values(), CIFAR]
+    kept = json.loads(GOLDEN.read_text())
+    kept |= {case: measure(case) for case in sys.argv[1:] or every}
+    listed = ",\n".join(f"{json.dumps(case)}: {json.dumps(kept[case])}" for case in every if case in kept)
+    GOLDEN.write_text("{\n" + listed + "\n}\n")

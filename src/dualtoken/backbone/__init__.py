@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dualtoken.backbone.config import BackboneConfig
+from dualtoken.backbone import neighbours  # noqa: F401 (adds to VARIANTS)
+from dualtoken.backbone.config import BackboneConfig, PyramidConfig
 from dualtoken.backbone.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
     from dualtoken.backbone.dualtoken import DualTokenViT
     from dualtoken.backbone.measure import count_macs, count_parameters
+    from dualtoken.backbone.pyramid import Pyramid
     from dualtoken.backbone.registry import create_model, require_known
 
 _HOMES = {
     "DualTokenViT": "dualtoken",
+    "Pyramid": "pyramid",
     "count_macs": "measure",
     "count_parameters": "measure",
     "create_model": "registry",
@@ -25,6 +28,8 @@ __all__ = [
     "VARIANTS",
     "BackboneConfig",
     "DualTokenViT",
+    "Pyramid",
+    "PyramidConfig",
     "Variant",
     "count_macs",
     "count_parameters",

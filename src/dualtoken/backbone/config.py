@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
-from dualtoken.backbone.mixers import MIXERS
 from dualtoken.errors import ConfigError, nearest
 
 
@@ -35,6 +39,8 @@ class BackboneConfig:
         neck: channels between the last stage and the classifier.
     """
 
+    network: ClassVar[str] = "DualTokenViT"
+
     channels: tuple[int, ...] = (64, 128, 256)
     depths: tuple[int, ...] = (2, 6, 4)
     heads: tuple[int, ...] = (2, 4, 8)
@@ -59,17 +65,13 @@ class BackboneConfig:
                     f"{name} is {value!r}, expected one of {', '.join(choices)}.",
                     f"Did you mean {near!r}?" if near else "",
                 )
-        if not (Path(__file__).parent / "mixers" / f"{self.mixer}.py").is_file():  # ours need no torch to be known
-            MIXERS.find(self.mixer)
+        _require_word("MIXERS", self.mixer)
         for name, most in {"token_grid": 32, "normal_tokens": 1024}.items():
             if not 1 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a whole number from 1 to {most}.")
         if not 0 <= self.token_weight <= 1:
             raise ConfigError(f"token_weight is {self.token_weight}, expected a number from 0 to 1.")
-        stages = len(self.channels)
-        for name in ("depths", "heads", "ffn_ratios"):
-            if len(getattr(self, name)) != stages:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected {stages} numbers, one per stage.")
+        _one_per_stage(self, "depths", "heads", "ffn_ratios")
         for channels, heads in zip(self.channels, self.heads, strict=True):
             if channels % heads or channels % 2:
                 raise ConfigError(f"A stage has {channels} channels, expected an even multiple of its {heads} heads.")
@@ -80,6 +82,88 @@ class BackboneConfig:
         if self.global_tokens == "normal":
             return 1, self.normal_tokens
         return None if self.global_tokens == "none" else (self.token_grid, self.token_grid)
+
+
+@dataclass(frozen=True)
+class PyramidConfig:
+    """The network of another paper, in words: four stages at strides 4, 8, 16 and 32 around its mixer.
+
+    Each word names an entry of the table of its part in `dualtoken.backbone.parts`, to which the files of
+    `backbone/mixers/` add what their papers alone have.
+
+    Attributes:
+        channels: channels of each stage.
+        depths: blocks in each stage.
+        mixer: a name in `dualtoken.backbone.mixers.MIXERS`.
+        heads: attention heads of each stage; one for 32 channels if empty.
+        ffn_ratios: hidden channels of the feed-forward over its input, per stage.
+        stem: image to the first stage's map.
+        downsample: what halves the map before each later stage.
+        position: residual branch before the mixer, or `none`.
+        second_position: the same before the feed-forward.
+        norm: before mixer and feed-forward.
+        epsilon: of those norms.
+        ffn: the feed-forward.
+        layer_scale: what the learned factor of each branch's channels starts at, per stage; 0 for none.
+        skip_scale: the same for what a branch is added to.
+        stage_norm: a norm behind every stage, not only behind the last.
+        head: from the last map to logits.
+        block: how the parts are put together.
+        options: what a paper's parts ask for beyond this.
+    """
+
+    network: ClassVar[str] = "Pyramid"
+
+    channels: tuple[int, ...] = (64, 128, 320, 512)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    mixer: str = "pool"
+    heads: tuple[int, ...] = ()
+    ffn_ratios: tuple[float, ...] = (4, 4, 4, 4)
+    stem: str = "conv7_layer"
+    downsample: str = "conv3_layer"
+    position: str = "none"
+    second_position: str = "none"
+    norm: str = "layer"
+    epsilon: float = 1e-6
+    ffn: str = "mlp"
+    layer_scale: tuple[float, ...] = (0, 0, 0, 0)
+    skip_scale: tuple[float, ...] = (0, 0, 0, 0)
+    stage_norm: bool = False
+    head: str = "norm_mean"
+    block: str = "residual"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for table, word in {
+            "MIXERS": self.mixer, "STEMS": self.stem, "DOWNSAMPLES": self.downsample, "NORMS": self.norm,
+            "FFNS": self.ffn, "HEADS": self.head, "BLOCKS": self.block,
+        }.items():  # fmt: skip
+            _require_word(table, word)
+        for word in {self.position, self.second_position} - {"none"}:
+            _require_word("POSITIONS", word)
+        _one_per_stage(self, "depths", "ffn_ratios", "layer_scale", "skip_scale", *(["heads"] if self.heads else []))
+
+
+@cache
+def _words_of_files() -> frozenset[tuple[str, str]]:
+    """(table, word) of all that our own files register, read from their source: names need no torch to be known."""
+    entry = re.compile(r"""^(?:([A-Z]+)\[|register_branch\()"(\w+)\"""", re.MULTILINE)
+    files = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("mixers/*.py")]
+    texts = (file.read_text(encoding="utf-8") for file in files)
+    return frozenset((table or "MIXERS", word) for text in texts for table, word in entry.findall(text))
+
+
+def _require_word(table: str, word: str) -> None:
+    if (table, word) not in _words_of_files():  # another package's, or a mistake
+        home = "dualtoken.backbone.mixers" if table == "MIXERS" else "dualtoken.backbone.parts"
+        getattr(importlib.import_module(home), table).find(word)
+
+
+def _one_per_stage(config: BackboneConfig | PyramidConfig, *names: str) -> None:
+    stages = len(config.channels)
+    for name in names:
+        if len(getattr(config, name)) != stages:
+            raise ConfigError(f"{name} is {getattr(config, name)}, expected {stages} numbers, one per stage.")
 
 
 CHOICES = {

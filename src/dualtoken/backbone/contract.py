@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -52,15 +53,12 @@ class TimmContract(nn.Module):
         if output_fmt != "NCHW":
             raise ConfigError(f"output_fmt is {output_fmt!r}, expected 'NCHW'.")
         wanted, last = feature_take_indices(len(self.feature_info), indices)
-        taken = {}
-        g = None
-        for level, (x, g) in enumerate(self.levels(x)):
-            if level in wanted:
-                taken[level] = channels_first(self.norm(x) if norm and level == len(self.feature_info) - 1 else x)
-            if stop_early and level == last:
-                break
-        maps = [taken[level] for level in wanted]
-        return maps if intermediates_only else (self.final(x, g), maps)
+        found = list(islice(self.levels(x), last + 1 if stop_early else None))
+        taken = [found[level][0] for level in wanted]
+        if norm and wanted[-1] == len(self.feature_info) - 1:
+            taken[-1] = self.norm(taken[-1])
+        maps = [channels_first(level) for level in taken]
+        return maps if intermediates_only else (self.final(*found[-1]), maps)
 
     def get_intermediate_layers(self, x: Tensor, n: int | list[int] = 1, norm: bool = True) -> tuple[Tensor, ...]:
         """The last n maps (or those listed): DINO's name for `forward_intermediates`."""

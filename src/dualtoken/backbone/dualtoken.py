@@ -45,7 +45,7 @@ from dualtoken.backbone.layers import (
     start_weights,
 )
 from dualtoken.backbone.mixers import MIXERS
-from dualtoken.backbone.stem import ConvNormAct, PatchMerge, Stem, TokenMerge
+from dualtoken.backbone.stem import PatchMerge, Stem, TokenMerge
 from dualtoken.errors import ConfigError
 
 

@@ -39,8 +39,8 @@ class DepthwiseConv(nn.Conv2d):
     training step takes each channel as a dense layer over the positions.
     """
 
-    def __init__(self, channels: int, kernel: int, **dd: Any) -> None:
-        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, **dd)
+    def __init__(self, channels: int, kernel: int, bias: bool = True, **dd: Any) -> None:
+        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias, **dd)
 
     def dilate(self, dilation: int) -> None:
         """Look at tokens `dilation` apart: the same field of view on a map that was not halved."""
@@ -70,7 +70,8 @@ class DepthwiseConv(nn.Conv2d):
         y = torch.bmm(layer, x.flatten(1, 2).permute(2, 1, 0).contiguous())  # (C, N, B)
         if y.requires_grad:
             y.register_hook(Tensor.contiguous)  # else each of the C products of the gradient copies its part
-        return (y.permute(2, 1, 0) + cast(Tensor, self.bias)).unflatten(1, (height, width))
+        y = y.permute(2, 1, 0)
+        return (y if self.bias is None else y + self.bias).unflatten(1, (height, width))
 
 
 class Mlp(nn.Module):

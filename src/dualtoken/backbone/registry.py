@@ -4,51 +4,53 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from dualtoken.backbone.config import BackboneConfig
-from dualtoken.backbone.variants import VARIANTS
+from dualtoken.backbone.variants import VARIANTS, Variant
 from dualtoken.errors import ModelError, nearest
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
-if TYPE_CHECKING:
-    from dualtoken.backbone.dualtoken import DualTokenViT
+OURS = {name: variant for name, variant in VARIANTS.items() if variant.config is not None}  # the others are timm's
 
 
-def _cfg(paper: str) -> dict[str, Any]:
+def _cfg(variant: Variant) -> dict[str, Any]:
+    double = variant.config is not None and getattr(variant.config, "head", "").endswith("_two")
     return {
         "num_classes": 1000,
-        "input_size": (3, 224, 224),
+        "input_size": (3, variant.image_size, variant.image_size),
         "min_input_size": (3, 32, 32),
-        "pool_size": (7, 7),
+        "pool_size": (variant.image_size // 32, variant.image_size // 32),
         "crop_pct": 0.95,
         "interpolation": "bicubic",
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
         "first_conv": "stem.stride2.0.conv",
-        "classifier": "head",
+        "classifier": ("head.labels", "head.teacher") if double else "head",
         "license": "apache-2.0",
-        "paper_ids": paper.replace("arXiv ", "arXiv:"),
+        "paper_ids": variant.paper.replace("arXiv ", "arXiv:"),
     }
 
 
-default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg(variant.paper) for name, variant in VARIANTS.items()})
+default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg(variant) for name, variant in OURS.items()})
 
 
-def _create(name: str, pretrained: bool, **kwargs: Any) -> DualTokenViT:
-    from dualtoken.backbone.dualtoken import DualTokenViT  # here: timm may be imported first by a part of it
+def _create(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+    from dualtoken import backbone  # here: timm may be imported first by a part of it
 
-    switches = {field.name: kwargs.pop(field.name) for field in fields(BackboneConfig) if field.name in kwargs}
-    model: DualTokenViT = build_model_with_cfg(
-        DualTokenViT,
+    config: Any = OURS[name].config
+    network: Any = getattr(backbone, config.network)
+    switches = {field.name: kwargs.pop(field.name) for field in fields(config) if field.name in kwargs}
+    levels = tuple(range(len(config.channels) + 2 * (config.network == "DualTokenViT")))  # our stem offers two
+    model: nn.Module = build_model_with_cfg(
+        network,
         name,
         pretrained,
-        feature_cfg={"out_indices": kwargs.pop("out_indices", (0, 1, 2, 3, 4)), "feature_cls": "getter"},
-        config=replace(VARIANTS[name].config, **switches),
+        feature_cfg={"out_indices": kwargs.pop("out_indices", levels), "feature_cls": "getter"},
+        config=replace(config, **switches),
         **kwargs,
     )
     return model
@@ -57,15 +59,15 @@ def _create(name: str, pretrained: bool, **kwargs: Any) -> DualTokenViT:
 def _register(name: str) -> None:
     """Give timm the entry point that it expects: a function of this module, named as the variant."""
 
-    def entry(pretrained: bool = False, **kwargs: Any) -> DualTokenViT:
+    def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         return _create(name, pretrained, **kwargs)
 
     entry.__name__ = entry.__qualname__ = name
-    entry.__doc__ = f"`{name}` of the VARIANTS table. Keyword arguments: those of DualTokenViT and of BackboneConfig."
+    entry.__doc__ = f"`{name}` of the VARIANTS table. Keyword arguments: those of its network and its config."
     setattr(sys.modules[__name__], name, register_model(entry))
 
 
-for _name in VARIANTS:
+for _name in OURS:
     _register(_name)
 
 
@@ -74,7 +76,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
 
     Args:
         name: such as `dualtoken_vit_t_mix` or `mobilenetv4_conv_small`.
-        **kwargs: those of `timm.create_model`; for our networks also the fields of `BackboneConfig`.
+        **kwargs: those of `timm.create_model`; for our networks also the fields of their config.
 
     Raises:
         ModelError: no such name; the message gives the nearest.

@@ -25,11 +25,14 @@ class ConvNormAct(nn.Sequential):
         kernel: int = 3,
         act: Callable[[], nn.Module] | None = nn.GELU,
         bias: bool = False,
+        dilation: int = 1,
+        epsilon: float = 1e-5,
         **dd: Any,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias, **dd)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs, **dd)
+        padding = dilation * ((kernel - 1) // 2)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias, **dd)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=epsilon, **dd)
         if act is not None:
             self.act = act()
 

@@ -46,5 +46,5 @@ def published(name: str) -> Published | None:
     architecture = name.split(".")[0]
     variant = VARIANTS.get(architecture)
     if variant is not None:
-        return None if variant.top1 is None else Published(variant.top1, 224, variant.paper)
+        return None if variant.top1 is None else Published(variant.top1, variant.image_size, variant.paper)
     return PEERS.get(architecture)

@@ -14,10 +14,10 @@ from functools import cache
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dualtoken import static
-from dualtoken.backbone import VARIANTS, BackboneConfig
+from dualtoken.backbone import VARIANTS
 from dualtoken.decode import HEAD_ARGS, HEADS
 from dualtoken.errors import ConfigError, nearest, unknown_name
 from dualtoken.heads import DECODERS
@@ -69,12 +69,13 @@ def _architecture(model: str) -> str:
 
 def _check_model_args(architecture: str, args: Mapping[str, Any]) -> None:
     """Ours are known to the last; those of timm's other networks it knows itself."""
-    if not args or architecture not in VARIANTS:
+    config = VARIANTS[architecture].config if architecture in VARIANTS else None
+    if not args or config is None:
         return
-    switches = [field.name for field in fields(BackboneConfig)]
-    own = set(static.parameters("dualtoken.backbone", "DualTokenViT")) - {"config"}
+    switches = [field.name for field in fields(config)]
+    own = set(static.parameters("dualtoken.backbone", config.network)) - {"config"}
     _check_names("model argument", "model_args", args, {*switches, *own}, closed=True)
-    replace(VARIANTS[architecture].config, **{name: value for name, value in args.items() if name in switches})
+    replace(cast(Any, config), **{name: value for name, value in args.items() if name in switches})
 
 
 def _check_head(head: str | None, args: Mapping[str, Any]) -> None:

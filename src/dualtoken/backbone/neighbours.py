@@ -1,0 +1,146 @@
+"""The networks of other papers, family by family: the parts, and for each size what is published and what we count.
+
+Where the two differ by more than rounding, the papers' counters leave something out (products of attention, say).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from dualtoken.backbone.config import PyramidConfig
+from dualtoken.backbone.variants import VARIANTS, Variant
+
+
+class _Size(NamedTuple):
+    """One size: what it changes of its family's parts, what is published, and parameters and 10^9 MACs as counted."""
+
+    changes: dict[str, Any]
+    mparams: float | None
+    gmacs: float | None
+    top1: float | None
+    counted: tuple[int, float]
+    image_size: int = 224
+
+
+def _family(family: str, paper: str, code: str, parts: PyramidConfig | None, **sizes: _Size) -> None:
+    for name, size in sizes.items():
+        VARIANTS[f"{family}_{name}"] = Variant(
+            parts and replace(parts, **size.changes), size.gmacs, size.mparams, size.top1,
+            paper, size.counted, size.image_size, family, f"github.com/{code}",
+        )  # fmt: skip
+
+
+def _sizes(depths: tuple[int, ...], *channels: int, **more: Any) -> dict[str, Any]:
+    """Depths, then the four widths, or the first one if each is twice the one before."""
+    widths = channels if len(channels) > 1 else tuple(channels[0] * 2**i for i in range(4))
+    return {"depths": depths, "channels": widths, **more}
+
+
+# ---------------------------------------------------------------- MetaFormer and its baselines
+
+_METAFORMER = PyramidConfig(
+    mixer="identity", stem="metaformer", downsample="norm_conv3", norm="group_without_bias", ffn="star_mlp",
+    skip_scale=(0, 0, 1, 1), head="mean_norm",
+)  # fmt: skip
+_S12, _S24 = _sizes((2, 2, 6, 2), 64, 128, 320, 512), _sizes((4, 4, 12, 4), 64, 128, 320, 512)
+_S36, _M36 = _sizes((6, 6, 18, 6), 64, 128, 320, 512), _sizes((6, 6, 18, 6), 96, 192, 384, 768)
+_M48 = _sizes((8, 8, 24, 8), 96, 192, 384, 768)
+
+_family(
+    "identityformer", "arXiv 2210.13452", "sail-sg/metaformer", _METAFORMER,
+    s12=_Size(_S12, 11.9, 1.8, 74.6, (11_891_712, 1.8123)),
+    s24=_Size(_S24, 21.3, 3.4, 78.2, (21_341_464, 3.3922)),
+    s36=_Size(_S36, 30.8, 5.0, 79.3, (30_791_216, 4.9722)),
+    m36=_Size(_M36, 56.1, 8.8, 80.0, (56_077_168, 8.7588)),
+    m48=_Size(_M48, 73.3, 11.5, 80.4, (73_346_056, 11.5333)),
+)  # fmt: skip
+_family(  # the random matrices are buffers: 0.2 to 0.9 M numbers more
+    "randformer", "arXiv 2210.13452", "sail-sg/metaformer", replace(_METAFORMER, mixer="random"),
+    s12=_Size(_S12, 11.9, 1.9, 76.6, (11_891_712, 1.8885)),
+    s24=_Size(_S24, 21.3, 3.5, 78.2, (21_341_464, 3.5446)),
+    s36=_Size(_S36, 30.8, 5.2, 79.5, (30_791_216, 5.2008)),
+    m36=_Size(_M36, 56.1, 9.0, 81.2, (56_077_168, 9.0354)),
+    m48=_Size(_M48, 73.3, 11.9, 81.4, (73_346_056, 11.9021)),
+)  # fmt: skip
+
+_family(
+    "poolformer", "arXiv 2111.11418", "sail-sg/poolformer", None,
+    s12=_Size({}, 12, 1.8, 77.2, (11_915_176, 1.8123)),
+    s24=_Size({}, 21, 3.4, 80.3, (21_388_968, 3.3922)),
+    s36=_Size({}, 31, 5.0, 81.4, (30_862_760, 4.9722)),
+    m36=_Size({}, 56, 8.8, 82.1, (56_172_520, 8.7588)),
+    m48=_Size({}, 73, 11.6, 82.5, (73_473_448, 11.5333)),
+)  # fmt: skip
+_family(
+    "poolformerv2", "arXiv 2210.13452", "sail-sg/metaformer", None,
+    s12=_Size({}, 11.9, 1.8, 78.0, (11_891_712, 1.8123)),
+    s24=_Size({}, 21.3, 3.4, 80.7, (21_341_464, 3.3922)),
+    s36=_Size({}, 30.8, 5.0, 81.6, (30_791_216, 4.9722)),
+    m36=_Size({}, 56.1, 8.8, 82.2, (56_077_168, 8.7588)),
+    m48=_Size({}, 73.3, 11.5, 82.6, (73_346_056, 11.5333)),
+)  # fmt: skip
+_family(
+    "convformer", "arXiv 2210.13452", "sail-sg/metaformer", None,
+    s18=_Size({}, 27, 3.9, 83.0, (26_774_448, 3.9410)),
+    s36=_Size({}, 40, 7.6, 84.1, (40_012_152, 7.6397)),
+    m36=_Size({}, 57, 12.8, 84.5, (57_051_640, 12.8423)),
+    b36=_Size({}, 100, 22.6, 84.8, (99_882_616, 22.6294)),
+)  # fmt: skip
+_family(
+    "caformer", "arXiv 2210.13452", "sail-sg/metaformer", None,
+    s18=_Size({}, 26, 4.1, 83.6, (26_341_656, 4.1069)),
+    s36=_Size({}, 39, 8.0, 84.5, (39_297_102, 7.9716)),
+    m36=_Size({}, 56, 13.2, 85.2, (56_204_878, 13.2406)),
+    b36=_Size({}, 99, 23.2, 85.5, (98_753_614, 23.1605)),
+)  # fmt: skip
+
+# ---------------------------------------------------------------- convolutions in place of attention
+
+_family(
+    "cas_vit", "arXiv 2408.03703", "Tianfang-Zhang/CAS-ViT",
+    PyramidConfig(
+        mixer="cas_vit", stem="two_convs_relu", downsample="conv3_batch", position="local_integration",
+        norm="batch", head="batch_mean_two",
+    ),
+    xs=_Size(_sizes((2, 2, 4, 2), 48, 56, 112, 220), 3.20, None, 78.3, (3_200_700, 0.547)),
+    s=_Size(_sizes((3, 3, 6, 3), 48, 64, 128, 256), 5.76, None, 80.9, (5_764_224, 0.9122)),
+    m=_Size(_sizes((3, 3, 6, 3), 64, 96, 192, 384), 12.42, None, 82.8, (12_421_520, 1.8595)),
+    t=_Size(_sizes((3, 3, 6, 3), 96, 128, 256, 512), 21.76, None, 83.9, (21_763_120, 3.5574)),
+)  # fmt: skip
+_LARGE = {"options": {"ffn_kernel": 7}, "layer_scale": (1e-6,) * 4}
+_family(
+    "ffnet", "arXiv 2406.02021", "ysj9909/FFNet",
+    PyramidConfig(
+        mixer="ffnet", stem="two_convs_64", downsample="merged_depthwise", norm="none", ffn="depthwise_mlp",
+        ffn_ratios=(3, 3, 3, 3), head="batch_mean",
+    ),
+    **{
+        "1": _Size(_sizes((2, 2, 8, 2), 80), 13.7, 2.9, 81.3, (13_775_656, 3.0007), 256),
+        "2": _Size(_sizes((3, 3, 15, 3), 88, options={"ffn_kernel": 7}), 26.9, 6.0, 82.9, (27_208_408, 6.0609), 256),
+        "3": _Size(_sizes((4, 4, 22, 5), 96, **_LARGE), 48.3, 10.1, 83.9, (48_817_896, 10.2356), 256),
+        "4": _Size(_sizes((4, 4, 27, 3), 128, **_LARGE), 79.2, 43.1, 85.3, (79_868_968, 43.4221), 384),
+    },
+)  # fmt: skip
+_family(
+    "spartan", "SpaRTAN (2025)", "henry-pay/SpaRTAN",
+    PyramidConfig(
+        mixer="spartan", stem="spartan", downsample="conv2_silu", norm="group", ffn="spartan",
+        ffn_ratios=(4, 4, 2, 2), layer_scale=(1e-5,) * 4, head="mean",
+    ),
+    s=_Size(_sizes((3, 3, 12, 2), 32), 3.8, 1.0, 77.7, (3_820_296, 0.7996)),
+)  # fmt: skip
+
+# ---------------------------------------------------------------- modulation and attention
+
+_family(
+    "smt", "arXiv 2307.08579", "AFeng-x/SMT",
+    PyramidConfig(
+        mixer="smt", stem="smt", downsample="conv3_layer", ffn="conv_mlp", heads=(2, 4, 8, 16), stage_norm=True,
+        head="mean",
+    ),
+    t=_Size(_sizes((2, 2, 8, 1), 64, ffn_ratios=(4, 4, 4, 2)), 11.5, 2.4, 82.2, (11_506_536, 2.4613)),
+    s=_Size(_sizes((3, 4, 18, 2), 64, ffn_ratios=(4, 4, 4, 2)), 20.5, 4.7, 83.7, (22_550_952, 4.8388)),
+    b=_Size(_sizes((4, 6, 28, 2), 64, ffn_ratios=(8, 6, 4, 2), stem="smt7"), 32.0, 7.7, 84.3, (32_037_352, 7.9659)),
+    l=_Size(_sizes((4, 6, 28, 4), 96, ffn_ratios=(8, 6, 4, 2), stem="smt7"), 80.5, 17.7, None, (80_589_544, 17.9071)),
+)  # fmt: skip
