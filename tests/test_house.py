@@ -115,7 +115,7 @@ def test_no_folder_deeper_than_two():
     assert max(len(path.relative_to(ROOT).parts) for path in files()) <= 3
 
 
-TASKS = ("classification", "detection", "instance_segmentation", "semantic_segmentation")
+TASKS = ("classification", "detection", "instance_segmentation", "multilabel", "semantic_segmentation")
 # Where a task may be named: its kind, itself, the labels it learns from, and plans and tables of the paper's own tasks.
 NAMING = ("answers", "tasks", "data/finding.py", "lab/paper.py", "lab/study_plans.py")
 

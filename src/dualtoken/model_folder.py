@@ -45,6 +45,8 @@ class ModelConfig:
         model_args: keyword arguments of `timm.create_model` beyond the name and the number of classes.
         temperature: the logits are divided by it before the softmax; fitted on validation images.
         threshold: objects with a lower score are not shown; the one with the best F1 on validation images.
+        thresholds: the same for each class, where images have several; none else.
+        offsets: what is added to the logit of each class after the temperature; none for 0.
         metrics: what was measured at the end of training, with its split.
         provenance: data fingerprint, settings, seed, command, versions.
     """
@@ -58,8 +60,13 @@ class ModelConfig:
     model_args: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     threshold: float = 0.5
+    thresholds: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.thresholds, self.offsets = tuple(self.thresholds), tuple(self.offsets)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `config.json`."""
@@ -83,6 +90,7 @@ class ModelConfig:
                 "head_args": self.head_args,
                 "temperature": self.temperature,
                 "threshold": self.threshold,
+                **{name: list(getattr(self, name)) for name in ("thresholds", "offsets") if getattr(self, name)},
                 "metrics": self.metrics,
                 "provenance": self.provenance,
                 **({"bands": bands} if bands else {}),

@@ -65,6 +65,7 @@ Side = Annotated[int, Field(ge=1, le=MOST_PIXELS_A_SIDE)]
 Channels = Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=1, max_length=MOST_BANDS)]
 Deviations = Annotated[list[Annotated[float, Field(gt=0, le=1000)]], Field(min_length=1, max_length=MOST_BANDS)]
 Value = Annotated[float, Field(ge=-1e30, le=1e30)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Facts = dict[str, JsonValue]
 
 
@@ -106,7 +107,7 @@ class SeenBands(_Strict):
 
 
 class Own(_Strict):
-    """What timm has no place for; `head`, `head_args`, `threshold` and `bands` came later than the rest."""
+    """What timm has no place for; what came later than the first models has a default."""
 
     format: Annotated[int, Field(ge=1)]
     task: str
@@ -115,6 +116,8 @@ class Own(_Strict):
     temperature: Annotated[float, Field(gt=0, le=1e6)]
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     bands: SeenBands | None = None
+    thresholds: list[Share] = []
+    offsets: list[Annotated[float, Field(ge=-1e6, le=1e6)]] = []
     metrics: Facts
     provenance: Facts
 
@@ -134,6 +137,9 @@ class ModelFile(_Strict):
         for name, count in (("num_classes", self.num_classes), ("pretrained_cfg", self.pretrained_cfg.num_classes)):
             if count != len(self.label_names):
                 raise ValueError(f"{name} says {count} classes, but label_names has {len(self.label_names)}")
+        for name in ("thresholds", "offsets"):
+            if len(getattr(self.dualtoken, name)) not in (0, len(self.label_names)):
+                raise ValueError(f"{name} must be as many as label_names, or none")
         return self
 
 

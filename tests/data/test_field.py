@@ -376,14 +376,14 @@ def test_several_classes_in_a_cell_are_no_class(tmp_path: Path, sign: str) -> No
     lines = [f'{image(tmp_path / f"{n}.png", n).name},"{label}"' for n, label in enumerate(labels)]
     text(tmp_path / "table.csv", "\n".join(["path,label", *lines]))
     with pytest.raises(DataError, match=r"line 4: .* names 2 classes; an image has one class here"):
-        find_data(tmp_path / "table.csv", progress=False)
+        find_data(tmp_path / "table.csv", task="classification", progress=False)
 
 
 def test_a_line_for_each_class_of_an_image_is_told(tmp_path: Path) -> None:
     image(tmp_path / "0.png")
     text(tmp_path / "table.csv", "path,label\n0.png,cat\n0.png,dog\n")
     with pytest.raises(DataError, match=r"line 3: '0\.png' stands in line 2 already as 'cat': an image has one class"):
-        find_data(tmp_path / "table.csv", progress=False)
+        find_data(tmp_path / "table.csv", task="classification", progress=False)
 
 
 # ---------------------------------------------------------------- names in other encodings

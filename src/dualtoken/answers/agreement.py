@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.decode import DetectorSpec
-from dualtoken.outputs import Classification, Detections, Segmentation
+from dualtoken.outputs import Classification, Detections, Labels, Segmentation
 from dualtoken.words import counted
 
 _SAME_BOX = 0.99  # intersection over union from which two boxes are one
@@ -98,6 +98,45 @@ class ClassAgreement(Agreement):
 
     def line(self) -> str:
         return f"top-1 the same for {self.same + self.ties} of {self.images}{_ties(self.ties)}"
+
+
+class LabelAgreement(Agreement):
+    """Whether the same classes reach their thresholds.
+
+    Args:
+        limit: of probabilities.
+        thresholds: (K,) of the model.
+    """
+
+    def __init__(self, limit: float, thresholds: NDArray[np.float32]) -> None:
+        super().__init__(limit)
+        self.thresholds, self.probability_error = thresholds, 0.0
+
+    def add(self, ours: Labels, theirs: Labels, candidates: Candidates | None = None) -> str:
+        self.images += 1
+        error = np.abs(ours.probabilities - theirs.probabilities)
+        self.probability_error = max(self.probability_error, float(error.max()))
+        differ = (ours.probabilities >= self.thresholds) != (theirs.probabilities >= self.thresholds)
+        wrong = np.flatnonzero(differ & (error > self.limit))
+        self.ties += int(differ.sum()) - len(wrong)
+        self.same += not len(wrong)
+        if not len(wrong):
+            return ""
+        place = int(wrong[0])
+        name = ours.classes[place]
+        return (
+            f"the probability of {name!r} is {theirs.probabilities[place]:.4f} and not {ours.probabilities[place]:.4f}"
+        )
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "label_agreement": self.same / max(self.images, 1),
+            "ties": self.ties,
+            "max_probability_error": self.probability_error,
+        }
+
+    def line(self) -> str:
+        return f"labels the same for {self.same} of {self.images}{_ties(self.ties)}"
 
 
 class PixelAgreement(Agreement):

@@ -72,6 +72,9 @@ class Boxes(Kind):
             _placed(config.classes, found, size, config.preprocessing) for found, size in zip(raw, sizes, strict=True)
         ]
 
+    def shown(self, config: Described, answer: Detections, threshold: float | None) -> Detections:
+        return answer.above(config.threshold if threshold is None else threshold)
+
     def agreement(self, config: Described, limit: float) -> ObjectAgreement:
         return ObjectAgreement(limit, _spec(config), config.threshold)
 

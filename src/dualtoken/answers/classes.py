@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,8 @@ class Classes(Kind):
     class_title = "F1"
     nothing_confused = "nothing: every image is right"
     forms = ("jsonl", "csv", "parquet")
-    screen_columns = ("Class", "Confidence", "Next")
-    headlines = ("top1",)
+    screen_columns: ClassVar[tuple[str, ...]] = ("Class", "Confidence", "Next")
+    headlines: ClassVar[tuple[str, ...]] = ("top1",)
     card = Card(
         "image-classification",
         "says which of its classes a picture shows",

@@ -52,6 +52,10 @@ class Described(Protocol):
     def temperature(self) -> float: ...
     @property
     def threshold(self) -> float: ...
+    @property
+    def thresholds(self) -> tuple[float, ...]: ...
+    @property
+    def offsets(self) -> tuple[float, ...]: ...
 
 
 class Card(NamedTuple):
@@ -81,6 +85,7 @@ class Kind(ABC):
         batch: most images that are worth evaluating at once.
         leading: key in `metrics` of the one that models are judged by.
         right_or_wrong: whether an image is either, so that McNemar's test compares two models.
+        exclusive: whether an image is of one class alone, so that their probabilities sum to 1.
         counts: what is confused: images, objects, pixels.
         class_title: what `class_score` is called.
         image_score: name of the array in `Evaluation.images` that says how good the answer to each image is.
@@ -99,6 +104,7 @@ class Kind(ABC):
     batch: ClassVar[int] = 64
     leading: ClassVar[str]
     right_or_wrong: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = True
     counts: ClassVar[str] = "images"
     class_title: ClassVar[str] = "score"
     image_score: ClassVar[str]
@@ -146,6 +152,10 @@ class Kind(ABC):
     ) -> list[Any]:
         """`outputs`, read: one answer an image."""
         return self.read(config, self.outputs(config, engine, images), sizes)
+
+    def shown(self, config: Described, answer: Any, threshold: float | None) -> Any:
+        """What is shown of an answer: what reaches a threshold, where the kind has one; None takes the model's own."""
+        return answer
 
     def agreement(self, config: Described, limit: float) -> Agreement:
         """Compares the answers of two engines for the parity check.

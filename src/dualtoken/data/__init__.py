@@ -25,10 +25,18 @@ if TYPE_CHECKING:
         evaluation_loader,
         training_loader,
     )
-    from dualtoken.data.plans import ClassPlan, MaskPlan, NoClassesError, ObjectPlan, Plan
+    from dualtoken.data.plans import ClassPlan, LabelPlan, MaskPlan, NoClassesError, ObjectPlan, Plan
     from dualtoken.data.reading import OnBadImage, OnBadLabel
     from dualtoken.data.resident import resident_loader
-    from dualtoken.data.samples import IGNORE, ImageFiles, MaskSamples, Objects, ObjectSamples, Samples
+    from dualtoken.data.samples import (
+        IGNORE,
+        ImageFiles,
+        LabelSamples,
+        MaskSamples,
+        Objects,
+        ObjectSamples,
+        Samples,
+    )
     from dualtoken.data.transforms import training_transform
     from dualtoken.data.tree import Tree, open_tree
 
@@ -44,10 +52,10 @@ _HOMES = {
     "loading": (
         "EpochSampler", "ImageDataset", "ImageLoader", "PackedTargets", "evaluation_loader", "training_loader",
     ),
-    "plans": ("ClassPlan", "MaskPlan", "NoClassesError", "ObjectPlan", "Plan"),
+    "plans": ("ClassPlan", "LabelPlan", "MaskPlan", "NoClassesError", "ObjectPlan", "Plan"),
     "reading": ("OnBadImage", "OnBadLabel"),
     "resident": ("resident_loader",),
-    "samples": ("IGNORE", "ImageFiles", "MaskSamples", "ObjectSamples", "Objects", "Samples"),
+    "samples": ("IGNORE", "ImageFiles", "LabelSamples", "MaskSamples", "ObjectSamples", "Objects", "Samples"),
     "transforms": ("training_transform",),
     "tree": ("Tree", "open_tree"),
 }  # fmt: skip
@@ -66,6 +74,8 @@ __all__ = [
     "ImageDataset",
     "ImageFiles",
     "ImageLoader",
+    "LabelPlan",
+    "LabelSamples",
     "MaskPlan",
     "MaskSamples",
     "NoClassesError",

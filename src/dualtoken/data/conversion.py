@@ -75,7 +75,7 @@ def convert(
     """
     if to not in writable():
         raise ConfigError(unknown_name("format", to, writable()), f"--to is one of {', '.join(writable())}.")
-    if labels in FORMATS and FORMATS[labels].target == "classes":
+    if labels in FORMATS and FORMATS[labels].of_whole_images:
         raise ConfigError(
             f"labels is {labels!r}: classes of whole images have nothing to convert.", "Give boxes or masks."
         )

@@ -24,7 +24,7 @@ from dualtoken.data.formats import FORMATS, Format, by_rank
 from dualtoken.data.frames import check_frames
 from dualtoken.data.plans import HINT, SPLIT_ORDER, NoClassesError, ObjectPlan, Plan, some
 from dualtoken.data.reading import TARGETS, Asked, OnBadImage, OnBadLabel, Reading, refuse
-from dualtoken.data.samples import ImageFiles, Samples
+from dualtoken.data.samples import ImageFiles, LabelSamples, Samples
 from dualtoken.data.tree import Tree, open_tree, require_there, split_named, stem_of
 from dualtoken.errors import ConfigError, DataError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
@@ -54,6 +54,7 @@ class Need:
 
 NEEDS: dict[str, Need] = {
     "classification": Need("classes"),
+    "multilabel": Need("labels"),
     "detection": Need("objects"),
     "instance_segmentation": Need("objects", outlines=True, by_itself=False),
     "semantic_segmentation": Need("masks"),
@@ -102,7 +103,7 @@ def find_data(
         bands: which bands of the images are meant; None for red, green and blue.
 
     Returns:
-        Splits are `Samples`, `ObjectSamples` or `MaskSamples`, as the task is.
+        Splits are `Samples`, `LabelSamples`, `ObjectSamples` or `MaskSamples`, as the task is.
 
     Raises:
         DataError: what was found cannot be used; the message names file and line.
@@ -166,7 +167,7 @@ def plan_data(source: str | Path, *, task: str = "auto", labels: str = "auto") -
     _check("labels", labels, ("auto", *FORMATS))
     path = Path(source)
     wanted = _wanted(task, labels)
-    plan = _of_file(path, task, wanted) if _is_label_file(path) else _of_tree(path, task, labels, wanted)
+    plan = _of_file(path, task, labels, wanted) if _is_label_file(path) else _of_tree(path, task, labels, wanted)
     _require_learnable(plan, task)
     return plan
 
@@ -197,9 +198,10 @@ def _is_label_file(path: Path) -> bool:
     return path.is_file() and any(path.suffix.lower() in form.suffixes for form in FORMATS.values())
 
 
-def _of_file(path: Path, task: str, wanted: dict[str, Format]) -> Plan:
+def _of_file(path: Path, task: str, labels: str, wanted: dict[str, Format]) -> Plan:
     """The plan of a label file that was named itself."""
-    readers = {name: form for name, form in by_rank().items() if path.suffix.lower() in form.suffixes}
+    forms = sorted(by_rank().items(), key=lambda item: item[0] not in wanted)
+    readers = {name: form for name, form in forms if path.suffix.lower() in form.suffixes}
     error: DataError | None = None
     for name, form in readers.items():
         try:
@@ -207,9 +209,9 @@ def _of_file(path: Path, task: str, wanted: dict[str, Format]) -> Plan:
         except DataError as reason:
             error = error or reason
             continue
-        if plan is not None:
+        if plan is not None and (plan.plain or (task, labels) != ("auto", "auto")):
             if name not in wanted:
-                raise _cannot_learn(task, name, wanted)
+                raise error or _cannot_learn(task, name, wanted)
             return _named(plan, name, task)
     raise error or DataError(f"{str(path)!r} is no label file of a known kind.", _looked_for(readers))
 
@@ -220,7 +222,7 @@ def _of_tree(path: Path, task: str, labels: str, wanted: dict[str, Format]) -> P
     found: dict[str, Plan] = {}
     refused: NoClassesError | None = None
     for name, form in wanted.items():
-        if found and form.target == "classes":
+        if found and form.of_whole_images:
             break  # class folders are what is left where there is nothing else
         try:
             plan = form.find(tree)
@@ -231,9 +233,9 @@ def _of_tree(path: Path, task: str, labels: str, wanted: dict[str, Format]) -> P
             if found:  # it would not be taken anyway
                 continue
             raise
-        if plan is not None:
+        if plan is not None and (plan.plain or (task, labels) != ("auto", "auto")):
             found[name] = plan
-    if all(FORMATS[name].target == "classes" for name in found):
+    if all(FORMATS[name].of_whole_images for name in found):
         refuse_foreign(tree)
     if task != "auto" and NEEDS[task].outlines and len(found) > 1:
         outlined = [name for name, plan in found.items() if isinstance(plan, ObjectPlan) and plan.table.has_outlines]
@@ -273,7 +275,7 @@ def kinds_of(source: str | Path) -> tuple[str, ...]:
 def _others(tree: Tree) -> dict[str, Plan]:
     found = {}
     for name, form in by_rank().items():
-        if form.target != "classes":
+        if not form.of_whole_images:
             with suppress(DataError):
                 if (plan := form.find(tree)) is not None:
                     found[name] = plan
@@ -291,7 +293,7 @@ def _nothing(
     others = list(_others(tree))
     told = "".join(f"\n  {reason}" for reason in _reasons(tree))
     kinds = ", ".join(others)
-    if labels != "auto" and FORMATS[labels].target != "classes":
+    if labels != "auto" and not FORMATS[labels].of_whole_images:
         return DataError(
             f"{tree.root!r} has no labels of the kind {labels!r}; found: {kinds or 'none'}.{told}", _looked_for(wanted)
         )
@@ -415,6 +417,10 @@ def draw_splits(
     generator = np.random.default_rng(seed)
     if reading.strata is not None:
         chosen = _draw_from_classes(train, reading, fraction, generator, notes)
+        if isinstance(reading.samples, LabelSamples):  # a class may lose all its images with those of others
+            labels = reading.samples.labels
+            lost = ~labels[np.setdiff1d(train, chosen)].any(axis=0)
+            chosen = chosen[~labels[chosen][:, lost].any(axis=1)]
     else:
         chosen = _draw(train, reading, fraction, generator, notes)
     of = "the images" if reading.strata is None else "each class"
@@ -449,10 +455,10 @@ def _draw_from_classes(
     """Indices drawn class by class, at least one and never all."""
     assert reading.strata is not None
     chosen, single = [], []
-    for label in range(len(reading.classes)):
+    for label, name in enumerate((*reading.classes, "no label")):
         members = train[reading.strata[train] == label]
         if len(members) == 1:
-            single.append(reading.classes[label])
+            single.append(name)
         elif len(members):
             number = min(max(round(len(members) * fraction), 1), len(members) - 1)
             chosen.append(generator.permutation(members)[:number])

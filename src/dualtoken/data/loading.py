@@ -158,8 +158,10 @@ class OfImage:
         self.transform = cast(Callable[[Image.Image], Tensor | NDArray[np.float32]], transform)
 
     def __call__(self, example: Example, draw_other: DrawOther) -> tuple[Tensor, Target]:
-        """float32 (3, H, W), and the label."""
-        return torch.as_tensor(self.transform(example.image)), example.label
+        """float32 (3, H, W), and the label, or which classes there are as float32 (K,)."""
+        label = example.label
+        target = label if isinstance(label, int) else torch.from_numpy(label.astype(np.float32))
+        return torch.as_tensor(self.transform(example.image)), target
 
 
 def _together(targets: Sequence[Target]) -> PackedTargets | Tensor:

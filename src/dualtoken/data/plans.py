@@ -40,6 +40,7 @@ class Plan:
         problems: (path, reason) of what is wrong and belongs to no image that can be read.
         notes: what a person should know.
         named: whether the source names its classes; else they are class_0, class_1 ...
+        plain: whether the source itself shows that it is for this; else it is taken only where its task is asked for.
         format: the format's name; task: what is to be learned. Both are filled in by the finder.
     """
 
@@ -50,6 +51,7 @@ class Plan:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     named: bool = True
+    plain: bool = True
     format: str = ""
     task: str = ""
 
@@ -77,6 +79,17 @@ class ClassPlan(Plan):
 
     labels: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+
+
+@dataclass(eq=False, kw_only=True)
+class LabelPlan(Plan):
+    """Any number of classes for each image.
+
+    Attributes:
+        labels: names of each image's classes.
+    """
+
+    labels: list[set[str]] = field(default_factory=list)
 
 
 @dataclass(eq=False, kw_only=True)

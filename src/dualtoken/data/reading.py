@@ -28,8 +28,8 @@ from dualtoken.data.mask_values import (
     without_class,
 )
 from dualtoken.data.objects import Fault, check_objects, size_words
-from dualtoken.data.plans import HINT, ClassPlan, MaskPlan, NoClassesError, ObjectPlan, Plan, Problem, some
-from dualtoken.data.samples import IGNORE, ImageFiles, MaskSamples, ObjectSamples, Samples
+from dualtoken.data.plans import HINT, ClassPlan, LabelPlan, MaskPlan, NoClassesError, ObjectPlan, Plan, Problem, some
+from dualtoken.data.samples import IGNORE, ImageFiles, LabelSamples, MaskSamples, ObjectSamples, Samples
 from dualtoken.data.tree import Tree
 from dualtoken.errors import DataError, ImageError, shown_name, unknown_name
 from dualtoken.images import ImageLimits, check_image
@@ -63,7 +63,8 @@ class Reading:
         samples: of all N images, also those that cannot be used.
         good: (N,) which can.
         fingerprint: sha256 over names, sizes, given splits and labels of the images used.
-        strata: (N,) class of each image: `val` is to have its share of each; None where images are drawn alike.
+        strata: (N,) class of each image, K for none: `val` is to have its share of each; None where images are drawn
+            alike.
         dropped: labels left out.
         truth: (N,) whether an image has a label that can be learned from.
         ignored: (N, 2) pixels of each mask without a class, and all of them.
@@ -103,32 +104,64 @@ def splits_of_images(plan: Plan) -> list[list[str]]:
 def read_classes(plan: ClassPlan, files: ImageFiles, look: Callable[[], Frames], asked: Asked) -> Reading:
     """A class for each image; names are judged before any image is opened."""
     plan.labels = list(map(shown_name, plan.labels))  # names of folders, which may hold anything
-    names = _class_names(plan, asked.classes)
+    if plan.empty and asked.classes is None:
+        raise NoClassesError(
+            f"{counted(len(plan.empty), 'class folder')} in {plan.tree.root!r} without images: {some(plan.empty)}.",
+            "Fill or remove them: a class without images cannot be learned.",
+        )
+    names = _class_names(plan, [{label} for label in plan.labels], asked.classes)
+    plan.notes += [f"{folder!r} holds no images" for folder in plan.empty]
+    if len(names) < 2 and asked.classes is None:
+        raise NoClassesError(
+            f"{plan.tree.root!r} has one class only: {some(names)}.",
+            "At least two class folders are needed; the other one may simply hold everything else.",
+        )
     index = {name: label for label, name in enumerate(names)}
     labels = np.array([index[label] for label in plan.labels], np.int64)
     frames = look()
-
-    def fingerprint(_: Plan) -> str:
-        digest = hashlib.sha256()
-        sizes, own = plan.tree.sizes, splits_of_images(plan)
-        rows = [
-            (name, sizes[plan.tree.rows[name]], label, "".join(split))
-            for name, label, split, good in zip(plan.images, plan.labels, own, frames.good.tolist(), strict=True)
-            if good
-        ]
-        for name, size, label, split in sorted(rows):
-            digest.update(f"{name}\0{size}\0{label}\0{split}\0".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
-
     samples = Samples(files.root, files.names, files.members, labels)
-    return Reading(names, samples, frames.good, fingerprint, strata=labels)
+    return Reading(names, samples, frames.good, lambda _: _label_digest(plan, plan.labels, frames), strata=labels)
 
 
-def _class_names(plan: ClassPlan, known: Sequence[str] | None) -> tuple[str, ...]:
+def read_labels(plan: LabelPlan, files: ImageFiles, look: Callable[[], Frames], asked: Asked) -> Reading:
+    """Any number of classes for each image."""
+    sets = [set(map(shown_name, own)) for own in plan.labels]
+    names = _class_names(plan, sets, asked.classes)
+    index = {name: label for label, name in enumerate(names)}
+    labels = np.zeros((len(sets), len(names)), bool)
+    for row, own in enumerate(sets):
+        labels[row, [index[name] for name in own]] = True
+    frames = look()
+    without = int((~labels[frames.good].any(axis=1)).sum())
+    plan.notes += [f"{counted(without, 'image has', 'images have')} no label, which is learned too"] if without else []
+    rarity = np.append(labels[frames.good].sum(axis=0), len(sets))  # the last: of none
+    own_rarity = np.where(np.column_stack([labels, ~labels.any(axis=1)]), rarity, len(sets) + 1)
+    samples = LabelSamples(files.root, files.names, files.members, labels)
+    told = ["\1".join(sorted(own)) for own in sets]
+    return Reading(
+        names, samples, frames.good, lambda _: _label_digest(plan, told, frames), strata=own_rarity.argmin(axis=1)
+    )
+
+
+def _label_digest(plan: Plan, labels: Sequence[str], frames: Frames) -> str:
+    """sha256 over names, sizes, labels and given splits of the images used."""
+    digest = hashlib.sha256()
+    sizes, own = plan.tree.sizes, splits_of_images(plan)
+    rows = [
+        (name, sizes[plan.tree.rows[name]], label, "".join(split))
+        for name, label, split, good in zip(plan.images, labels, own, frames.good.tolist(), strict=True)
+        if good
+    ]
+    for name, size, label, split in sorted(rows):
+        digest.update(f"{name}\0{size}\0{label}\0{split}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _class_names(plan: Plan, labels: Sequence[set[str]], known: Sequence[str] | None) -> tuple[str, ...]:
     """The classes: those of a model if `known`, else those of the training images."""
     by_split: dict[str, set[str]] = {}
-    for label, splits in zip(plan.labels, splits_of_images(plan), strict=True):
-        by_split.setdefault("".join(splits), set()).add(label)
+    for own, splits in zip(labels, splits_of_images(plan), strict=True):
+        by_split.setdefault("".join(splits), set()).update(own)
     present, root = set().union(*by_split.values()), plan.tree.root
     reference = set(known) if known is not None else by_split.get("train", present)
     strangers = sorted(present - reference)
@@ -138,22 +171,13 @@ def _class_names(plan: ClassPlan, known: Sequence[str] | None) -> tuple[str, ...
     if known is not None:
         missing = [name for name in known if name not in present]
         plan.notes += [f"no images of {len(missing)} of the model's classes: {some(missing)}"] if missing else []
-        plan.notes += [f"{folder!r} holds no images" for folder in plan.empty]
         return tuple(known)
-    if plan.empty:
-        raise NoClassesError(
-            f"{counted(len(plan.empty), 'class folder')} in {root!r} without images: {some(plan.empty)}.",
-            "Fill or remove them: a class without images cannot be learned.",
-        )
     for split, names in sorted(by_split.items()):
         missing = sorted(reference - names)
         lacking = counted(len(missing), "class", "classes")
         plan.notes += [f"{split} has no images of {lacking}: {some(missing)}"] if missing else []
-    if len(reference) < 2:
-        raise NoClassesError(
-            f"{root!r} has one class only: {some(sorted(reference))}.",
-            "At least two class folders are needed; the other one may simply hold everything else.",
-        )
+    if not reference:
+        raise NoClassesError(f"No image of {root!r} has a label ({plan.layout}).", HINT)
     return tuple(sorted(reference))
 
 
@@ -420,5 +444,5 @@ def _mapped(table: NDArray[np.uint8], index_of: NDArray[np.int64], classes: int)
 
 # The kinds of targets: how each is read, and what a plan of it is.
 TARGETS: dict[str, Callable[[Any, ImageFiles, Callable[[], Frames], Asked], Reading]] = {
-    "classes": read_classes, "objects": read_objects, "masks": read_masks
+    "classes": read_classes, "labels": read_labels, "objects": read_objects, "masks": read_masks
 }  # fmt: skip

@@ -37,14 +37,14 @@ class Example(NamedTuple):
         objects: its objects, or None.
         mask: (height, width) uint8, class of each pixel or `IGNORE`; or None.
         wants_masks: whether the target of objects shall hold their masks.
-        label: index of its class; -1 where it has none.
+        label: index of its class, or (K,) bool which classes it has; -1 where nobody asks.
     """
 
     image: Image.Image
     objects: Objects | None = None
     mask: NDArray[np.uint8] | None = None
     wants_masks: bool = False
-    label: int = -1
+    label: int | NDArray[np.bool_] = -1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -135,7 +135,7 @@ class Samples(ImageFiles):
         labels: (N,) int64, index of the class.
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
 
     def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
         """Image `index` with its class."""
@@ -158,6 +158,30 @@ class Samples(ImageFiles):
         return (
             f"{text}, smallest class {classes[small]!r} {counts[small]:,}, largest {classes[large]!r} {counts[large]:,}"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSamples(Samples):
+    """The images of one split, each of any number of classes, also of none.
+
+    Attributes:
+        root, names, members: as in `ImageFiles`; N images.
+        labels: (N, K) bool, which classes each has.
+    """
+
+    def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
+        """Image `index` with its classes."""
+        return Example(self.open(index, limits), label=self.labels[index])
+
+    def counts(self, classes: int) -> NDArray[np.int64]:
+        """(classes,) number of images that have each class."""
+        return self.labels.sum(axis=0, dtype=np.int64)
+
+    def describe(self, classes: Sequence[str]) -> str:
+        """One line, with the labels of an image and the images without any."""
+        without = int((~self.labels.any(axis=1)).sum())
+        more = f", {self.labels.sum() / max(1, len(self)):.1f} labels an image"
+        return super().describe(classes) + more + (f", {without:,} without any" if without else "")
 
 
 class Objects(NamedTuple):

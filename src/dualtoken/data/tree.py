@@ -53,6 +53,7 @@ class Tree:
         members: place of each file in an archive; None for a folder.
         notes: what a person should know.
         given: the label file that was named itself, if one was.
+        linked: whether some file is a link or has further names.
         listed: whether `names` are all there are; else files are looked up as they are asked for.
     """
 
@@ -64,6 +65,7 @@ class Tree:
     notes: list[str] = field(default_factory=list)
     given: Path | None = None
     listed: bool = True
+    linked: bool = False
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -307,6 +309,7 @@ def _of_folder(root: Path) -> Tree:
                 (linked if entry.is_symlink() else folders).append(name)
             elif (size := _size(entry)) is not None:
                 found.append((name, size))
+                tree.linked = tree.linked or entry.is_symlink() or (size > 0 and entry.stat().st_nlink > 1)
     found.sort()
     tree.names, tree.sizes = [name for name, _ in found], [size for _, size in found]
     return tree

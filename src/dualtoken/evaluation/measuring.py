@@ -36,8 +36,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on images, with 95 % intervals.
 
-    Classification: accuracy, F1, confusion, calibration. Boxes and instance masks: COCO's average precision,
-    precision and recall, confusion with the background. Masks: intersection over union, boundaries, pixels.
+    Classes: accuracy, F1, confusion, calibration. Several labels an image: average precision, F1, calibration. Boxes
+    and instance masks: COCO's average precision, precision and recall, confusion with the background. Masks:
+    intersection over union, boundaries, pixels.
 
     Args:
         model: a model folder, an exported file, a model of the package, or hf-hub:USER/NAME. In Python also a
@@ -52,7 +53,7 @@ def evaluate(
         labels: label format to read where the data has several; auto takes that which the model learned.
         workers: loading processes; 0 loads in this one. Left out: one a core, at most 8.
         seed: decides the resamples of the bootstrap.
-        resamples: of the bootstrap. Left out: 1,000, and 200 for boxes.
+        resamples: of the bootstrap. Left out: 1,000, and 200 for boxes and several labels.
         device: where to compute: auto, cpu, cuda, cuda:1 or mps.
         on_bad_image: stop at an image that cannot be read, or skip: leave it out and list it.
         on_bad_label: stop at a box or outline that cannot be used; drop: leave it out and list it; clip: and cut it at

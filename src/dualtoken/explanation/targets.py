@@ -119,32 +119,41 @@ def ask(
 
 @dataclass(frozen=True)
 class ClassScorer:
-    """Logits and probabilities of some classes; `temperature` is the model's, for the probabilities."""
+    """Logits and probabilities of some classes, as the model's config makes them."""
 
     model: nn.Module
     labels: tuple[int, ...]
-    temperature: float = 1.0
+    config: ModelConfig
 
     def evidence(self, images: Tensor) -> Tensor:
         return self.model(images)[:, list(self.labels)]
 
     def scores(self, images: Tensor) -> Tensor:
-        return (self.model(images) / self.temperature).softmax(dim=1)[:, list(self.labels)]
+        return _probabilities(self.model(images), self.config)[:, list(self.labels)]
 
     def of(self, model: nn.Module) -> ClassScorer:
         return replace(self, model=model)
 
 
+def _probabilities(logits: Tensor, config: ModelConfig) -> Tensor:
+    """(B, K)"""
+    scaled = logits / config.temperature
+    if kind_of(config.task).exclusive:
+        return scaled.softmax(dim=1)
+    return (scaled + logits.new_tensor(config.offsets or 0.0)).sigmoid()
+
+
 def _ask_classifier(model: nn.Module, config: ModelConfig, image: Tensor, label: int | None, most: int) -> Questions:
     with torch.no_grad():
-        probabilities = (model(image) / config.temperature).softmax(dim=1)[0].cpu()
+        probabilities = _probabilities(model(image), config)[0].cpu()
     order = probabilities.argsort(descending=True, stable=True).tolist()
     labels = tuple(order[:most]) if label is None else (label,)
     targets = tuple(
-        Target(chosen, config.classes[chosen], float(probabilities[chosen]), answered=chosen == order[0])
+        Target(chosen, config.classes[chosen], float(probabilities[chosen]), answered=chosen == order[0] or (
+            bool(config.thresholds) and float(probabilities[chosen]) >= config.thresholds[chosen]))
         for chosen in labels
-    )
-    return Questions(targets, ClassScorer(model, labels, config.temperature))
+    )  # fmt: skip
+    return Questions(targets, ClassScorer(model, labels, config))
 
 
 # ---------------------------------------------------------------- regions

@@ -210,7 +210,7 @@ class _Check:
             mine = replace(mine, preprocessing=replace(mine.preprocessing, image_size=size))
             self.reference = _with(self.reference, mine)
             self.notes.append(f"the export takes images of {size[0]} x {size[1]} pixels (height x width)")
-        for name in ("classes", "preprocessing", "head_args", "temperature", "threshold"):
+        for name in ("classes", "preprocessing", "head_args", "temperature", "threshold", "thresholds", "offsets"):
             if getattr(mine, name) != getattr(its, name):
                 self._fail(f"its {name} is {getattr(its, name)}, the model's is {getattr(mine, name)}")
         folder, known = model_folder_of(self.reference), self.info.weights_sha256

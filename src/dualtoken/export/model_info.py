@@ -30,8 +30,9 @@ def model_info(config: ModelConfig) -> dict[str, str]:
         "reverse_input_channels": "False",  # it takes RGB as ours do
         "confidence_threshold": str(config.threshold),
     }
-    if config.task == CLASSIFIER:
-        info |= {"multilabel": "False", "hierarchical": "False", "output_raw_scores": "True"}
+    kind = kind_of(config.task)
+    if kind.model_api == kind_of(CLASSIFIER).model_api:
+        info.update(multilabel=str(not kind.exclusive), hierarchical="False", output_raw_scores="True")
     if config.head in HEADS:
         info["iou_threshold"] = str(DetectorSpec.of(config.head, len(config.classes), config.head_args).iou_threshold)
     return info

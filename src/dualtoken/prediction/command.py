@@ -41,7 +41,7 @@ class Options:
         form: for boxes and masks: format of the table where the suffix leaves it open: coco, yolo, masks, csv, jsonl.
         pictures: for boxes and masks: folder for pictures and videos with the predictions drawn in.
         sheet: for classes: contact sheets to draw, such as sheet.png, 40 images a page.
-        threshold: for boxes: lowest confidence shown, 0 to 1. Left out: the model's own.
+        threshold: for boxes and several labels: lowest confidence shown, 0 to 1. Left out: the model's own.
         tile: for boxes and masks: predict large images in tiles of so many pixels.
         overlap: share of a tile that the next one repeats, 0 to 0.9.
         top: classes listed for each image.

@@ -25,7 +25,7 @@ from dualtoken.engines import out_of_memory
 from dualtoken.errors import ConfigError, DataError, ImageError, shown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, too_large
 from dualtoken.model_folder import ModelConfig
-from dualtoken.outputs import Answer, Detections
+from dualtoken.outputs import Answer
 from dualtoken.prediction.ahead import work_ahead
 from dualtoken.prediction.inputs import NamedInput, is_tensor, open_input
 
@@ -92,12 +92,12 @@ class Predictor:
                 (channels, height, width), see `open_input`; or a list of these, or an array or tensor with one
                 more dimension in front.
             batch_size: images that go through the network at once. Answers do not depend on it.
-            threshold: objects with a lower score are left out, 0 to 1; None takes the model's own.
+            threshold: objects or labels with a lower score are left out, 0 to 1; None takes the model's own.
             limits: what an image may cost.
 
         Returns:
-            A `Classification`, `Detections` or `Segmentation`, as the model's task is; a list in the same order for
-            several images.
+            A `Classification`, `Labels`, `Detections` or `Segmentation`, as the model's task is; a list in the same
+            order for several images.
 
         Raises:
             ImageError: an image cannot be read. `stream` goes on instead.
@@ -128,7 +128,7 @@ class Predictor:
             inputs: names and sources.
             batch_size: images that go through the network at once.
             workers: reading threads; 0 reads in this one, None takes one a CPU core, 8 at most.
-            threshold: objects with a lower score are left out, 0 to 1; None takes the model's own.
+            threshold: objects or labels with a lower score are left out, 0 to 1; None takes the model's own.
             limits: what an image may cost.
 
         Yields:
@@ -153,8 +153,7 @@ class Predictor:
         Few images are on their way at a time then, whatever `batch_size`: photos are larger than a network's input.
         """
         batch_size = self._batch_size(min(batch_size, _KEPT) if keep else batch_size)
-        threshold = self.config.threshold if threshold is None else threshold
-        if not 0 <= threshold <= 1:
+        if threshold is not None and not 0 <= threshold <= 1:
             raise ConfigError(f"threshold is {threshold}, expected a number from 0 to 1.")
 
         bands = self.config.preprocessing.bands
@@ -240,7 +239,7 @@ class Predictor:
             return too_large(name or "pixels")
 
     def _answers(
-        self, chunk: list[tuple[str | None, Loaded | ImageError]], threshold: float
+        self, chunk: list[tuple[str | None, Loaded | ImageError]], threshold: float | None
     ) -> Iterator[tuple[Answer, Image.Image | None]]:
         found = iter(self._answer_good([(name, one) for name, one in chunk if isinstance(one, Loaded)]))
         for name, loaded in chunk:
@@ -249,7 +248,7 @@ class Predictor:
                 yield (_printable(name or "pixels"), answer), None
                 continue
             answer = replace(answer, path=None if name is None else _printable(name))
-            yield answer.above(threshold) if isinstance(answer, Detections) else answer, cast("Loaded", loaded).image
+            yield self.kind.shown(self.config, answer, threshold), cast("Loaded", loaded).image
 
     def _answer_good(self, images: list[tuple[str | None, Loaded]]) -> list[Any]:
         """Answers; where there is not enough memory for all at once one by one, and an `ImageError` for what fails."""

@@ -79,6 +79,7 @@ def prediction_table(
 
             - `csv`, `parquet`: a row for each image, object or region; images without any have one too.
             - `jsonl`: a line of JSON for each image, as `to_dict` gives it.
+            - `label_list`: a json list of `{"file": ..., "labels": [...], "scores": [...]}`, as a data set is read.
             - `coco`: one json with `images`, `categories` (numbered from 1) and `annotations`, each with its score;
               masks as compressed run lengths. pycocotools reads it as a data set, its annotations as results.
             - `yolo`: a folder with `labels/NAME.txt`, a line for each object: class, middle x, middle y, width and
@@ -241,6 +242,22 @@ def _coco(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[
         file.write("]}\n")
 
 
+@contextmanager
+def _label_list(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterator[Write]:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("[")
+        entries = _Listing(file)
+
+        def write(answer: Answer) -> None:
+            name, found, error = _split(answer)
+            labels = {} if error else dict(found.labels)
+            rest = {"error": str(error)} if error else {"scores": [round(score, 6) for score in labels.values()]}
+            entries.add({"file": name, "labels": [*labels]} | rest)
+
+        yield write
+        file.write("\n]\n")
+
+
 class _Listing:
     """A JSON list that is written entry by entry, without its brackets."""
 
@@ -341,6 +358,7 @@ FORMS: dict[str, Form] = {
     "jsonl": Form(".jsonl", _json_lines),
     "csv": Form(".csv", _csv),
     "parquet": Form(".parquet", _parquet),
+    "label_list": Form(".json", _label_list),
     "coco": Form(".json", _coco),
     "yolo": Form("", _yolo),
     "masks": Form("", _masks),

@@ -62,6 +62,8 @@ class Reading:
     preprocessing: Preprocessing
     temperature: float = 1.0
     threshold: float = 0.5
+    thresholds: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
     head: str = ""
     head_args: dict[str, Any] = field(default_factory=dict)
 

@@ -27,7 +27,7 @@ class TrainConfig(BaseModel):
 
     # What is trained
     task: str = "auto"
-    """What is learned; `auto` follows the labels: a class for each image, boxes or masks."""
+    """What is learned; `auto` follows the labels: one class an image or several, boxes or masks."""
     model: str = "dualtoken_vit_t_mix"
     """A network of ours or of timm by name, with fresh weights; or a model folder or hf-hub:USER/NAME to fine-tune."""
     model_args: dict[str, Any] = {}

@@ -379,11 +379,11 @@ def _features_are_enough(config: TrainConfig, task: Task, model: nn.Module, imag
         and isinstance(last, nn.Linear)
         and fits_memory(images, last.in_features)
     )
-    if config.solver == "closed" and not enough:
+    if config.solver == "closed" and not (enough and task.kind.exclusive):
         raise ConfigError(
-            "solver is 'closed', which needs classes, a frozen backbone with a linear classifier, no mixing, and few"
-            " enough images for their features to stay in memory.",
-            "Type: --recipe probe, or --set solver=steps",
+            "solver is 'closed', which needs one class an image, a frozen backbone with a linear classifier, no mixing,"
+            " and few enough images for their features to stay in memory.",
+            "Type: --set solver=steps, or for classes --recipe probe",
         )
     return enough
 

@@ -25,7 +25,7 @@ class Format:
     """One format.
 
     Attributes:
-        target: what it knows of an image: `classes`, `objects` or `masks`.
+        target: what it knows of an image: `classes` (one), `labels` (any number of classes), `objects` or `masks`.
         find: the plan of the data set in a tree of files; None where it is not of this format. It raises `DataError`
             where it is, and is wrong.
         looked_for: by what it is recognised, in words.
@@ -48,6 +48,11 @@ class Format:
     why_not: Callable[[Tree], list[str]] | None = None
     write: Callable[[Writer, Path], None] | None = None
     holds: frozenset[str] = frozenset()
+
+    @property
+    def of_whole_images(self) -> bool:
+        """Whether it knows of images alone, and not of what is where in them."""
+        return self.target in ("classes", "labels")
 
 
 FORMATS: Registry[Format] = Registry("label format", "dualtoken.data.formats")

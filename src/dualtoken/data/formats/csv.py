@@ -71,7 +71,10 @@ def _plan(tree: Tree, table: str) -> ClassPlan:
         if path in lines:
             before = plan.labels[list(lines).index(path)]
             other = f" as {before!r}: an image has one class here" if before != label else ""
-            raise DataError(f"{where}: {path!r} stands in line {lines[path]} already{other}.", "Keep one of the two.")
+            raise DataError(
+                f"{where}: {path!r} stands in line {lines[path]} already{other}.",
+                "Keep one of the two, or for several classes an image: --task multilabel.",
+            )
         lines[path] = line
         name = tree.locate(path, near) or tree.locate(path.replace("\\", "/"), near)
         if name is None:
@@ -100,7 +103,8 @@ def _refuse_several(labels: list[str], lines: list[int], table: str) -> None:
         if len(parts[label]) > 1 and any(used[part] > 1 for part in parts[label]):
             raise DataError(
                 f"{table!r}, line {line}: {label!r} names {len(parts[label])} classes; an image has one class here.",
-                "Keep one class an image, or join the words by another sign than a comma where they are one name.",
+                "For several classes an image: --task multilabel. Where it is one name: join its words by another sign"
+                " than a comma.",
             )
 
 

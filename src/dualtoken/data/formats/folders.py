@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import unicodedata
 from collections import Counter, defaultdict
+from contextlib import suppress
+from typing import Any
 
 from dualtoken.data.formats import FORMATS, Format
 from dualtoken.data.formats.masks import role_rest
-from dualtoken.data.plans import ClassPlan, NoClassesError
+from dualtoken.data.plans import ClassPlan, LabelPlan, NoClassesError
 from dualtoken.data.tree import SPLIT_NAMES, Tree, split_named
 from dualtoken.errors import DataError
 from dualtoken.words import counted
@@ -29,6 +32,35 @@ def find(tree: Tree) -> ClassPlan | None:
     base = folders.descend()
     splits = folders.split_folders(base)
     return _by_splits(tree, folders, base, splits) if splits else _by_classes(tree, folders, base)
+
+
+def find_linked(tree: Tree) -> LabelPlan | None:
+    """The same, where one image may stand in several class folders by links: it then has the class of each."""
+    plan = find(tree)
+    if plan is None:
+        return None
+    notes = [*plan.notes, *(f"{folder!r} holds no images" for folder in plan.empty)]
+    several = LabelPlan(tree=tree, layout=f"{plan.layout}, images linked", notes=notes, plain=False)
+    split_of = {index: split for split, indices in plan.splits.items() for index in indices}
+    places: dict[Any, int] = {}
+    for index, (name, label) in enumerate(zip(plan.images, plan.labels, strict=True)):
+        split = split_of.get(index, "")
+        key = (split, _file(tree, name) if tree.linked else name)
+        if key not in places:
+            places[key] = several.use(name, [split])
+            several.labels.append(set())
+        own = several.labels[places[key]]
+        several.plain |= bool(own) and label not in own
+        own.add(label)
+    return several
+
+
+def _file(tree: Tree, name: str) -> Any:
+    """What two links to one file have in common; the name of a file that is not there."""
+    with suppress(OSError):
+        status = os.stat(tree.path(name))  # noqa: PTH116
+        return status.st_dev, status.st_ino
+    return name
 
 
 class Folders:
@@ -145,4 +177,5 @@ def hint() -> str:
     )
 
 
+FORMATS["linked_folders"] = Format("labels", find_linked, "class folders that share images by links", rank=85)
 FORMATS["folders"] = Format("classes", find, "folders that are called like classes: DIR/CLASS/*.jpg", rank=90)
