@@ -41,6 +41,7 @@ ORDER = [
     "training",
     "export",
     "runtime",
+    "service",
     "lab",
     "options",
     "cli",

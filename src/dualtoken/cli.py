@@ -404,6 +404,11 @@ VERBS = {
         "dualtoken explain runs/photos cat.jpg --output why --pixel 120,80",
         flags={"inputs": "IMAGE..."}, many=("inputs",), required=("output",), call=_explain, show=_explained,
     ),
+    "serve": Verb(
+        "dualtoken.service.serving:serve",
+        "dualtoken serve photos.onnx; dualtoken serve a.onnx b.onnx --host 0.0.0.0 --token-file token.txt",
+        flags={"models": "MODEL..."}, many=("models",), json=False,
+    ),
     "convert": Verb(
         "dualtoken.data:convert", "dualtoken convert coco/ --to yolo --output coco-yolo",
         like=EVALUATE, flags={"source": "DATA", "to": "--to"}, hidden=("task",), json=False,

@@ -113,6 +113,15 @@ class Boxes(Kind):
 
         return draw(image, answer, legend="inside" if inside else "below")
 
+    def arrays(self, answers: Sequence[Detections]) -> dict[str, NDArray[Any]]:
+        """Of M objects in all `boxes` (M, 4), `scores` and `labels` (M,); `counts` (N,): how many an image has."""
+        return {
+            "boxes": np.concatenate([np.zeros((0, 4), np.float32), *[answer.boxes for answer in answers]]),
+            "scores": np.concatenate([np.zeros(0, np.float32), *[answer.scores for answer in answers]]),
+            "labels": np.concatenate([np.zeros(0, np.int64), *[answer.labels for answer in answers]]),
+            "counts": np.array([len(answer) for answer in answers], np.int64),
+        }
+
     def content(self, evaluation: Evaluation) -> str:
         objects = counted(int(evaluation.images.objects.sum()), "object")
         return f"{evaluation.n:,} with {objects} of {counted(len(evaluation.classes), 'class', 'classes')}"

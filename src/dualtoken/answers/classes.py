@@ -22,6 +22,7 @@ from dualtoken.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from dualtoken.report.page import Block, Section, Shown
 
@@ -112,6 +113,15 @@ class Classes(Kind):
     def screen_cells(self, answer: Classification, top: int) -> tuple[str, ...]:
         others = ", ".join(f"{label} {score:.1%}" for label, score in answer.top(top)[1:])
         return answer.label, f"{answer.score:.1%}", others
+
+    def draw(self, image: Image.Image, answer: Classification, *, inside: bool = False) -> Image.Image:
+        from dualtoken.report.sheets import contact_sheet
+
+        return contact_sheet([(image, answer, None)])
+
+    def arrays(self, answers: Sequence[Classification]) -> dict[str, NDArray[Any]]:
+        """`probabilities` (N, K)."""
+        return {"probabilities": np.array([answer.probabilities for answer in answers], np.float32)}
 
     def rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
         images, classes = evaluation.images, evaluation.classes

@@ -226,6 +226,10 @@ class Kind(ABC):
         """
         return None
 
+    def arrays(self, answers: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        """Answers of several images as arrays by name, for programs: float32, int64, uint8, or objects of bytes."""
+        return {}
+
     # ---------------------------------------------------------------- telling
 
     def content(self, evaluation: Evaluation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,15 @@ class Regions(Kind):
         from dualtoken.report.pictures import draw
 
         return draw(image, answer, legend="inside" if inside else "below")
+
+    def arrays(self, answers: Sequence[Segmentation]) -> dict[str, NDArray[Any]]:
+        """`masks` (N,): PNG files, a class each pixel."""
+        from dualtoken.report.tables import mask_image
+
+        files = [io.BytesIO() for _ in answers]
+        for file, answer in zip(files, answers, strict=True):
+            mask_image(answer.mask).save(file, "PNG")
+        return {"masks": np.array([file.getvalue() for file in files], object)}
 
     def tell_class(self, scores: RegionScores) -> str:
         value = scores.iou.value if scores.iou else 0

@@ -72,6 +72,7 @@ class EngineKind:
         elsewhere: why such files cannot be run here, and where they can; empty where they can.
         runs_code: why opening a file may run code of whoever wrote it; such files are opened for those who trust
             them only. Empty where a file is data.
+        parallel: whether one engine may run in several threads at once.
     """
 
     suffixes: tuple[str, ...]
@@ -81,6 +82,7 @@ class EngineKind:
     read_text: Callable[[Path], str | None] | None = None
     elsewhere: str = ""
     runs_code: str = ""
+    parallel: bool = False
 
 
 ENGINES: Registry[EngineKind] = Registry("engine", __name__)

@@ -125,4 +125,4 @@ def _varint(file: BinaryIO) -> int:
     raise _CutOffError
 
 
-ENGINES["onnx"] = EngineKind((".onnx",), "onnxruntime", "runtime", OnnxEngine, read_text)
+ENGINES["onnx"] = EngineKind((".onnx",), "onnxruntime", "runtime", OnnxEngine, read_text, parallel=True)

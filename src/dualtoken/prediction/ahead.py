@@ -30,7 +30,7 @@ def work_ahead(
     Raises:
         ConfigError: `workers` is negative.
     """
-    threads = _threads(workers)
+    threads = threads_for(workers)
     if threads == 0:
         yield from ((item, work(item)) for item in items)
         return
@@ -49,7 +49,12 @@ def work_ahead(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _threads(workers: int | None) -> int:
+def threads_for(workers: int | None) -> int:
+    """So many threads as `work_ahead` takes.
+
+    Raises:
+        ConfigError: `workers` is negative.
+    """
     if workers is None:
         affinity = getattr(os, "sched_getaffinity", None)  # Linux: a container may own fewer cores than there are
         return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MAX_THREADS)

@@ -152,14 +152,14 @@ class Predictor:
 
         Few images are on their way at a time then, whatever `batch_size`: photos are larger than a network's input.
         """
-        batch_size = self._batch_size(min(batch_size, _KEPT) if keep else batch_size)
+        batch_size = self.fitting_batch(min(batch_size, _KEPT) if keep else batch_size)
         if threshold is not None and not 0 <= threshold <= 1:
             raise ConfigError(f"threshold is {threshold}, expected a number from 0 to 1.")
 
         bands = self.config.preprocessing.bands
 
         def load(item: NamedInput) -> Loaded | ImageError:
-            return self._load(item[0], lambda: open_input(*item, limits, bands=bands), keep=keep)
+            return self.load(item[0], lambda: open_input(*item, limits, bands=bands), keep=keep)
 
         loaded = work_ahead(load, inputs, workers, 2 * batch_size)
         while chunk := [(name, image) for (name, _), image in islice(loaded, batch_size)]:
@@ -188,11 +188,11 @@ class Predictor:
             DataError: no image can be read.
         """
         bad = [] if bad_images is None else bad_images
-        batch_size = self._batch_size(batch_size)
+        batch_size = self.fitting_batch(batch_size)
         samples = replace(samples, bands=self.config.preprocessing.bands)
 
         def load(row: int) -> Loaded | ImageError:
-            return self._load(samples.path(row), lambda: _open_row(samples, row, limits))
+            return self.load(samples.path(row), lambda: _open_row(samples, row, limits))
 
         done = 0
         with _progress_bar(shown=progress) as bar:
@@ -224,12 +224,18 @@ class Predictor:
         """
         return self.kind.answer(self.config, self.engine, images, sizes)
 
-    def _batch_size(self, wanted: int) -> int:
+    def fitting_batch(self, wanted: int) -> int:
+        """So many images at once, or one where the export takes no more.
+
+        Raises:
+            ConfigError: it is less than 1.
+        """
         if wanted < 1:
             raise ConfigError(f"batch_size is {wanted}, expected 1 or more.")
         return 1 if self.export and not self.export.info.dynamic_batch else wanted
 
-    def _load(self, name: str | None, open_it: Callable[[], Image.Image], *, keep: bool = False) -> Loaded | ImageError:
+    def load(self, name: str | None, open_it: Callable[[], Image.Image], *, keep: bool = False) -> Loaded | ImageError:
+        """What `open_it` gives, ready for the network, or why not; the image itself is kept along if `keep`."""
         try:
             image = open_it()
             return Loaded(self.config.preprocessing(image), (image.height, image.width), image if keep else None)
@@ -247,8 +253,12 @@ class Predictor:
             if isinstance(answer, ImageError):
                 yield (_printable(name or "pixels"), answer), None
                 continue
-            answer = replace(answer, path=None if name is None else _printable(name))
-            yield self.kind.shown(self.config, answer, threshold), cast("Loaded", loaded).image
+            yield self.finish(answer, name, threshold), cast("Loaded", loaded).image
+
+    def finish(self, answer: Any, name: str | None, threshold: float | None = None) -> Any:
+        """One of `answer`'s, with its image's name and without what is below the threshold: the model's own if None."""
+        answer = replace(answer, path=None if name is None else _printable(name))
+        return self.kind.shown(self.config, answer, threshold)
 
     def _answer_good(self, images: list[tuple[str | None, Loaded]]) -> list[Any]:
         """Answers; where there is not enough memory for all at once one by one, and an `ImageError` for what fails."""
