@@ -408,6 +408,7 @@ VERBS = {
         "dualtoken.service.serving:serve",
         "dualtoken serve photos.onnx; dualtoken serve a.onnx b.onnx --host 0.0.0.0 --token-file token.txt",
         flags={"models": "MODEL..."}, many=("models",), json=False,
+        more=lambda: static.signature("dualtoken.service.batches", "Settings")[1],
     ),
     "convert": Verb(
         "dualtoken.data:convert", "dualtoken convert coco/ --to yolo --output coco-yolo",

@@ -13,7 +13,6 @@ from served_models import CLASSES, Colours, picture
 from starlette.testclient import TestClient
 
 from dualtoken.errors import ConfigError
-from dualtoken.images import ImageLimits
 from dualtoken.service.batches import Settings
 from dualtoken.service.web import create_app
 
@@ -25,7 +24,7 @@ def engine() -> Colours:
 
 @pytest.fixture
 def client(engine) -> Iterator[TestClient]:
-    settings = Settings(max_queue=6, timeout=20, limits=ImageLimits(50_000, 10_000))
+    settings = Settings(max_queue=6, timeout=20, max_bytes=50_000, max_pixels=10_000)
     with TestClient(create_app({"colours": engine.model()}, settings), raise_server_exceptions=False) as made:
         yield made
         engine.free.set()
@@ -130,7 +129,12 @@ def test_without_the_token_only_health_is_told(engine):
     with TestClient(create_app({"colours": engine.model()}, token="s3cret")) as client:
         assert client.get("/health").status_code == 200
         assert client.get("/v2/health/ready").status_code == 200
-        for wrong in ({}, {"authorization": "Bearer s3cre"}, {"authorization": "Bearer s3cret "}, {"authorization": "s3cret"}):
+        for wrong in (
+            {},
+            {"authorization": "Bearer s3cre"},
+            {"authorization": "Bearer s3cret "},
+            {"authorization": "s3cret"},
+        ):
             refused = client.get("/v1/models", headers=wrong)
             assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
         assert client.get("/v1/models", headers={"authorization": "Bearer s3cret"}).status_code == 200

@@ -37,18 +37,21 @@ class Settings:
     Attributes:
         max_batch: images that go through the network at once.
         max_wait: milliseconds that an image waits for others that are on their way.
-        max_queue: images accepted at a time, from the first byte of a request to its answer.
+        max_queue: images accepted at a time; further ones are refused with 429 and `Retry-After`.
         timeout: seconds that a request may take.
-        limits: bytes of a request, and pixels of an image.
-        workers: reading threads; None for one a CPU core.
-        threads: that one run of a network uses; None for one where several can run at once.
+        max_bytes: refuse requests with more bytes than this.
+        max_pixels: refuse images with more pixels than this.
+        workers: threads that read images. Left out: one a CPU core, 8 at most.
+        threads: that one run of a network uses. Left out: one where the engine can run several at once, as onnxruntime
+            can, else as many as it thinks best.
     """
 
     max_batch: int = 16
     max_wait: float = 2.0
     max_queue: int = 64
     timeout: float = 30.0
-    limits: ImageLimits = ImageLimits(16 * 2**20, 50_000_000)
+    max_bytes: int = 16 * 2**20
+    max_pixels: int = 50_000_000
     workers: int | None = None
     threads: int | None = None
 
@@ -56,6 +59,11 @@ class Settings:
         for name, least in (("max_batch", 1), ("max_wait", 0), ("max_queue", 1), ("timeout", 0.001)):
             if not least <= getattr(self, name) < 1e6:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected {least} or more.")
+
+    @property
+    def limits(self) -> ImageLimits:
+        """For reading images."""
+        return ImageLimits(self.max_bytes, self.max_pixels)
 
 
 class BusyError(Exception):

@@ -36,7 +36,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         begun, status, read = time.perf_counter(), 0, False
-        most, length = self.settings.limits.max_bytes, 0
+        most, length = self.settings.max_bytes, 0
 
         async def counted_receive() -> Message:
             nonlocal length, read
@@ -74,8 +74,8 @@ class Guard:
             return _error(401, "The token is missing or wrong: send `Authorization: Bearer TOKEN`.",
                           {"WWW-Authenticate": "Bearer"})  # fmt: skip
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length[:20]) > self.settings.limits.max_bytes:
-            return _error(413, _too_long(self.settings.limits.max_bytes), {"Connection": "close"})
+        if length.isdecimal() and int(length[:20]) > self.settings.max_bytes:
+            return _error(413, _too_long(self.settings.max_bytes), {"Connection": "close"})
         return None
 
 

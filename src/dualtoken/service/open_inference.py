@@ -71,7 +71,9 @@ def add_open_inference(app: FastAPI, served: Mapping[str, Served], find: Callabl
 
     @app.get("/v2")
     async def server() -> JSONResponse:
-        return JSONResponse({"name": "dualtoken", "version": dualtoken.__version__, "extensions": ["binary_tensor_data"]})
+        return JSONResponse(
+            {"name": "dualtoken", "version": dualtoken.__version__, "extensions": ["binary_tensor_data"]}
+        )
 
     @app.get("/v2/health/live")
     async def live() -> JSONResponse:

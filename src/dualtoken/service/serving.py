@@ -8,10 +8,10 @@ import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dualtoken.engines import ENGINES, choose_engine
 from dualtoken.errors import ConfigError, require
-from dualtoken.images import ImageLimits
 from dualtoken.prediction import Predictor, load
 from dualtoken.prediction.exported import is_export
 
@@ -22,17 +22,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token_file: Path | None = None,
-    max_batch: int = 16,
-    max_wait: float = 2.0,
-    max_queue: int = 64,
-    timeout: float = 30.0,
-    max_bytes: int = 16 * 2**20,
-    max_pixels: int = 50_000_000,
-    workers: int | None = None,
     engine: str = "auto",
     device: str = "auto",
-    threads: int | None = None,
     trust: bool = False,
+    **settings: Any,
 ) -> None:
     """Answer over HTTP: a REST interface and KServe's open inference protocol, until Ctrl-C or SIGTERM.
 
@@ -43,21 +36,13 @@ def serve(
         host: address to listen on; 0.0.0.0 for other machines too
         port: port to listen on, 0 for any that is free
         token_file: file with the token that every request must carry
-        max_batch: images that go through the network at once
-        max_wait: milliseconds that an image waits for others that are on their way
-        max_queue: images accepted at a time; further ones are refused with 429 and `Retry-After`
-        timeout: seconds that a request may take
-        max_bytes: refuse requests with more bytes than this
-        max_pixels: refuse images with more pixels than this
-        workers: threads that read images. Left out: one a CPU core, 8 at most
         engine: what runs exported models
         device: auto, cpu, cuda or mps, for model folders
-        threads: that one run of a network uses. Left out: one where the engine can run several at once, as onnxruntime
-            can, else as many as it thinks best
         trust: open files of formats that can run code too (.pt2), since you know who made this one
+        settings: fields of `service.batches.Settings`
 
     Raises:
-        ConfigError: two models of one name, an empty token, or an address that cannot be listened on.
+        ConfigError: an impossible setting, two models of one name, an empty token, or an address that is taken.
         ModelError: a model cannot be loaded.
         MissingExtraError: the extra `serve`, or what a model runs in, is not installed.
     """
@@ -67,7 +52,7 @@ def serve(
     from dualtoken.service.batches import Settings
     from dualtoken.service.web import create_app
 
-    settings = Settings(max_batch, max_wait, max_queue, timeout, ImageLimits(max_bytes, max_pixels), workers, threads)
+    chosen = Settings(**settings)
     token = None if token_file is None else _token(token_file)
     given = [models] if isinstance(models, str | Path) else models
     loaded: dict[str, Predictor] = {}
@@ -75,15 +60,15 @@ def serve(
         name = Path(model).stem if Path(model).is_file() else Path(model).name
         if name in loaded:
             raise ConfigError(f"Two models are called {name!r}, by which clients choose one.", "Rename a file.")
-        loaded[name] = _load(model, engine, device, threads, trust)
+        loaded[name] = _load(model, engine, device, chosen.threads, trust)
     with _listening(host, port) as listening:
         at = listening.getsockname()
         print(f"Serving  {', '.join(loaded)} at http://{f'[{at[0]}]' if ':' in at[0] else at[0]}:{at[1]}", flush=True)
         if token is None and not ipaddress.ip_address(at[0]).is_loopback:
             print("Note     everyone who reaches this address may ask: --token-file FILE", flush=True)
         config = uvicorn.Config(
-            create_app(loaded, settings, token), access_log=False, server_header=False, log_level="warning",
-            timeout_graceful_shutdown=math.ceil(timeout) + 1,
+            create_app(loaded, chosen, token), access_log=False, server_header=False, log_level="warning",
+            timeout_graceful_shutdown=math.ceil(chosen.timeout) + 1,
         )  # fmt: skip
         before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is answered
         try:

@@ -32,9 +32,7 @@ _BODY = {
         "content": {
             "application/octet-stream": {"schema": _FILE},
             "image/*": {"schema": _FILE},
-            "multipart/form-data": {
-                "schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]}
-            },
+            "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]}},
         },
     }
 }
@@ -98,7 +96,9 @@ def create_app(models: Mapping[str, Predictor], settings: Settings | None = None
             name, content = await _image(request)
             answer, image = await one.answer(content, name or "the image", threshold=threshold, keep=drawn)
             if image is not None:
-                return Response(await one.in_thread(lambda: _picture(predictor, image, answer)), media_type="image/jpeg")
+                return Response(
+                    await one.in_thread(lambda: _picture(predictor, image, answer)), media_type="image/jpeg"
+                )
         content = {"model": one.name, "task": predictor.kind.name, "prediction": answer.to_dict(top) | {"path": name}}
         return JSONResponse(content | {"milliseconds": round(1000 * (time.perf_counter() - begun), 3)})
 
