@@ -200,8 +200,8 @@ def _response(name: str, asked: Inference, arrays: Mapping[str, NDArray[Any]]) -
         else:
             entry["data"] = [text.decode() for text in array] if array.dtype == object else array.ravel().tolist()
         told.append(entry)
-    content = {"model_name": name, "model_version": "1", "outputs": told} | ({"id": asked.id} if asked.id else {})
-    head = json.dumps(content, ensure_ascii=False).encode()
+    said = {"model_name": name, "model_version": "1", "outputs": told} | ({"id": asked.id} if asked.id else {})
+    head = json.dumps(said, ensure_ascii=False).encode()
     if not rest:
         return Response(head, media_type="application/json")
     return Response(head + rest, media_type="application/octet-stream", headers={_BINARY: str(len(head))})

@@ -45,7 +45,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     429: {"description": "Too many images are on their way: try again after `Retry-After` seconds"},
     503: {"description": "The answer took too long"},
 }
-_PICTURES = {200: {"content": {"application/json": {}, "image/jpeg": {"schema": _FILE}}}}
+_PICTURES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "image/jpeg": {"schema": _FILE}}}}
 
 
 def create_app(models: Mapping[str, Predictor], settings: Settings | None = None, token: str | None = None) -> FastAPI:
@@ -99,8 +99,8 @@ def create_app(models: Mapping[str, Predictor], settings: Settings | None = None
                 return Response(
                     await one.in_thread(lambda: _picture(predictor, image, answer)), media_type="image/jpeg"
                 )
-        content = {"model": one.name, "task": predictor.kind.name, "prediction": answer.to_dict(top) | {"path": name}}
-        return JSONResponse(content | {"milliseconds": round(1000 * (time.perf_counter() - begun), 3)})
+        told = {"model": one.name, "task": predictor.kind.name, "prediction": answer.to_dict(top) | {"path": name}}
+        return JSONResponse(told | {"milliseconds": round(1000 * (time.perf_counter() - begun), 3)})
 
     @app.get("/v1/models", responses={401: _REFUSALS[401]})
     async def list_models() -> JSONResponse:
