@@ -114,7 +114,7 @@ class Classes(Kind):
         others = ", ".join(f"{label} {score:.1%}" for label, score in answer.top(top)[1:])
         return answer.label, f"{answer.score:.1%}", others
 
-    def draw(self, image: Image.Image, answer: Classification, *, inside: bool = False) -> Image.Image:
+    def draw(self, image: Image.Image, answer: Any, *, inside: bool = False) -> Image.Image | None:
         from dualtoken.report.sheets import contact_sheet
 
         return contact_sheet([(image, answer, None)])

@@ -51,7 +51,7 @@ class MultiLabel(Classes):
         'print(model.predict("photo.jpg").labels)',
     )
     options = frozenset({"form", "threshold"})
-    worst, best = Kind.worst, Kind.best
+    worst, best, draw = Kind.worst, Kind.best, Kind.draw
 
     @property
     def metrics(self) -> Mapping[str, Metric]:

@@ -109,9 +109,10 @@ class Served:
 
     async def __aenter__(self) -> Served:
         self._gatherers = [asyncio.create_task(self._gather()) for _ in range(self._runs)]
-        height, width = self.predictor.config.preprocessing.image_size
+        bands = self.predictor.config.preprocessing.bands
+        empty = np.zeros((*self.predictor.config.preprocessing.image_size, bands.stored if bands else 3), np.uint8)
         # The first run of an engine takes longest; its answer shows what shapes there are.
-        self.example, _ = await self.answer(np.zeros((height, width, 3), np.uint8))
+        self.example, _ = await self.answer(empty)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -147,12 +148,9 @@ class Served:
             ImageError: it cannot be read.
             ModelError: the network gives something that is no number.
         """
-        limits = self.settings.limits
-
-        def load() -> Loaded | ImageError:
-            return self.predictor.load(name, lambda: open_input(name, source, limits, warn=False), keep=keep)
-
-        loaded = await self.in_thread(load)
+        bands = self.predictor.config.preprocessing.bands
+        opened = partial(open_input, name, source, self.settings.limits, warn=False, bands=bands)
+        loaded = await self.in_thread(partial(self.predictor.load, name, opened, keep=keep))
         if isinstance(loaded, ImageError):
             raise loaded
         found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

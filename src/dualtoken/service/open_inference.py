@@ -1,8 +1,8 @@
 """KServe's open inference protocol, version 2, over HTTP: existing clients, such as Triton's, ask here too.
 
 Source: https://github.com/kserve/open-inference-protocol, and Triton's extension for binary data. A model has one
-input, `images`: files (BYTES, N; in JSON as base64) or pixels (UINT8, N x height x width x 3). `predictions` (BYTES, N)
-are the answers as JSON; which arrays there are besides is the kind's to say (`Kind.arrays`).
+input, `images`: files (BYTES, N; in JSON as base64) or pixels (UINT8, N x height x width x channels). `predictions`
+(BYTES, N) are the answers as JSON; which arrays there are besides is the kind's to say (`Kind.arrays`).
 """
 
 from __future__ import annotations
@@ -144,10 +144,11 @@ def _images(asked: Inference, rest: memoryview) -> list[Any]:
         if given.shape != [len(images)]:
             raise DataError(f"'images' has the shape {given.shape}, but there are {len(images)}.")
         return images
-    if given.datatype == "UINT8" and len(given.shape) == 4 and given.shape[3] == 3:
+    if given.datatype == "UINT8" and len(given.shape) == 4:
         return list(_pixels(given, rest))
     raise DataError(
-        f"'images' is {given.datatype} of {len(given.shape)} axes, expected BYTES (N), or UINT8 (N, height, width, 3)."
+        f"'images' is {given.datatype} of {len(given.shape)} axes,"
+        " expected BYTES (N), or UINT8 (N, height, width, channels)."
     )
 
 

@@ -36,7 +36,8 @@ _BODY = {
         },
     }
 }
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "image/jpeg": {"schema": _FILE}}},
     400: {"description": "No image, or one that cannot be read"},
     401: {"description": "The token is missing or wrong"},
     404: {"description": "No such model"},
@@ -45,7 +46,9 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     429: {"description": "Too many images are on their way: try again after `Retry-After` seconds"},
     503: {"description": "The answer took too long"},
 }
-_PICTURES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "image/jpeg": {"schema": _FILE}}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "image/jpeg": {"schema": _FILE}}}
+}
 
 
 def create_app(models: Mapping[str, Predictor], settings: Settings | None = None, token: str | None = None) -> FastAPI:
@@ -79,7 +82,7 @@ def create_app(models: Mapping[str, Predictor], settings: Settings | None = None
     app.add_middleware(Guard, settings=settings, meters=meters, token=token)
     _answer_errors(app)
 
-    @app.post("/v1/predict", openapi_extra=_BODY, responses=_PICTURES | _REFUSALS)
+    @app.post("/v1/predict", openapi_extra=_BODY, responses=_ANSWERS)
     async def predict(
         request: Request,
         model: str | None = None,
@@ -102,7 +105,7 @@ def create_app(models: Mapping[str, Predictor], settings: Settings | None = None
         told = {"model": one.name, "task": predictor.kind.name, "prediction": answer.to_dict(top) | {"path": name}}
         return JSONResponse(told | {"milliseconds": round(1000 * (time.perf_counter() - begun), 3)})
 
-    @app.get("/v1/models", responses={401: _REFUSALS[401]})
+    @app.get("/v1/models", responses={401: _ANSWERS[401]})
     async def list_models() -> JSONResponse:
         """The models, the first of which answers where none is named."""
         return JSONResponse({"models": [_told(one) for one in served.values()]})
@@ -117,7 +120,7 @@ def create_app(models: Mapping[str, Predictor], settings: Settings | None = None
         """Models are loaded and have answered once."""
         return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics", response_class=Response, responses={401: _REFUSALS[401]})
+    @app.get("/metrics", response_class=Response, responses={401: _ANSWERS[401]})
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
