@@ -28,6 +28,7 @@ from PIL import Image
 from dualtoken.errors import MissingExtraError, UserError
 from dualtoken.lab.rows import Row, append_rows, provenance
 
+_SERVE = "import sys; from dualtoken.service.serving import serve; serve(sys.argv[1], port=int(sys.argv[3]))"
 SERVED, PLAIN = "dualtoken serve", "plain script"
 
 
@@ -47,7 +48,7 @@ def measure(model: Path, concurrencies: list[int], requests: int, turns: int, si
     if shutil.which("hey") is None:
         raise MissingExtraError("The load is made by 'hey', which is not installed.", "Type: apt-get install hey")
     commands = {
-        SERVED: ["-m", "dualtoken.cli", "serve", str(model)],
+        SERVED: ["-c", _SERVE, str(model)],
         PLAIN: ["-m", "dualtoken.lab.service_rate", str(model), "--plain"],
     }
     rows = []

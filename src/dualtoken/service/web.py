@@ -46,9 +46,6 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     429: {"description": "Too many images are on their way: try again after `Retry-After` seconds"},
     503: {"description": "The answer took too long"},
 }
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {}, "image/jpeg": {"schema": _FILE}}}
-}
 
 
 def create_app(models: Mapping[str, Predictor], settings: Settings | None = None, token: str | None = None) -> FastAPI:
