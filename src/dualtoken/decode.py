@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.engines import Engine
+from dualtoken.engines import Engine, outputs_of
 from dualtoken.errors import ConfigError, ModelError, unknown_name
 from dualtoken.postprocess import Floats, nms, require_finite, sigmoid, softmax
 from dualtoken.registry import Registry
@@ -165,8 +165,8 @@ def detect(spec: DetectorSpec, engine: Engine, images: NDArray[np.float32]) -> l
     """
     size = (int(images.shape[2]), int(images.shape[3]))
     anchors = _anchors(spec.levels, spec.anchor_sizes, spec.anchor_ratios, size)
-    outputs = engine.run("network", [images])
-    scores, deltas, rest = outputs[0], outputs[1], outputs[2:]
+    number = 2 + (spec.head == "fcos" or not spec.dense)
+    scores, deltas, *rest = outputs_of(engine, "network", [images], number, more=not spec.dense)
     require_finite(scores, deltas)
     expected = sum(map(len, anchors))
     if scores.shape[1] != expected:
@@ -304,7 +304,7 @@ def _second_stage(
     """A closer look at the proposals of each image: class, a better box and, if wanted, a mask."""
     if not sum(map(len, proposals)):
         return [_nothing(spec) for _ in proposals]
-    logits, deltas = engine.run("boxes", [*maps, _regions(proposals)])
+    logits, deltas = outputs_of(engine, "boxes", [*maps, _regions(proposals)], 2)
     require_finite(logits, deltas)
     found = [
         _refined(spec, softmax(logits[part]), deltas[part], own, size) for part, own in _by_level(proposals)
@@ -325,7 +325,7 @@ def _with_masks(engine: Engine, maps: Sequence[NDArray[Any]], found: list[Found]
     boxes, labels = [one["boxes"] for one in found], np.concatenate([one["labels"] for one in found])
     masks = np.empty((0, 28, 28), np.float32)
     if len(labels):
-        (masks,) = engine.run("masks", [*maps, _regions(boxes), labels + 1])
+        (masks,) = outputs_of(engine, "masks", [*maps, _regions(boxes), labels + 1], 1)
         require_finite(masks)
     return [one | {"masks": masks[part]} for one, (part, _) in zip(found, _by_level(boxes), strict=True)]
 

@@ -142,7 +142,7 @@ def writable_folder(path: str | Path) -> Path:
             shutil.rmtree(path, ignore_errors=True)
         raise cannot_write(path, error) from error
     finally:
-        if path.is_dir():
+        with suppress(OSError):  # where nothing can be written nothing was
             probe.unlink(missing_ok=True)
     return path
 

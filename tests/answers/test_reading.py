@@ -117,3 +117,30 @@ def test_unknown_tasks_and_arguments_are_named():
     strange = replace(config("detection", "fcos"), head_args={"anchor_scales": 3})
     with pytest.raises(ConfigError, match="Did you mean 'anchor_scale'"):
         answer(strange, Given(), IMAGES, SIZES)
+
+
+class Giving:
+    """An engine whose network gives these outputs."""
+
+    def __init__(self, *shapes):
+        self.shapes = shapes
+
+    def run(self, part, inputs):
+        return [np.zeros(shape, np.float32) for shape in self.shapes]
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "shapes"),
+    [
+        ("classification", "", [(1, 2), (1, 5)]),
+        ("classification", "", []),
+        ("semantic_segmentation", "", [(1, 2, 8, 8), (1, 2)]),
+        ("detection", "retinanet", [(1, 100, 2)]),
+        ("detection", "fcos", [(1, 100, 2), (1, 100, 4)]),
+        ("detection", "faster_rcnn", [(1, 100, 1), (1, 100, 4)]),
+    ],
+)
+def test_a_network_of_other_outputs_is_named(task, head, shapes):
+    config = ModelConfig("dualtoken_vit_t_mix", ("a", "b"), Preprocessing((64, 64)), task=task, head=head)
+    with pytest.raises(ModelError, match=rf"has {len(shapes)} outputs .*expected"):
+        kind_of(task).answer(config, Giving(*shapes), np.zeros((1, 3, 64, 64), np.float32), [(64, 64)])

@@ -13,6 +13,7 @@ from dualtoken.answers.comparison import mcnemar
 from dualtoken.data import find_data
 from dualtoken.errors import DataError, ImageError, ModelError, OutputError
 from dualtoken.evaluation import compare, evaluate
+from dualtoken.files import alone
 from dualtoken.model_folder import ModelConfig, build_model, save_model
 from dualtoken.prediction import Predictor
 from dualtoken.preprocess import Preprocessing
@@ -244,3 +245,9 @@ def test_mcnemar_equals_the_sum_in_whole_numbers(only_a, only_b):
 def test_mcnemar_of_many_disagreements_is_a_number():
     assert mcnemar(10_000, 10_300) == pytest.approx(0.035852, abs=1e-6)
     assert mcnemar(0, 100_000) == 0
+
+
+def test_two_evaluations_into_one_folder(tmp_path):
+    with alone(tmp_path / "judged"), pytest.raises(OutputError, match="being written by process"):
+        evaluate(tmp_path / "model", tmp_path / "data", output=tmp_path / "judged")
+    assert not (tmp_path / "judged").exists()

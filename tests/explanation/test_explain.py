@@ -14,7 +14,7 @@ import dualtoken
 from dualtoken.cli import app
 from dualtoken.errors import ConfigError, ImageError, ModelError, OutputError
 from dualtoken.explanation import explain_each, opening
-from dualtoken.files import digest
+from dualtoken.files import alone, digest
 from dualtoken.model_folder import WEIGHTS, load_config
 from dualtoken.prediction import load
 from dualtoken.prediction.exported import ExportInfo
@@ -366,3 +366,9 @@ def test_the_command_says_what_an_interruption_leaves(folder_of, photo, tmp_path
     assert ("1 image done" if done else "0 images done") in run.output
     assert ("explanation.json holds them" if done else "nothing was written") in run.output.replace("\n", "")
     assert output.exists() == bool(done)
+
+
+def test_two_explanations_into_one_folder(folder_of, photo, tmp_path):
+    with alone(tmp_path / "seen"), pytest.raises(OutputError, match="being written by process"):
+        dualtoken.explain(folder_of("resnet"), photo, tmp_path / "seen", **QUICK)
+    assert not (tmp_path / "seen").exists()

@@ -18,6 +18,8 @@ import dualtoken
 from dualtoken.answers.agreement import _paired
 from dualtoken.errors import ConfigError, ExportError, MissingExtraError, ModelError, OutputError
 from dualtoken.export import FORMATS, check, export, export_network, formats, run, verify
+from dualtoken.export.placing import together
+from dualtoken.files import alone
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Detections
 from dualtoken.prediction.exported import from_json_text
@@ -408,3 +410,12 @@ def test_an_export_can_be_moved(tmp_path, exported):
     path = exported("classifier", ".xml")
     moved = shutil.move(path.parent, tmp_path / "moved")
     assert load(Path(moved) / path.name).classes == ("cat", "dog", "big bird")
+
+
+def test_two_exports_into_one_place(tmp_path):
+    place, said = tmp_path / "model.onnx", "being written by process"
+    with alone(place), pytest.raises(OutputError, match=said), together(place):
+        pass
+    with together(tmp_path / "model.onnx") as folder:
+        (folder / "model.onnx").write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

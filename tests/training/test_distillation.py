@@ -15,6 +15,7 @@ from dualtoken.model_folder import ModelConfig, load_config, load_model, save_mo
 from dualtoken.preprocess import Preprocessing
 from dualtoken.training.distillation import DistillConfig, distill
 from dualtoken.training.loop import Loop
+from dualtoken.training.state import run_counters
 
 SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 1], "heads": [1, 2, 2], "neck": 16}
 SETTINGS = {
@@ -253,3 +254,28 @@ def test_draws_are_shares_and_passes():
     assert sorted(first) == sorted([*range(6)] * 2)  # two passes over the first set
     assert {place % 2 for place, _ in seen} == {0, 1}
     assert len(dict(seen)) == len(set(seen))  # a view has one seed
+
+
+def test_a_finished_run_says_so_and_how_to_go_on_and_writes_nothing(images, teacher, tmp_path, capsys):
+    folder = run(images, teacher, tmp_path / "run", schedule="constant").folder
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    again = distill(resume=folder)
+    said = capsys.readouterr().out
+    assert f"{folder} is finished: 3 epochs" in said
+    assert f"--resume {folder} --epochs 6" in said
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert again.metrics
+    assert distill(resume=folder, epochs=4).folder == folder
+    assert run_counters(folder).epoch == 4
+
+
+def test_images_that_cannot_be_read_are_counted_and_listed(images, teacher, tmp_path, capsys):
+    for name, end in (("cat/0000.jpg", -60), ("dog/0001.jpg", 2)):  # the header of the first can still be read
+        path = images / name
+        path.write_bytes(path.read_bytes()[:end])
+    folder = run(images, teacher, tmp_path / "run", views=0, images_per_epoch=None).folder
+    listed = (folder / "left_out.csv").read_text(encoding="utf-8")
+    assert "could not be read meanwhile and are left out" in capsys.readouterr().out
+    assert "cat/0000.jpg" in listed
+    assert "dog/0001.jpg" in listed

@@ -549,3 +549,37 @@ def test_validation_every_few_epochs_and_after_the_last(data, tmp_path):
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert [bool(row["val_top1"]) for row in rows] == [False, True, False, True, True]
     assert all(row["train_loss"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_small_disk_that_is_full_or_becomes_read_only(data, tmp_path, monkeypatch):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted and mounted.stderr.decode()}")
+    try:
+        save, saved = Loop.save, []
+
+        def fill_after_the_first(self):
+            save(self)
+            saved.append(1)
+            if len(saved) == 1:
+                (place / "others").write_bytes(bytes(shutil.disk_usage(place).free))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Loop, "save", fill_after_the_first)
+            with pytest.raises(OutputError, match=r"(?s)no space is left.*--resume"):
+                train(data, place / "run", epochs=3)
+        (place / "others").unlink()
+        assert not list((place / "run").rglob(".*"))  # nothing half-written
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        with pytest.raises(OutputError, match=r"(?s)read-only.*--resume COPY"):
+            dualtoken.train(data, resume=place / "run")
+        subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+        dualtoken.train(data, resume=place / "run")
+        assert run_counters(place / "run").epoch == 3
+    finally:
+        subprocess.run(["umount", place], check=False)

@@ -13,7 +13,7 @@ from dualtoken.answers.class_meter import METRICS, ClassMeter, ClassScores, PerI
 from dualtoken.answers.evaluation import Evaluation
 from dualtoken.answers.kinds import CLASSIFIER, Card, Described, Kind, Size, register, require_shape
 from dualtoken.data import ImageData, Samples
-from dualtoken.engines import Engine
+from dualtoken.engines import Engine, outputs_of
 from dualtoken.errors import ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Classification, Interval, Metric
@@ -60,7 +60,7 @@ class Classes(Kind):
 
     def outputs(self, config: Described, engine: Engine, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K), before the temperature."""
-        (logits,) = engine.run("network", [images])
+        (logits,) = outputs_of(engine, "network", [images], 1)
         require_shape(logits, (len(images), len(config.classes)), 2)
         require_finite(logits)
         return logits

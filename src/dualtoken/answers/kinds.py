@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dualtoken.answers.agreement import Agreement
 from dualtoken.data.finding import NEEDS, Need
-from dualtoken.engines import Engine
+from dualtoken.engines import Engine, outputs_of
 from dualtoken.errors import ModelError, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval, Metric
@@ -130,7 +130,7 @@ class Kind(ABC):
         Raises:
             ModelError: the network gives something that is no number, or of another shape than `config` says.
         """
-        (raw,) = engine.run("network", [images])
+        (raw,) = outputs_of(engine, "network", [images], 1)
         require_finite(raw)
         return raw
 

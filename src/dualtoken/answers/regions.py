@@ -14,7 +14,7 @@ from dualtoken.answers.evaluation import Confused, Evaluation
 from dualtoken.answers.kinds import Card, Described, Kind, Size, register, require_shape
 from dualtoken.answers.region_meter import METRICS, RegionMeter, RegionScores
 from dualtoken.data import ImageData, MaskSamples
-from dualtoken.engines import Engine
+from dualtoken.engines import Engine, outputs_of
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval, Metric, Segmentation
 from dualtoken.postprocess import regions, require_finite
@@ -59,7 +59,7 @@ class Regions(Kind):
 
     def outputs(self, config: Described, engine: Engine, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K, H, W)."""
-        (logits,) = engine.run("network", [images])
+        (logits,) = outputs_of(engine, "network", [images], 1)
         require_shape(logits, (len(images), len(config.classes)), 4)
         require_finite(logits)
         return logits

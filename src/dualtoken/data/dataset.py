@@ -6,13 +6,14 @@ import csv
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualtoken.errors import DataError, shown, unknown_name
 from dualtoken.files import atomic_path
+from dualtoken.readers import read_text
 from dualtoken.words import counted
 
 BadImage = tuple[str, str]
@@ -67,26 +68,6 @@ class ImageData:
             digest.update(name.encode() + samples.content())
         return digest.hexdigest()
 
-    def write_left_out(self, folder: Path) -> None:
-        """Write `left_out.csv`, a line for each image and label that was left out; nothing where there is none.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        rows = [("image", path, "", reason) for path, reason in self.bad_images]
-        rows += [("label", *label) for label in self.bad_labels]
-        if not rows:
-            return
-        with (
-            atomic_path(folder / LEFT_OUT) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(("what", "image", "kind", "where", "reason"))
-            for what, path, kind, message in rows:
-                found = _WHERE.match(message)  # 'labels/1.txt', line 2: ...
-                table.writerow((what, path, kind, *(found.groups() if found else ("", message))))
-
     def describe(self) -> str:
         """The table printed before training: what was found, how it is split, what is odd about it."""
         rows = [("Data", f"{self.source} ({self.layout})"), ("Classes", self._class_list())]
@@ -109,6 +90,28 @@ class ImageData:
 def _first(lines: list[str]) -> list[tuple[str, str]]:
     rest = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return [("", line) for line in (*lines[:_SHOWN], *rest)]
+
+
+def write_left_out(folder: Path, images: Iterable[BadImage], labels: Iterable[BadLabel] = ()) -> None:
+    """Write `left_out.csv`: a line for each image and label that was left out, after those that stand there already.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    rows = [["image", path, "", "", reason] for path, reason in images]
+    for path, kind, message in labels:
+        found = _WHERE.match(message)  # 'labels/1.txt', line 2: ...
+        rows.append(["label", path, kind, *(found.groups() if found else ("", message))])
+    place = folder / LEFT_OUT
+    before = list(csv.reader(read_text(place).splitlines()))[1:] if place.is_file() else []
+    new = [row for row in rows if row not in before]
+    if new:
+        with (
+            atomic_path(place) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            table = csv.writer(file, lineterminator="\n")
+            table.writerows([("what", "image", "kind", "where", "reason"), *before, *new])
 
 
 def find_split(data: ImageData, split: str | None = None) -> Any:

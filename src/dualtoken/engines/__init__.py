@@ -88,6 +88,25 @@ class EngineKind:
 ENGINES: Registry[EngineKind] = Registry("engine", __name__)
 
 
+def outputs_of(
+    engine: Engine, part: str, inputs: Sequence[NDArray[Any]], number: int, *, more: bool = False
+) -> list[NDArray[Any]]:
+    """What a part gives: `number` outputs, or that many and `more`.
+
+    Raises:
+        ModelError: it gives another number of outputs.
+    """
+    found = engine.run(part, inputs)
+    if len(found) < number or (len(found) > number and not more):
+        shapes = ", ".join(str(tuple(one.shape)) for one in found) or "none"
+        expected = f"{number}{' or more' if more else ''}"
+        raise ModelError(
+            f"The part {part!r} of the network has {len(found)} outputs ({shapes}), expected {expected}.",
+            "It is not the network that its config describes: export it again.",
+        )
+    return found
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether there was not enough memory for what an engine, or anybody, was given; each says it in its own words."""
     words = str(error).lower()

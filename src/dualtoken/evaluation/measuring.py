@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from dualtoken.answers import Comparison, Evaluation, Meter, compare_meters
 from dualtoken.data import ImageData, OnBadImage, OnBadLabel, find_split
+from dualtoken.data.dataset import LEFT_OUT, write_left_out
 from dualtoken.errors import DataError
 from dualtoken.evaluation.sources import Draw, draw_of, open_data, open_predictor, split_name
-from dualtoken.files import refuse_others, writable_folder
+from dualtoken.files import alone, refuse_others, writable_folder
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.prediction import Predictor
 
@@ -68,27 +70,31 @@ def evaluate(
         ImageError: an image cannot be read, and `on_bad_image` is `fail`.
         OutputError: `output` cannot be written; found before the work starts.
     """
-    folder = None if output is None else _report_folder(output)
-    predictor = open_predictor(model, device, trust=trust)
-    found, _ = open_data(
-        data, predictor, labels=labels, on_bad_image=on_bad_image, on_bad_label=on_bad_label, limits=limits,
-        progress=progress,
-    )  # fmt: skip
-    samples = find_split(found, split)
-    meter, bad = measure(
-        predictor, samples, batch_size=batch_size, workers=workers, limits=limits, on_bad_image=on_bad_image,
-        progress=progress,
-    )  # fmt: skip
-    evaluation = evaluation_of(meter, predictor, found, samples, bad_images=bad, seed=seed, resamples=resamples)
-    if folder is not None:
-        from dualtoken.evaluation.reports import write_evaluation
-
-        found.write_left_out(folder)
-        write_evaluation(
-            folder, evaluation, samples, data=found, answer=predictor.predict,
-            provenance=predictor.config.provenance, limits=limits,
+    with ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(alone(output))
+        folder = None if output is None else _report_folder(output)
+        predictor = open_predictor(model, device, trust=trust)
+        found, _ = open_data(
+            data, predictor, labels=labels, on_bad_image=on_bad_image, on_bad_label=on_bad_label, limits=limits,
+            progress=progress,
         )  # fmt: skip
-    return evaluation
+        samples = find_split(found, split)
+        meter, bad = measure(
+            predictor, samples, batch_size=batch_size, workers=workers, limits=limits, on_bad_image=on_bad_image,
+            progress=progress,
+        )  # fmt: skip
+        evaluation = evaluation_of(meter, predictor, found, samples, bad_images=bad, seed=seed, resamples=resamples)
+        if folder is not None:
+            from dualtoken.evaluation.reports import write_evaluation
+
+            (folder / LEFT_OUT).unlink(missing_ok=True)
+            write_left_out(folder, (*found.bad_images, *bad), found.bad_labels)
+            write_evaluation(
+                folder, evaluation, samples, data=found, answer=predictor.predict,
+                provenance=predictor.config.provenance, limits=limits,
+            )  # fmt: skip
+        return evaluation
 
 
 def measure(

@@ -31,7 +31,7 @@ from dualtoken.explanation.opening import fresh_network, open_model
 from dualtoken.explanation.results import Explanation, TargetExplanation
 from dualtoken.explanation.targets import Questions, ask, check_class
 from dualtoken.explanation.views import View, view
-from dualtoken.files import atomic_path, refuse_existing, unique, writable_folder, write_json
+from dualtoken.files import alone, atomic_path, refuse_existing, unique, writable_folder, write_json
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.model_folder import ModelConfig, versions
 from dualtoken.prediction import Predictor, collect_inputs, open_input
@@ -212,8 +212,9 @@ def _made(folder: Path | None) -> Iterator[None]:
         return
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        writable_folder(folder)
-        yield
+        with alone(folder):
+            writable_folder(folder)
+            yield
     finally:
         with suppress(OSError):  # of the first that holds something
             for place in new:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dualtoken.engines import MAIN
 from dualtoken.errors import cannot_write
-from dualtoken.files import refuse_existing
+from dualtoken.files import alone, refuse_existing
 
 
 def place_of(path: Path, part: str) -> Path:
@@ -30,7 +30,7 @@ def together(path: Path) -> Iterator[Path]:
     """Yield an empty folder; on success all that was put into it goes beside `path`, on any error none of it.
 
     Raises:
-        OutputError: the place cannot be written, or holds a file of such a name.
+        OutputError: the place cannot be written, holds a file of such a name, or another process is writing there.
     """
     parent = path.parent
     made = not parent.exists()
@@ -38,14 +38,15 @@ def together(path: Path) -> Iterator[Path]:
     moved: list[Path] = []
     try:
         try:
-            folder.mkdir(parents=True)
-            yield folder
-            # The main file comes last: who waits for it finds the others there.
-            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-                target = parent / file.name
-                refuse_existing(target, "--output")
-                file.rename(target)
-                moved.append(target)
+            with alone(path):
+                folder.mkdir(parents=True)
+                yield folder
+                # The main file comes last: who waits for it finds the others there.
+                for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+                    target = parent / file.name
+                    refuse_existing(target, "--output")
+                    file.rename(target)
+                    moved.append(target)
         except OSError as error:
             raise cannot_write(path, error) from error
     except BaseException:

@@ -15,9 +15,10 @@ from torch import nn
 
 from dualtoken.answers import CLASSIFIER
 from dualtoken.data import ImageData, find_data
+from dualtoken.data.dataset import write_left_out
 from dualtoken.data.loading import ImageLoader
 from dualtoken.errors import ConfigError, DataError
-from dualtoken.files import alone, explained_place, writable_folder, write_json, write_text
+from dualtoken.files import alone, explained_place, write_json, write_text
 from dualtoken.images import ImageLimits
 from dualtoken.model_folder import CONFIG, ModelConfig, load_config, read_weights, save_model, write_tensors
 from dualtoken.tasks.classification import ClassificationTask
@@ -34,6 +35,7 @@ from dualtoken.training.requirements import require_space
 from dualtoken.training.run import (
     CHANGEABLE,
     TrainResult,
+    already_finished,
     carry_out,
     describe_model,
     make_fabric,
@@ -41,6 +43,7 @@ from dualtoken.training.run import (
     resumed_config,
     say_plan,
     settings_text,
+    writable_run,
 )
 from dualtoken.training.student import LossWeights, Student, Teaching, student_of
 from dualtoken.training.taught import Kept, TaughtLoader, crop_digest
@@ -141,7 +144,9 @@ def distill(
     with alone(folder), explained_place(folder):
         with nothing_trained_yet(folder, resuming=resume is not None):
             config = _resumed(Path(resume), settings) if resume else _new(images, teachers, recipe, settings)
-            writable_folder(folder)
+            if resume and (ended := already_finished(folder, config, settings, CONFIG, _longer(config, folder))):
+                return ended
+            writable_run(folder, resuming=resume is not None)
             loop, description = _prepare(config, folder, resuming=resume is not None)
 
         def on_best(best: nn.Module) -> None:
@@ -153,6 +158,12 @@ def distill(
             _write_report(folder, description, loop.counters.history)
         metrics = _finish(folder, loop)
         return TrainResult(folder, metrics, loop.stopped)
+
+
+def _longer(config: DistillConfig, folder: Path) -> str:
+    """How a finished run goes on: only a constant rate does not know its end."""
+    more = f"--resume {folder} --epochs {2 * config.epochs}"
+    return f"To make it longer: dualtoken distill {more}\n" if config.schedule == "constant" else ""
 
 
 def _new(
@@ -251,6 +262,7 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
         fabric.print(f"{'Continuing':<12}at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
         return loop, description
     loop.counters.fingerprint = data.fingerprint
+    write_left_out(folder, [bad for one in pool.sets for bad in one.bad_images])
     training.standardise(MEASURED)
     validation.standards = training.standards
     write_tensors(folder / STANDARDS, training.standards, {})

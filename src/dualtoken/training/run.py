@@ -23,6 +23,7 @@ from dualtoken.data import (
     find_data,
     plan_data,
 )
+from dualtoken.data.dataset import LEFT_OUT, write_left_out
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
@@ -97,9 +98,9 @@ def train(
             config, plan = (
                 (resumed_config(folder, settings, TrainConfig), None) if resume else _new_config(data, recipe, settings)
             )
-            if resume and (ended := _already_finished(folder, config, settings)):
+            if resume and (ended := already_finished(folder, config, settings, EVALUATION)):
                 return ended
-            writable_folder(folder)
+            writable_run(folder, resuming=resume is not None)
             loop, images, model, description = _prepare(
                 plan or data, config, folder, settings, resuming=resume is not None
             )
@@ -151,6 +152,10 @@ def carry_out(loop: Loop, on_best: Callable[[nn.Module], None], command: str) ->
             if has_state(folder):
                 error.hint += f" Continue from the last save: {command} --resume {folder}"
             raise
+    if first and (bad := dict((*loop.training.bad_images, *loop.validation.bad_images))):
+        write_left_out(folder, bad.items())
+        many = counted(len(bad), "image")
+        fabric.print(f"{many} could not be read meanwhile and are left out: see {folder / LEFT_OUT}")
     if first and loop.config.limit_minutes is not None:
         _note_what_the_clock_chose(loop)
     if loop.stopped == INTERRUPTED:
@@ -174,19 +179,40 @@ def _note_what_the_clock_chose(loop: Loop) -> None:
     write_text(loop.folder / SETTINGS, _HEAD + note + "".join(kept))
 
 
-def _already_finished(folder: Path, config: TrainConfig, settings: Mapping[str, Any]) -> TrainResult | None:
-    """What a run that has nothing left to do left behind, with a line that says how to go on; None for others."""
-    state, judged = folder / STATE, folder / EVALUATION
+def writable_run(folder: Path, *, resuming: bool) -> None:
+    """Make the folder, or prove that a run can be continued in it; raises `OutputError`."""
+    try:
+        writable_folder(folder)
+    except OutputError as error:
+        if resuming:
+            error.hint = f"Copy the run to a place that can be written, and continue there: --resume COPY of {folder}"
+        raise
+
+
+def already_finished(
+    folder: Path, config: TrainConfig, settings: Mapping[str, Any], last: str, longer: str = ""
+) -> TrainResult | None:
+    """What a run that has nothing left to do left behind, with a line that says how to go on; None for others.
+
+    Args:
+        folder, config: of the run.
+        settings: given anew; some may give it more to do.
+        last: the file that a run writes last.
+        longer: how this run can be made longer, in words.
+    """
+    state, judged = folder / STATE, folder / last
     if not (state.is_file() and judged.is_file() and state.stat().st_mtime_ns <= judged.stat().st_mtime_ns):
         return None
     metrics = load_config(folder).metrics
     if not metrics or {"limit_minutes", "early_stop"} & set(settings):  # which may give it more to do
         return None
     counters = run_counters(folder)
+    if "epochs" in settings and config.epochs > counters.epoch:
+        return None
     done = f"{counted(len(counters.history), 'epoch')}, {counted(counters.step, 'step')}"
     print(
         f"{folder} is finished: {done}. Nothing was written.\n"
-        f"To train on from its weights: dualtoken train DATA --model {folder} --output NEW"
+        f"{longer}To train on from its weights: dualtoken train DATA --model {folder} --output NEW"
     )
     return TrainResult(folder, metrics, why_it_ends(counters, config))
 
@@ -263,7 +289,7 @@ def _prepare(
             say_plan(loop, measure(loop))
         resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
         write_text(folder / SETTINGS, settings_text(resolved))
-        images.write_left_out(folder)
+        write_left_out(folder, images.bad_images, images.bad_labels)
     return loop, images, model, description
 
 
