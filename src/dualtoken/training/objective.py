@@ -25,6 +25,10 @@ class Batches(Protocol):
     def batch_size(self) -> int | None:
         """Images in a batch."""
 
+    @property
+    def bad_images(self) -> tuple[tuple[str, str], ...]:
+        """(path, reason) of the images left out so far."""
+
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose what the next iteration gives."""
 
