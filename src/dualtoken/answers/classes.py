@@ -181,7 +181,7 @@ class Classes(Kind):
         )
         return [
             Section("Worst mistakes", mistakes),
-            Section("Classes", _class_tables(evaluation.weakest())),
+            Section("Classes", _class_tables(shown, evaluation.weakest())),
             Section(
                 "Confusion",
                 confusion_blocks(figures["confusion"], len(evaluation.names))
@@ -191,13 +191,14 @@ class Classes(Kind):
         ]
 
 
-def _class_tables(weakest: Sequence[ClassScores]) -> list[Block]:
+def _class_tables(page: Shown, weakest: Sequence[ClassScores]) -> list[Block]:
     """The weakest classes; of many the rest is folded away."""
     from dualtoken.report.page import details, table, text
 
     def shown(classes: Sequence[ClassScores]) -> Block:
         rows = [(c.name, f"{c.support:,}", f"{c.correct:,}", c.f1, c.precision, c.recall) for c in classes]
-        return table(["Class", "Images", "Right", "F1", "Precision", "Recall"], rows, bar=3, wide=True)
+        columns, filled = page.with_trained(["Class", "Images", "Right", "F1", "Precision", "Recall"], rows)
+        return table(columns, filled, bar=columns.index("F1"), wide=True)
 
     if len(weakest) <= 2 * _WEAKEST:
         return [shown(weakest)]

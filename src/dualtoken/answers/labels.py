@@ -132,7 +132,9 @@ class MultiLabel(Classes):
             (s.name, f"{s.support:,}", s.ap, s.f1, s.precision, s.recall, f"{s.threshold:.2f}", f"{100 * s.ece:.1f} %")
             for s in _by_score(evaluation)
         ]
-        columns = ["Class", "Images", "AP", "F1", "Precision", "Recall", "Threshold", "Calibration error"]
+        columns, rows = shown.with_trained(
+            ["Class", "Images", "AP", "F1", "Precision", "Recall", "Threshold", "Calibration error"], rows
+        )
         return [
             Section("Worst mistakes", [text(about, soft=True), gallery(list(_mistakes(shown, wrong[:_MISTAKES])))]),
             Section("Classes", [

@@ -190,6 +190,9 @@ def seeded(seed: int) -> Iterator[None]:
 class EpochSampler(Sampler[list[Draw]]):
     """Batches of (index, seed) for one epoch: every image once, in an order that (seed, epoch) decides.
 
+    With weights there are as many draws, each image among them as often as its weight says, rounded up or down by a
+    draw: systematic sampling. A repeated image is augmented anew each time.
+
     Args:
         length: number of images.
         batch_size: images in a batch, on each rank. A data set smaller than that gives one batch of all.
@@ -197,6 +200,7 @@ class EpochSampler(Sampler[list[Draw]]):
         drop_last: leave out a last batch that is not full, so that every step sees as many images.
         rank, world_size: the ranks take turns image by image; each gets as many batches as every other,
             for which up to `world_size - 1` images are left out in an epoch.
+        weights: (length,) how often each image comes, beside the others; None for once.
     """
 
     def __init__(
@@ -208,7 +212,9 @@ class EpochSampler(Sampler[list[Draw]]):
         drop_last: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
+        self.weights = weights
         self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
         self.per_rank = length // world_size
         if self.per_rank == 0:
@@ -229,11 +235,18 @@ class EpochSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(self.length)[self.rank :: self.world_size][: self.per_rank]
+        order = generator.permutation(self.length)
         seeds = generator.integers(2**63, size=self.length)  # by image, not by place in the order
+        if self.weights is None:
+            seeds = seeds[order]
+        else:
+            ends = np.cumsum(self.weights / self.weights.sum()) * self.length
+            drawn = np.searchsorted(ends, np.arange(self.length) + generator.random(), side="right")
+            order = drawn.clip(max=self.length - 1)[order]
+        order, seeds = (part[self.rank :: self.world_size][: self.per_rank] for part in (order, seeds))
         for batch in range(self.start_batch, self.batches):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield list(zip(chosen.tolist(), seeds[chosen].tolist(), strict=True))
+            chosen = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            yield list(zip(order[chosen].tolist(), seeds[chosen].tolist(), strict=True))
 
 
 class ImageLoader(DataLoader[Any]):
@@ -291,6 +304,7 @@ def training_loader(
     *,
     batch_size: int,
     masks: bool = False,
+    balanced: bool = False,
     workers: int | None = None,
     seed: int = 0,
     epoch: int = 0,
@@ -311,6 +325,7 @@ def training_loader(
         transform: random; for classes a PIL image to float32 (3, H, W), else an example to that and its target.
         batch_size: images in a batch, on each rank.
         masks: give the objects' masks too.
+        balanced: draw as many images of each class, see `Samples.rarity`.
         workers: loading processes; 0 loads in this one, None takes one a CPU core, 8 at most.
         seed, epoch, start_batch, drop_last, rank, world_size: as in `EpochSampler`.
         limits: what an image may cost.
@@ -322,7 +337,10 @@ def training_loader(
     """
     if isinstance(transform, JointTransform):
         transform.require_outlines(samples)
-    sampler = EpochSampler(len(samples), batch_size, seed=seed, drop_last=drop_last, rank=rank, world_size=world_size)
+    sampler = EpochSampler(
+        len(samples), batch_size, seed=seed, drop_last=drop_last, rank=rank, world_size=world_size,
+        weights=samples.rarity() if balanced and isinstance(samples, Samples) else None,
+    )  # fmt: skip
     sampler.set_epoch(epoch, start_batch)
     return ImageLoader(
         ImageDataset(samples, transform, masks=masks, limits=limits),

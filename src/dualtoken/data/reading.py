@@ -134,13 +134,10 @@ def read_labels(plan: LabelPlan, files: ImageFiles, look: Callable[[], Frames], 
     frames = look()
     without = int((~labels[frames.good].any(axis=1)).sum())
     plan.notes += [f"{counted(without, 'image has', 'images have')} no label, which is learned too"] if without else []
-    rarity = np.append(labels[frames.good].sum(axis=0), len(sets))  # the last: of none
-    own_rarity = np.where(np.column_stack([labels, ~labels.any(axis=1)]), rarity, len(sets) + 1)
     samples = LabelSamples(files.root, files.names, files.members, labels)
     told = ["\1".join(sorted(own)) for own in sets]
-    return Reading(
-        names, samples, frames.good, lambda _: _label_digest(plan, told, frames), strata=own_rarity.argmin(axis=1)
-    )
+    strata = samples.groups()
+    return Reading(names, samples, frames.good, lambda _: _label_digest(plan, told, frames), strata=strata)
 
 
 def _label_digest(plan: Plan, labels: Sequence[str], frames: Frames) -> str:

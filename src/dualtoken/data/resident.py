@@ -147,11 +147,13 @@ def resident_loader(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    balanced: bool = False,
     **options: Any,
 ) -> ResidentLoader:
     """As `training_loader`, on a device; options as of `ResidentLoader`."""
     options.pop("pin_memory", None)  # nothing is copied
-    sampler = EpochSampler(len(samples), batch_size, seed=seed, rank=rank, world_size=world_size)
+    weights = samples.rarity() if balanced else None
+    sampler = EpochSampler(len(samples), batch_size, seed=seed, rank=rank, world_size=world_size, weights=weights)
     return ResidentLoader(samples, preprocessing, sampler, device, **options)
 
 

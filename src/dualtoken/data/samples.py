@@ -144,6 +144,15 @@ class Samples(ImageFiles):
     def _part(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
         return {"labels": self.labels[chosen]}
 
+    def groups(self) -> NDArray[np.int64]:
+        """(N,) the class of each image by which images are drawn."""
+        return self.labels
+
+    def rarity(self) -> NDArray[np.float64]:
+        """(N,) one over the number of images of each image's class."""
+        groups = self.groups()
+        return 1 / np.bincount(groups)[groups]
+
     def counts(self, classes: int) -> NDArray[np.int64]:
         """(classes,) number of images of each class."""
         return np.bincount(self.labels, minlength=classes)
@@ -172,6 +181,12 @@ class LabelSamples(Samples):
     def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
         """Image `index` with its classes."""
         return Example(self.open(index, limits), label=self.labels[index])
+
+    def groups(self) -> NDArray[np.int64]:
+        """(N,) the rarest class of each image, K where it has none."""
+        counts = np.append(self.labels.sum(axis=0), 0)
+        own = np.column_stack([self.labels, ~self.labels.any(axis=1)])
+        return np.where(own, counts, len(self) + 1).argmin(axis=1)
 
     def counts(self, classes: int) -> NDArray[np.int64]:
         """(classes,) number of images that have each class."""

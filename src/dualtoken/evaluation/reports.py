@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dualtoken.answers import Evaluation
-from dualtoken.data import ImageData
+from dualtoken.data import ImageData, Samples
 from dualtoken.data.dataset import LEFT_OUT
 from dualtoken.files import atomic_path, write_json
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
@@ -97,7 +97,9 @@ def write_training_report(
         OutputError: the page cannot be written.
     """
     labelled = "train" if "train" in data.splits else evaluation.split
-    shown = Shown(evaluation, samples, answer, limits)
+    train = data.splits.get("train")
+    trained = train.counts(len(data.classes)).tolist() if isinstance(train, Samples) else None
+    shown = Shown(evaluation, samples, answer, limits, trained)
     first, *rest = _sections(shown, data, labelled, evaluation.kind.figures(evaluation))
     sections = [first, rest[0], training_section(history, batches), *rest[1:]]
     return write_page(folder, "Training report", evaluation, sections, provenance)

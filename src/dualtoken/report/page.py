@@ -47,12 +47,23 @@ class Shown:
         samples: the split that it is about.
         answer: from an image to its answer, for pictures of the best and the worst; None for a page without.
         limits: what an image may cost.
+        trained: (K,) how many training images have each class; None where they are not known.
     """
 
     evaluation: Any
     samples: Any
     answer: Callable[[Image.Image], Any] | None = None
     limits: ImageLimits = DEFAULT_LIMITS
+    trained: Sequence[int] | None = None
+
+    def with_trained(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]
+    ) -> tuple[list[str], list[list[Cell]]]:
+        """The columns and rows of a table of classes, with the number of training images behind their names."""
+        if self.trained is None:
+            return [*columns], [[*row] for row in rows]
+        number = dict(zip(self.evaluation.classes, self.trained, strict=True))
+        return [columns[0], "Trained on", *columns[1:]], [[n, f"{number[n]:,}", *rest] for n, *rest in rows]
 
 
 def text(words: str, *, soft: bool = False) -> Block:

@@ -13,6 +13,7 @@ from dualtoken.answers import Kind, kind_of
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.preprocess import Preprocessing
 from dualtoken.registry import Registry
+from dualtoken.tasks.rare_classes import Seen
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class TaskSettings:
     mosaic: float = 0.0
     copy_paste: float = 0.0
     dice: float = 0.0
+    loss: str = "cross_entropy"
+    class_weights: str = "none"
+    sampling: str = "shuffled"
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Task(ABC):
     Args:
         classes: class names, in the order of the network's outputs.
         settings: of a training run; not needed to predict.
+        seen: the training images, where the loss may ask how rare a class is.
 
     Attributes:
         name: key in `TASKS`, and of its kind of answers in `answers.KINDS`.
@@ -104,6 +109,7 @@ class Task(ABC):
         crop_mode: how images are fitted into the network's input: see `Preprocessing`.
         stride: sides of the network's input must be multiples of it.
         best_by: the figure that decides which epoch is best.
+        losses: what `loss` may be.
         unused: settings of a run that have no meaning for this task.
     """
 
@@ -113,11 +119,13 @@ class Task(ABC):
     crop_mode: ClassVar[Literal["center", "squash", "border"]]
     stride: ClassVar[int] = 1
     best_by: ClassVar[str]
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy",)
     unused: ClassVar[frozenset[str]]
 
-    def __init__(self, classes: Sequence[str], settings: TaskSettings | None = None) -> None:
+    def __init__(self, classes: Sequence[str], settings: TaskSettings | None = None, seen: Seen | None = None) -> None:
         self.classes = tuple(classes)
         self.settings = settings or TaskSettings()
+        self.seen = seen
 
     # ---------------------------------------------------------------- the network
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,20 +15,23 @@ from dualtoken.data import Samples, evaluation_loader, resident_loader, training
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task, TaskSettings, register
+from dualtoken.tasks.rare_classes import Seen, class_weights, focal_loss, log_priors
 
 
 @register
 class ClassificationTask(Task):
-    """Cross-entropy; mixup and cutmix of the batch before it."""
+    """Cross-entropy, or a loss for rare classes; mixup and cutmix of the batch before it."""
 
     name = "classification"
     recipe = "auto"
     crop_mode = "center"
     best_by = "top1"
     unused = frozenset({"head", "head_args", "zoom", "mosaic", "copy_paste", "dice"})
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal", "logit_adjusted")
+    weighting = staticmethod(class_weights)
 
-    def __init__(self, classes: Sequence[str], settings: TaskSettings | None = None) -> None:
-        super().__init__(classes, settings)
+    def __init__(self, classes: Sequence[str], settings: TaskSettings | None = None, seen: Seen | None = None) -> None:
+        super().__init__(classes, settings, seen)
         mixup, cutmix = self.settings.mixup, self.settings.cutmix
         self.mixer = (
             Mixup(
@@ -60,6 +63,7 @@ class ClassificationTask(Task):
             ConfigError: resident images are to be augmented by more than crops and mirrors.
         """
         settings = self.settings
+        options["balanced"] = settings.sampling == "balanced"
         if resident_on is not None:
             self._require_plain()
             return resident_loader(
@@ -103,12 +107,27 @@ class ClassificationTask(Task):
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of the mixed batch."""
         images, targets = self.prepare(images, targets)
-        return self.cross_entropy(model(images), targets)
+        return self.cross_entropy(self.adjusted(model(images)), targets)
+
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """Logits (B, K), in a logit-adjusted loss with the classes' frequencies added, which the network then omits."""
+        if self.settings.loss != "logit_adjusted" or self.seen is None:
+            return logits
+        return logits + logits.new_tensor(log_priors(self.seen, exclusive=self.kind.exclusive))
+
+    def weights(self, logits: Tensor) -> Tensor | None:
+        """(K,) weights of the classes, beside the logits; None where all count alike."""
+        weights = None if self.seen is None else self.weighting(self.settings.class_weights, self.seen)
+        return None if weights is None else logits.new_tensor(weights)
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         """A scalar. Mixed targets carry their smoothing already."""
         smoothing = self.settings.label_smoothing if targets.ndim == 1 else 0.0
-        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        if self.settings.loss == "focal":
+            shares = F.one_hot(targets, len(self.classes)) if targets.ndim == 1 else targets
+            shares = shares * (1 - smoothing) + smoothing / len(self.classes)
+            return focal_loss(logits.float(), shares, self.weights(logits))
+        return F.cross_entropy(logits, targets, self.weights(logits), label_smoothing=smoothing)
 
     def score(self, figures: Mapping[str, float]) -> list[float]:
         """Top-1, and where it is equal the loss."""

@@ -36,6 +36,9 @@ class DetectionTask(Task):
             "scale",
             "dice",
             "crop_pct",
+            "loss",
+            "class_weights",
+            "sampling",
         }
     )
     masks = False

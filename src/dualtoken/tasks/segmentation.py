@@ -24,8 +24,9 @@ class SemanticSegmentationTask(Task):
     stride = 32
     best_by = "miou"
     unused = frozenset(
-        {"mixup", "cutmix", "rand_augment", "random_erasing", "scale", "copy_paste", "crop_pct", "resident"}
-    )
+        {"mixup", "cutmix", "rand_augment", "random_erasing", "scale", "copy_paste", "crop_pct", "resident", "loss",
+         "class_weights", "sampling"}
+    )  # fmt: skip
 
     @classmethod
     def build(cls, network: Network) -> Segmenter:

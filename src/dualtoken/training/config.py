@@ -115,6 +115,14 @@ class TrainConfig(BaseModel):
     ema_decay: float | None = Field(0.9998, gt=0, lt=1)
     """Decay of the averaged weights, which are the ones evaluated and kept; it warms up, so short runs lose nothing."""
 
+    # Rare classes
+    loss: Literal["cross_entropy", "focal", "asymmetric", "logit_adjusted"] = "cross_entropy"
+    """With classes or labels: what training lowers; the others than cross-entropy give rare classes more room."""
+    class_weights: Literal["none", "inverse", "effective"] = "none"
+    """With classes or labels: weights in the loss, one over the number of images, or over the effective number."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """With classes or labels: each image once an epoch, or as many images of each class, rare ones again and again."""
+
     # Regularisation and augmentation
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of each target that is spread over all classes."""

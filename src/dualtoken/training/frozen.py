@@ -111,7 +111,10 @@ def feature_batches(
         )  # fmt: skip
         views.append(_features(model, loader, f"view {view + 1}"))
     features = torch.stack([found for found, _, _ in views], 1)
-    batches = EpochSampler(len(kept), sampler.batch_size, seed=seed, rank=sampler.rank, world_size=sampler.world_size)
+    batches = EpochSampler(
+        len(kept), sampler.batch_size, seed=seed, rank=sampler.rank, world_size=sampler.world_size,
+        weights=None if sampler.weights is None else sampler.weights[kept],
+    )  # fmt: skip
     _, labels, rows = views[0]
     learned = FeatureBatches(features, labels, rows, training.dataset, batches, batches.batch_size, central.bad_images)
     found, labels, rows = _features(model, validation, "validation")

@@ -20,6 +20,7 @@ from dualtoken.data import (
     ImageData,
     PackedTargets,
     Plan,
+    Samples,
     find_data,
     plan_data,
 )
@@ -30,7 +31,7 @@ from dualtoken.files import alone, atomic_path, explained_place, writable_folder
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, load_config, save_model
 from dualtoken.readers import read_text
-from dualtoken.tasks import TASKS, Task, TaskSettings, as_arrays
+from dualtoken.tasks import TASKS, Seen, Task, TaskSettings, as_arrays
 from dualtoken.training.checks import check_settings
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.fitting import differences, fitted
@@ -314,13 +315,18 @@ def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str,
     useless = sorted(TASKS[task].unused & set(settings))
     if useless:
         raise ConfigError(f"{', '.join(useless)} has no effect for {task.replace('_', ' ')}.", "Leave it out.")
-    return load_recipe(recipe or TASKS[task].recipe, settings | {"task": task}), plan
+    config = load_recipe(recipe or TASKS[task].recipe, settings | {"task": task})
+    if config.loss not in (losses := TASKS[task].losses):
+        raise ConfigError(f"loss is {config.loss!r}, but the task is {task}.", f"It has {', '.join(losses)}.")
+    return config, plan
 
 
 def make_task(config: TrainConfig, images: ImageData) -> Task:
     """The task of a run, with its classes and settings."""
     settings = TaskSettings(**{field.name: getattr(config, field.name) for field in fields(TaskSettings)})
-    return TASKS[config.task](images.classes, settings)
+    train = images.splits["train"]
+    seen = Seen(train.counts(len(images.classes)), len(train)) if isinstance(train, Samples) else None
+    return TASKS[config.task](images.classes, settings, seen)
 
 
 def resumed_config(
@@ -405,10 +411,11 @@ def _features_are_enough(config: TrainConfig, task: Task, model: nn.Module, imag
         and isinstance(last, nn.Linear)
         and fits_memory(images, last.in_features)
     )
-    if config.solver == "closed" and not (enough and task.kind.exclusive):
+    plain = (config.loss, config.class_weights, config.sampling) == ("cross_entropy", "none", "shuffled")
+    if config.solver == "closed" and not (enough and plain and task.kind.exclusive):
         raise ConfigError(
             "solver is 'closed', which needs one class an image, a frozen backbone with a linear classifier, no mixing,"
-            " and few enough images for their features to stay in memory.",
+            " nothing for rare classes, and few enough images for their features to stay in memory.",
             "Type: --set solver=steps, or for classes --recipe probe",
         )
     return enough
