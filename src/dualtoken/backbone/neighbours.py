@@ -144,3 +144,40 @@ _family(
     b=_Size(_sizes((4, 6, 28, 2), 64, ffn_ratios=(8, 6, 4, 2), stem="smt7"), 32.0, 7.7, 84.3, (32_037_352, 7.9659)),
     l=_Size(_sizes((4, 6, 28, 4), 96, ffn_ratios=(8, 6, 4, 2), stem="smt7"), 80.5, 17.7, None, (80_589_544, 17.9071)),
 )  # fmt: skip
+_family(
+    "rmt", "arXiv 2309.11523", "qhfan/RMT",
+    PyramidConfig(
+        mixer="rmt", stem="four_convs", downsample="conv3_batch", position="depthwise", ffn="conv_mlp_act_first",
+        heads=(4, 4, 8, 16), ffn_ratios=(4, 4, 3, 3), head="neck_1024",
+    ),
+    t=_Size(_sizes((2, 2, 8, 2), 64, ffn_ratios=(3, 3, 3, 3), options={"whole_from": 2}), 14, 2.5, 82.4, (14_334_216, 2.6372)),
+    s=_Size(_sizes((3, 4, 18, 4), 64), 27, 4.5, 84.1, (26_967_240, 4.7766)),
+    b=_Size(_sizes((4, 8, 25, 8), 80, 160, 320, 512, heads=(5, 5, 10, 16), layer_scale=(0, 0, 1e-6, 1e-6),
+                   options={"decay_range": (5, 5, 6, 6)}), 54, 9.7, 85.0, (54_154_896, 10.3731)),
+    l=_Size(_sizes((4, 8, 25, 8), 112, 224, 448, 640, heads=(7, 7, 14, 20), layer_scale=(0, 0, 1e-6, 1e-6),
+                   options={"decay_range": (6, 6, 6, 6)}), 95, 18.2, 85.5, (95_464_864, 19.488)),
+)  # fmt: skip
+_family(
+    "vssd", "arXiv 2407.18559", "YuHengsss/VSSD",
+    PyramidConfig(
+        mixer="vssd", stem="residual", downsample="inverted_bottleneck", position="depthwise",
+        second_position="depthwise", epsilon=1e-5, heads=(2, 4, 8, 16), head="norm5_mean",
+    ),
+    micro=_Size(_sizes((2, 2, 8, 4), 48, options={"state": 48}), 14, 2.3, 82.5, (13_512_964, 2.3874)),
+    tiny=_Size(_sizes((2, 4, 8, 4), 64), 24, 4.5, 83.6, (24_270_724, 4.6638)),
+    small=_Size(_sizes((3, 4, 21, 5), 64), 40, 7.4, 84.1, (40_075_650, 7.7089)),
+    base=_Size(_sizes((3, 4, 21, 5), 96, heads=(3, 6, 12, 24)), 89, 16.1, 84.7, (88_823_151, 16.6488)),
+)  # fmt: skip
+_CSWIN_384 = {"heads": (4, 8, 16, 32), "options": {"stripes": (1, 2, 12, 12)}}
+_family(
+    "cswin", "arXiv 2107.00652", "microsoft/CSWin-Transformer",
+    PyramidConfig(
+        mixer="cswin", stem="conv7_layer", downsample="conv3_layer", epsilon=1e-5, heads=(2, 4, 8, 16),
+        head="norm5_mean",
+    ),
+    t=_Size(_sizes((1, 2, 21, 1), 64), 23, 4.3, 82.8, (22_320_552, 4.3242)),
+    s=_Size(_sizes((2, 4, 32, 2), 64), 35, 6.9, 83.6, (34_643_304, 6.8007)),
+    b=_Size(_sizes((2, 4, 32, 2), 96, heads=(4, 8, 16, 32)), 78, 15.0, 84.2, (77_382_184, 14.9553)),
+    b_384=_Size(_sizes((2, 4, 32, 2), 96, **_CSWIN_384), 78, 47.0, 85.5, (77_382_184, 46.9637), 384),
+    l=_Size(_sizes((2, 4, 32, 2), 144, heads=(6, 12, 24, 24)), 173, 31.5, None, (173_262_664, 33.1301)),
+)  # fmt: skip

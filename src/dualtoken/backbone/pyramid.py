@@ -27,7 +27,8 @@ from dualtoken.backbone.branch import Place, find_branch
 from dualtoken.backbone.config import PyramidConfig
 from dualtoken.backbone.contract import TimmContract
 from dualtoken.backbone.layers import channels_first, channels_last, start_weights
-from dualtoken.backbone.parts import BLOCKS, DOWNSAMPLES, FFNS, HEADS, NORMS, POSITIONS, STEMS, Scale
+from dualtoken.backbone.modules import Scale
+from dualtoken.backbone.parts import BLOCKS, DOWNSAMPLES, FFNS, HEADS, NORMS, POSITIONS, STEMS
 
 
 class Pyramid(TimmContract):

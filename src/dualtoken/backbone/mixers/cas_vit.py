@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
-from dualtoken.backbone.parts import POSITIONS, ChannelsFirst
+from dualtoken.backbone.modules import ChannelsFirst
+from dualtoken.backbone.parts import POSITIONS
 from dualtoken.backbone.stem import ConvNormAct
 
 

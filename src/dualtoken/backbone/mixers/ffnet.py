@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
-from dualtoken.backbone.parts import DOWNSAMPLES, FFNS, ChannelsFirst, MergedDepthwise
+from dualtoken.backbone.modules import ChannelsFirst, MergedDepthwise
+from dualtoken.backbone.parts import DOWNSAMPLES, FFNS
 from dualtoken.backbone.stem import ConvNormAct
 
 

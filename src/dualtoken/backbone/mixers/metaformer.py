@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.area import area_resize
 from dualtoken.backbone.branch import Place, register_branch
-from dualtoken.backbone.layers import DepthwiseConv, attend, channels_first, channels_last
-from dualtoken.backbone.parts import DOWNSAMPLES, FFNS, STEMS, ChannelsFirst, StarReLU, conv7_layer
+from dualtoken.backbone.layers import DepthwiseConv, channels_first, channels_last
+from dualtoken.backbone.modules import Attention, ChannelsFirst, StarReLU
+from dualtoken.backbone.parts import DOWNSAMPLES, FFNS, STEMS, conv7_layer
 
 
 class Pool(nn.Module):
@@ -67,21 +68,6 @@ class SepConv(nn.Module):
         return self.narrow(self.depthwise(self.act(self.widen(x))))
 
 
-class Attention(nn.Module):
-    """Plain self-attention over all positions; options: `bias` of its two linears."""
-
-    def __init__(self, place: Place, bias: bool = False, **dd: Any) -> None:
-        super().__init__()
-        self.heads = place.heads
-        self.qkv = nn.Linear(place.channels, 3 * place.channels, bias=bias, **dd)
-        self.proj = nn.Linear(place.channels, place.channels, bias=bias, **dd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H, W, C)"""
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.proj(attend(q, k, v, self.heads))
-
-
 def _pool(place: Place, **dd: Any) -> nn.Module:
     return Pool()
 
@@ -96,7 +82,7 @@ def _random(place: Place, **dd: Any) -> nn.Module:
 
 
 def _conv_then_attention(place: Place, **dd: Any) -> nn.Module:
-    return Attention(place, **dd) if place.stage > 1 else SepConv(place, **dd)
+    return Attention(place, bias=False, proj_bias=False, **dd) if place.stage > 1 else SepConv(place, **dd)
 
 
 register_branch("pool", _pool)

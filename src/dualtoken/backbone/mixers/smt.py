@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.layers import DepthwiseConv, attend
-from dualtoken.backbone.parts import STEMS, FromImages
+from dualtoken.backbone.modules import FromImages
+from dualtoken.backbone.parts import STEMS
 from dualtoken.backbone.stem import ConvNormAct
 
 _SCALES = 4  # depth-wise kernels 3, 5, 7, 9

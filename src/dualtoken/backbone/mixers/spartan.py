@@ -13,7 +13,8 @@ from timm.layers import SqueezeExcite
 from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
-from dualtoken.backbone.parts import DOWNSAMPLES, FFNS, STEMS, ChannelsFirst, Scale, two_convs
+from dualtoken.backbone.modules import ChannelsFirst, Scale
+from dualtoken.backbone.parts import DOWNSAMPLES, FFNS, STEMS, two_convs
 from dualtoken.backbone.stem import ConvNormAct
 
 _Conv = partial(ConvNormAct, epsilon=1e-6)

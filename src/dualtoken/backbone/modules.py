@@ -1,0 +1,182 @@
+"""Modules that several papers share. Maps are (B, H, W, C), and (B, C, H, W) within a `ChannelsFirst`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualtoken.backbone.branch import Place
+from dualtoken.backbone.layers import DepthwiseConv, attend, channels_first, channels_last
+from dualtoken.backbone.stem import ConvNormAct
+
+
+class ChannelsFirst(nn.Sequential):
+    """Parts that read (B, C, H, W), for maps (B, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return channels_last(super().forward(channels_first(x)))
+
+
+class FromImages(nn.Sequential):
+    """Parts that read images (B, in_chans, H, W) and leave a map (B, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return channels_last(super().forward(x))
+
+
+class Scale(nn.Module):
+    """A learned factor for each channel."""
+
+    def __init__(self, channels: int, start: float, **dd: Any) -> None:
+        super().__init__()
+        self.start = start
+        self.weight = nn.Parameter(torch.empty(channels, **dd))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """All factors as at the start."""
+        nn.init.constant_(self.weight, self.start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class StarReLU(nn.Module):
+    """s * relu(x)^2 + b with two learned numbers (MetaFormer baselines, section 3.3)."""
+
+    def __init__(self, **dd: Any) -> None:
+        super().__init__()
+        self.scale, self.bias = nn.Parameter(torch.empty(1, **dd)), nn.Parameter(torch.empty(1, **dd))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The square alone."""
+        nn.init.ones_(self.scale)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * F.relu(x) ** 2 + self.bias
+
+
+class MergedDepthwise(nn.Module):
+    """Depth-wise convolutions of several sizes, each with its batch norm, summed; one convolution when folded.
+
+    Args:
+        kernels: their sides, the largest first.
+        skip: the input is added too.
+    """
+
+    def __init__(
+        self, inputs: int, kernels: tuple[int, ...], stride: int = 1, outputs: int = 0, skip: bool = False, **dd: Any
+    ) -> None:
+        super().__init__()
+        self.skip = skip
+        self.convs = nn.ModuleList(
+            ConvNormAct(inputs, outputs or inputs, stride, inputs, kernel, act=None, **dd) for kernel in kernels
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H', W')"""
+        y = self.convs[0](x)
+        for conv in self.convs[1:]:
+            y = y + conv(x)
+        return x + y if self.skip else y
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """All into the convolution with the largest kernel."""
+        convs = []
+        for part in self.convs:
+            if isinstance(part, ConvNormAct):
+                part.fold()
+                convs.append(part.conv)
+        if not convs:
+            return
+        largest, *others = convs
+        assert largest.bias is not None
+        side = largest.kernel_size[0]
+        for conv in others:
+            assert conv.bias is not None
+            largest.weight += F.pad(conv.weight, [(side - conv.kernel_size[0]) // 2] * 4)
+            largest.bias += conv.bias
+        if self.skip:
+            largest.weight[:, :, side // 2, side // 2] += 1
+        self.skip, self.convs = False, nn.ModuleList([largest])
+
+
+class GroupNorm1(nn.GroupNorm):
+    """One group over channels and positions."""
+
+    def __init__(self, channels: int, epsilon: float, bias: bool = True, **dd: Any) -> None:
+        super().__init__(1, channels, eps=epsilon, **dd)
+        if not bias:
+            self.register_parameter("bias", None)
+
+    def reset_parameters(self) -> None:
+        """Ones and zeros."""
+        nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return channels_last(super().forward(channels_first(x)))
+
+
+class MapBatchNorm(nn.BatchNorm2d):
+    """Batch norm of a map (B, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return channels_last(super().forward(channels_first(x)))
+
+
+class Attention(nn.Module):
+    """Plain self-attention over all positions."""
+
+    def __init__(self, place: Place, bias: bool = True, proj_bias: bool = True, **dd: Any) -> None:
+        super().__init__()
+        self.heads = place.heads
+        self.qkv = nn.Linear(place.channels, 3 * place.channels, bias=bias, **dd)
+        self.proj = nn.Linear(place.channels, place.channels, bias=proj_bias, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C)"""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return self.proj(attend(q, k, v, self.heads))
+
+
+class ConvMlp(nn.Module):
+    """Linear, depth-wise 3 x 3 added to its input, GELU, linear; `act_first` has the GELU before the convolution."""
+
+    def __init__(self, place: Place, act_first: bool = False, **dd: Any) -> None:
+        super().__init__()
+        hidden = int(place.channels * place.ratio)
+        self.act_first = act_first
+        self.fc1 = nn.Linear(place.channels, hidden, **dd)
+        self.depthwise = DepthwiseConv(hidden, 3, **dd)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, place.channels, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C)"""
+        x = self.fc1(x)
+        if self.act_first:
+            x = self.act(x)
+            return self.fc2(x + self.depthwise(x))
+        return self.fc2(self.act(x + self.depthwise(x)))
+
+
+class TwoClassifiers(nn.Module):
+    """The mean of two classifiers: one learned from labels and one from a teacher, where the paper had one."""
+
+    def __init__(self, in_features: int, out_features: int, **dd: Any) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.labels = nn.Linear(in_features, out_features, **dd)
+        self.teacher = nn.Linear(in_features, out_features, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C) to (B, classes)"""
+        return (self.labels(x) + self.teacher(x)) / 2
