@@ -16,7 +16,8 @@ SMALLEST = {variant.family: name for name, variant in reversed(PYRAMIDS.items())
 BRANCHES = [name for name, mixer in MIXERS.items() if isinstance(mixer, partial)]
 # What a paper's own counter leaves out, or a code that differs from its paper, makes the two differ by more than 3 %.
 DIFFERS = {
-    **dict.fromkeys(("lightvit_t", "lightvit_s", "lightvit_b"), ("gmacs",)),
+    **dict.fromkeys(("lightvit_t", "lightvit_s", "lightvit_b", "rmt_t", "rmt_s", "rmt_b", "rmt_l"), ("gmacs",)),
+    **dict.fromkeys(("vssd_micro", "vssd_tiny", "vssd_small", "vssd_base", "cswin_l"), ("gmacs",)),
     "ffnet_1": ("gmacs",),  # theirs is merged for inference
     "spartan_s": ("gmacs",),  # the abstract says about 1
     "smt_s": ("mparams",),  # the code makes 22.6 M
