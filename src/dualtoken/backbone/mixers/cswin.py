@@ -34,10 +34,10 @@ class CrossShapedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)"""
-        qkv = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
         if len(self.local) == 1:
-            return self.proj(self._within(*qkv, self.local[0]))
-        down, across = zip(*(part.chunk(2, dim=-1) for part in qkv), strict=True)  # three maps (B, H, W, C/2) each
+            return self.proj(self._within(q, k, v, self.local[0]))
+        down, across = zip(*(part.chunk(2, dim=-1) for part in (q, k, v)), strict=True)  # each three (B, H, W, C/2)
         vertical = self._in_rows([part.transpose(1, 2) for part in down], self.local[0], turned=True)
         return self.proj(torch.cat([vertical.transpose(1, 2), self._in_rows([*across], self.local[1])], -1))
 
