@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +160,17 @@ class BoxMeter(Meter):
         self._indices.append(int(index))
         self._objects += len(objects.labels)
         self._answers += len(detections)
+
+    def join(self, other: Self) -> None:
+        """As `Meter.join`: rows carry numbers of images, objects and answers, which go on from its own."""
+        for rows in (*other._boxes, *other._masks, *other._truths):
+            rows["image"] += len(self)
+        for rows in (*other._boxes, *other._pairs):
+            rows["object"][rows["object"] >= 0] += self._objects
+        for rows in other._pairs:
+            rows["answer"] += self._answers
+        self._objects, self._answers = self._objects + other._objects, self._answers + other._answers
+        super().join(other)
 
     def _other_classes(self, detections: Detections, objects: Objects, overlaps: Floats) -> Rows:
         """Answers and objects of different classes that lie over each other: candidates for the confusion."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,18 @@ class Meter(ABC):
         Raises:
             ValueError: the answer has other classes or another size.
         """
+
+    def join(self, other: Self) -> None:
+        """Take the images that another meter has seen, after its own: lists grow, counts and arrays are added.
+
+        A meter whose numbers refer to each other says itself how they are joined.
+        """
+        for name, theirs in vars(other).items():
+            own = getattr(self, name)
+            if isinstance(own, list):
+                own.extend(theirs)
+            elif isinstance(own, np.ndarray):
+                own += theirs
 
     @abstractmethod
     def figures(self) -> dict[str, float]:

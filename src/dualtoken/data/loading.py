@@ -362,8 +362,12 @@ def evaluation_loader(
     on_bad_image: OnBadImage = "fail",
     pin_memory: bool = False,
     persistent_workers: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> ImageLoader:
     """Every image once, in the order of `samples`, through `preprocessing`; arguments as in `training_loader`.
+
+    Of several processes each gets every `world_size`-th image.
 
     Of objects nothing comes along, since they are compared in the pixels of the image, not of the input.
     """
@@ -374,6 +378,7 @@ def evaluation_loader(
         on_bad_image=on_bad_image,
         workers=workers,
         batch_size=batch_size,
+        sampler=range(rank, len(samples), world_size),
         pin_memory=pin_memory,
         persistent_workers=persistent_workers,
     )

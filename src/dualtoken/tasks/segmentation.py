@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dualtoken.data import IGNORE, MaskSamples, evaluation_loader, joint_transform, training_loader
 from dualtoken.heads import DECODERS, Segmenter, make_segmenter
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks.base import HeadNames, Network, Task, register
+from dualtoken.tasks.base import HeadNames, Network, Task, over_processes, register
 
 
 @register
@@ -54,9 +54,9 @@ class SemanticSegmentationTask(Task):
         return evaluation_loader(samples, preprocessing, **options)
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the pixels that have a class; 0 where there are none."""
+        """Mean over the pixels of all processes that have a class; 0 where there are none."""
         logits, targets = model(images).float(), targets.long()
-        counted = (targets != IGNORE).sum().clamp(min=1)
+        counted = over_processes((targets != IGNORE).sum()).clamp(min=1)
         loss = F.cross_entropy(
             logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=self.settings.label_smoothing
         )

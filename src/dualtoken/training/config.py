@@ -159,7 +159,9 @@ class TrainConfig(BaseModel):
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     devices: int = Field(1, ge=1)
-    """Processes, one a device; gradients are averaged over them."""
+    """Processes on each machine, one a device; their gradients are averaged. torchrun and SLURM say it themselves."""
+    nodes: int = Field(1, ge=1)
+    """Machines, each with so many processes."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """auto is bf16-mixed on a GPU that has it and 32-true elsewhere."""
     compile: bool = False
@@ -262,7 +264,7 @@ class TrainConfig(BaseModel):
     @property
     def peak_lr(self) -> float:
         """The peak learning rate that `lr`, or `base_lr` and the batch, give."""
-        batch = self.batch_size * self.accumulate * self.devices
+        batch = self.batch_size * self.accumulate * self.devices * self.nodes
         return self.lr if self.lr is not None else self.base_lr * batch / self.base_batch
 
 

@@ -30,6 +30,7 @@ from dualtoken.training.loop import Loop, seed_all
 from dualtoken.training.network import make_network
 from dualtoken.training.pool import CENTRE, Pool, PoolSampler, Views, find_pool
 from dualtoken.training.probe import Probe
+from dualtoken.training.processes import make_fabric
 from dualtoken.training.recipes import recipe_settings
 from dualtoken.training.requirements import require_space
 from dualtoken.training.run import (
@@ -38,7 +39,6 @@ from dualtoken.training.run import (
     already_finished,
     carry_out,
     describe_model,
-    make_fabric,
     nothing_trained_yet,
     resumed_config,
     say_plan,
@@ -55,7 +55,7 @@ MEASURED = 2048  # images for these
 VIEWS = 4  # of each image, where they are kept
 USELESS = frozenset(
     ("head", "head_args", "freeze", "labels", "zoom", "mosaic", "copy_paste", "dice", "resident", "rand_augment",
-     "random_erasing", "val_fraction", "images_per_split", "label_smoothing", "devices", "task",
+     "random_erasing", "val_fraction", "images_per_split", "label_smoothing", "devices", "nodes", "task",
      "channels", "pages", "window", "percentiles")
 )  # fmt: skip
 

@@ -29,6 +29,7 @@ from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import has_state
 from dualtoken.training.objective import Batches, Judge, Objective
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
+from dualtoken.training.processes import joined, mean_over, synchronise, watched
 from dualtoken.training.progress import Progress
 from dualtoken.training.state import Counters, load_state, save_state
 from dualtoken.words import counted
@@ -62,12 +63,14 @@ class Loop:
         if fabric.device.type != "mps":
             model = model.to(memory_format=torch.channels_last)
         self.bare = model.to(fabric.device)
+        synchronise(self.bare, fabric)
         self.ema = None if config.ema_decay is None else ModelEmaV3(self.bare, config.ema_decay, use_warmup=True)
         optimizer = make_optimizer(config, self.bare)
         runnable = torch.compile(self.bare) if config.compile else self.bare
         self.model, self.optimizer = fabric.setup(runnable, optimizer)
         self.counters = Counters(total_steps=self.most_steps)
         self.losses: list[Tensor] = []  # of the last batches, not read from the device yet
+        self.rate = 0.0  # images a second, loading included, in the epoch so far
         self.validation_seconds = 0.0  # of the last validation, or as forecast
         self.interrupted = False  # somebody pressed Ctrl-C here, or the system asks to end
         self.interruption: type[KeyboardInterrupt] = KeyboardInterrupt
@@ -108,7 +111,7 @@ class Loop:
         self.started, self.before = time.monotonic(), self.counters.seconds
         self.saved = self.started
         counters = self.counters
-        with self._stop_on_interrupt():
+        with self._stop_on_interrupt(), watched(self.fabric) as self.alive:
             self._decide(progress)  # a resumed run may have nothing left to do
             while (counters.step < counters.total_steps or counters.batch) and not self.stopped:
                 if not self._train_epoch(progress):
@@ -152,11 +155,14 @@ class Loop:
         self.model.train()
         if self.frozen is not None:
             self.frozen.eval()
+        began, seen = time.monotonic(), 0
         for images, targets, _ in self.training:
             if counters.step >= counters.total_steps:
                 break  # planned to end within an epoch
             stepped = self._batch(images, targets)
             counters.batch += 1
+            seen += len(images) * self.fabric.world_size
+            self.rate = seen / (time.monotonic() - began)
             mean_loss = counters.loss_sum / max(1, counters.batch - len(self.losses))
             progress.step(counters.step, mean_loss, len(images) * self.fabric.world_size)
             if stepped and self._should_leave(progress):  # gradients that still accumulate are in no saved state
@@ -166,6 +172,7 @@ class Loop:
     def _batch(self, images: Tensor, targets: Any) -> bool:
         """Forward, backward and, unless gradients are still accumulating, a step; whether the weights moved."""
         counters, config = self.counters, self.config
+        self.alive()
         seed_all(config.seed, counters.epoch, counters.batch, self.fabric.global_rank)
         self.scheduler.step_update(counters.step)
         images = images.to(self.fabric.device, memory_format=torch.channels_last, non_blocking=True)
@@ -173,6 +180,7 @@ class Loop:
         moves = (counters.batch + 1) % config.accumulate == 0 or last
         with self.fabric.no_backward_sync(self.model, enabled=not moves):
             loss = self.task.loss(self.model, images, moved(targets, self.fabric.device))
+            self.alive()
             self.fabric.backward(loss / config.accumulate)
         self.losses.append(loss.detach())
         if self.fabric.device.type == "cpu" or len(self.losses) == READ_EVERY:
@@ -211,22 +219,25 @@ class Loop:
         row = {
             "epoch": counters.epoch + 1,
             "step": counters.step,
-            "train_loss": counters.loss_sum / counters.batch,
+            "train_loss": mean_over(self.fabric, [counters.loss_sum])[0] / counters.batch,
             **{f"val_{name}": value for name, value in figures.items()},
             "lr": self.optimizer.param_groups[0]["lr"],
+            # Continued behind the last batch of an epoch, there is nothing to time.
+            **({"images_per_second": round(self.rate, 1)} if self.rate else {}),
         }
+        self.rate = 0.0
         counters.epoch, counters.batch, counters.loss_sum = counters.epoch + 1, 0, 0.0
         counters.history.append(row)
         return row
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on the validation images; rank 0 measures for all.
+        """Figures of the averaged weights on the validation images, of which each process measures its own.
 
         Raises:
             UserError: a figure is not finite.
         """
         start = time.monotonic()
-        figures = self.fabric.broadcast(self._measure() if self.fabric.is_global_zero else {})
+        figures = self._measure()
         self.validation_seconds = time.monotonic() - start
         for name, value in figures.items():
             self._require_finite(f"validation {name}", value)
@@ -240,7 +251,7 @@ class Loop:
             with self.fabric.autocast():
                 raw = model(images)
             meter.add(raw, targets, indices)
-        return meter.figures()
+        return joined(meter, self.fabric)
 
     def new_meter(self) -> Judge:
         """Judges raw outputs for the validation images."""

@@ -46,6 +46,12 @@ class Judge(Protocol):
     def figures(self) -> dict[str, float]:
         """What all batches so far say, by name."""
 
+    def seen(self) -> Any:
+        """What it kept of its batches, for the judge of another process."""
+
+    def join(self, seen: Any) -> None:
+        """Take what another judge has seen as its own."""
+
 
 class Objective(Protocol):
     """What training lowers, and how its result is judged: a task, or what teachers say."""

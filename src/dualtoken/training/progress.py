@@ -80,7 +80,8 @@ class Progress:
             for name, value in row.items()
             if name.startswith(("train_", "val_"))
         )
-        self.say(f"epoch {row['epoch']:3d}  {figures}  lr {row['lr']:.1e}{'  best' if best else ''}")
+        rate = f"  {row['images_per_second']:.0f} img/s" if "images_per_second" in row else ""
+        self.say(f"epoch {row['epoch']:3d}  {figures}  lr {row['lr']:.1e}{rate}{'  best' if best else ''}")
         self.spoken = time.monotonic()
 
     def say(self, text: str) -> None:

@@ -25,8 +25,7 @@ from dualtoken.data import (
     plan_data,
 )
 from dualtoken.data.dataset import LEFT_OUT, write_left_out
-from dualtoken.engines.torch import choose_device
-from dualtoken.errors import ConfigError, DataError, OutputError
+from dualtoken.errors import ConfigError, DataError, OutputError, UserError
 from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, load_config, save_model
@@ -42,7 +41,7 @@ from dualtoken.training.logs import Logs
 from dualtoken.training.loop import INTERRUPTED, Loop, seed_all, why_it_ends
 from dualtoken.training.network import make_network
 from dualtoken.training.optimizer import freeze_backbone
-from dualtoken.training.precision import choose_precision
+from dualtoken.training.processes import as_launched, make_fabric
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
 from dualtoken.training.requirements import require_space, require_splits, require_truth, require_work
@@ -51,7 +50,8 @@ from dualtoken.training.state import run_counters
 from dualtoken.words import counted
 
 SHOWN = 9  # images of the first batch
-CHANGEABLE = ("workers", "limit_minutes", "device", "save_minutes", "early_stop")  # on resuming: not what a step does
+# On resuming: what does not change what a step does.
+CHANGEABLE = ("workers", "limit_minutes", "device", "devices", "nodes", "save_minutes", "early_stop")
 EVALUATION = "evaluation.json"
 _HEAD = "# Settings of this run, as resolved; `--recipe` takes this file.\n"
 Config = TypeVar("Config", bound=TrainConfig)
@@ -82,7 +82,7 @@ def train(
         recipe: settings to start from: the name of a recipe or a YAML file. Left out: the usual one of the task.
         resume: folder of a run to continue where it stopped, with its own settings.
         **settings: fields of `TrainConfig`, on top of the recipe. With `resume` only those that do not
-            change what a step does: workers, limit_minutes, device, save_minutes, early_stop.
+            change what a step does: workers, limit_minutes, device, devices, nodes, save_minutes, early_stop.
 
     Returns:
         The folder, the final metrics and why the run stopped early, if it did.
@@ -149,8 +149,8 @@ def carry_out(loop: Loop, on_best: Callable[[nn.Module], None], command: str) ->
                 else f"Ended at once: nothing was saved. {folder} can be removed."
             )
             raise
-        except OutputError as error:
-            if has_state(folder):
+        except UserError as error:
+            if has_state(folder) and (fabric.world_size > 1 or isinstance(error, OutputError)):
                 error.hint += f" Continue from the last save: {command} --resume {folder}"
             raise
     if first and (bad := dict((*loop.training.bad_images, *loop.validation.bad_images))):
@@ -308,14 +308,14 @@ def _fitted(loop: Loop, images: ImageData, given: Collection[str]) -> TrainConfi
 
 def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str, Any]) -> tuple[TrainConfig, Plan]:
     """The settings of a new run, with its task: as given, or as the labels say; and what these say, read once."""
-    given = load_recipe(recipe or TASKS[CLASSIFIER].recipe, settings)
+    given = as_launched(load_recipe(recipe or TASKS[CLASSIFIER].recipe, settings))
     check_settings(given)
     plan = plan_data(data, task=given.task, labels=given.labels)
     task = plan.task
     useless = sorted(TASKS[task].unused & set(settings))
     if useless:
         raise ConfigError(f"{', '.join(useless)} has no effect for {task.replace('_', ' ')}.", "Leave it out.")
-    config = load_recipe(recipe or TASKS[task].recipe, settings | {"task": task})
+    config = as_launched(load_recipe(recipe or TASKS[task].recipe, settings | {"task": task}))
     if config.loss not in (losses := TASKS[task].losses):
         raise ConfigError(f"loss is {config.loss!r}, but the task is {task}.", f"It has {', '.join(losses)}.")
     return config, plan
@@ -350,17 +350,18 @@ def resumed_config(
             f"A resumed run keeps its settings, but {', '.join(changed)} would change.",
             f"These may change: {', '.join(changeable)}. To train on with others: --model {run} --output NEW",
         )
-    return after
+    return _same_batch(before, as_launched(after))
 
 
-def make_fabric(config: TrainConfig) -> Fabric:
-    device = choose_device(config.device)
-    precision = choose_precision(device) if config.precision == "auto" else config.precision
-    if precision == "16-mixed" and device.type == "cpu":
-        raise ConfigError("precision is '16-mixed', which needs a GPU.", "On a CPU: 32-true or bf16-mixed.")
-    devices = [device.index] if device.index is not None and config.devices == 1 else config.devices
-    strategy = "ddp" if config.devices > 1 else "auto"
-    return Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=precision)
+def _same_batch(before: Config, after: Config) -> Config:
+    """Other processes than before share the same batch, so that each step is still the same."""
+    whole, processes = before.batch_size * before.devices * before.nodes, after.devices * after.nodes
+    if whole % processes:
+        raise ConfigError(
+            f"A batch of {whole} cannot be shared by {processes} processes.",
+            "Continue with a number of processes that divides it.",
+        )
+    return after.model_copy(update={"batch_size": whole // processes})
 
 
 def _loop(
@@ -381,8 +382,9 @@ def _loop(
         rank=fabric.global_rank, world_size=fabric.world_size, **shared, **resident,
     )  # fmt: skip
     validation = task.evaluation_loader(
-        images.splits["val"], description.preprocessing, batch_size=2 * config.batch_size, **shared
-    )
+        images.splits["val"], description.preprocessing, batch_size=2 * config.batch_size,
+        rank=fabric.global_rank, world_size=fabric.world_size, **shared,
+    )  # fmt: skip
     if not _features_are_enough(config, task, model, len(images.splits["train"])):
         return Loop(config, task, model, description.preprocessing, training, validation, folder, fabric)
     central = task.evaluation_loader(

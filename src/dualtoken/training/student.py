@@ -149,6 +149,16 @@ class TeachingMeter:
         """Over all batches together."""
         return {name: total / self.count for name, total in self.sums.items()}
 
+    def seen(self) -> tuple[dict[str, float], int]:
+        """Sums and number of images, for the judge of another process."""
+        return self.sums, self.count
+
+    def join(self, seen: tuple[dict[str, float], int]) -> None:
+        """Take the images that another judge has seen as its own."""
+        sums, count = seen
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in sums.items()}
+        self.count += count
+
 
 def student_of(
     backbone: nn.Module, teachers: Sequence[Teacher], classes: Mapping[str, int], *, maps: bool = False

@@ -1,0 +1,133 @@
+"""Several processes learn what one does, and say which of them is gone."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_scene_training import draw_scenes
+from torch import nn
+
+from dualtoken.errors import ConfigError
+from dualtoken.training.config import TrainConfig
+from dualtoken.training.processes import SyncedBatchNorm, as_launched
+from dualtoken.training.run import resumed_config
+
+SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 1], "heads": [1, 2, 2], "neck": 16}
+SETTINGS = {
+    "recipe": "smoke", "model_args": SMALL, "workers": 0, "val_fraction": 0.25, "device": "cpu", "epochs": 2,
+    "lr": 0.01, "image_size": 64, "seed": 3,
+}  # fmt: skip
+TASKS = {"classification": {}, "semantic_segmentation": {}, "detection": {"head": "retinanet"}}
+
+
+def write_script(folder: Path, data: Path, output: str, settings: dict, before: str = "") -> list[str]:
+    """The command of a training run that can start processes of its own."""
+    script = folder / f"{output}.py"
+    call = f"dualtoken.train({str(data)!r}, {str(folder / output)!r}, **{settings!r})"
+    script.write_text(f"import os, signal\nimport dualtoken\n{before}\nif __name__ == '__main__':\n    {call}\n")
+    return [sys.executable, str(script)]
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+@pytest.fixture
+def data_of(tmp_path, make_image_folder):
+    def get(task: str) -> Path:
+        if task == "classification":
+            return make_image_folder(classes=("cat", "dog", "emu"), per_class=8)
+        return draw_scenes(tmp_path / "scenes")
+
+    return get
+
+
+@pytest.mark.parametrize(
+    "task", ["classification", *(pytest.param(task, marks=pytest.mark.slow) for task in list(TASKS)[1:])]
+)
+def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
+    data, shared = data_of(task), SETTINGS | TASKS[task] | {"task": task}
+    for output, own in {"one": {"batch_size": 4}, "two": {"batch_size": 2, "devices": 2}}.items():
+        command = write_script(tmp_path, data, output, shared | own)
+        subprocess.run(command, check=True, timeout=300, capture_output=True)
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
+    assert len(one) == len(two) == 2
+    for left, right in zip(one, two, strict=True):
+        assert float(left["train_loss"]) == pytest.approx(float(right["train_loss"]), rel=1e-5, abs=1e-5)
+        for name in left:
+            if name.startswith("val_") and name != "val_loss":
+                assert float(left[name]) == pytest.approx(float(right[name]), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_process_that_is_gone_is_named_and_the_run_goes_on_with_another_number(gone, data_of, tmp_path):
+    ends = (
+        "from dualtoken.training.loop import Loop\nstep = Loop._batch\n"
+        "def dies(self, *batch):\n"
+        f"    if self.counters.step == 5 and self.fabric.global_rank == {gone}:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return step(self, *batch)\n"
+        "Loop._batch = dies"
+    )
+    data = data_of("classification")
+    settings = SETTINGS | {"batch_size": 2, "devices": 2, "epochs": 4}
+    command = write_script(tmp_path, data, "run", settings, ends)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert re.search(rf"Process {gone} of 2 has gone|\[rank: {gone}\]", said), said
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)  # nobody is left behind
+    resume = f"import dualtoken\ndualtoken.train({str(data)!r}, resume={str(tmp_path / 'run')!r}, devices=1)\n"
+    (tmp_path / "again.py").write_text(resume)
+    subprocess.run([sys.executable, str(tmp_path / "again.py")], check=True, timeout=300, capture_output=True)
+    whole = write_script(tmp_path, data, "whole", settings | {"batch_size": 4, "devices": 1})
+    subprocess.run(whole, check=True, timeout=300, capture_output=True)
+    for left, right in zip(history(tmp_path / "run"), history(tmp_path / "whole"), strict=True):
+        assert float(left["train_loss"]) == pytest.approx(float(right["train_loss"]), rel=1e-4)
+
+
+def test_without_other_processes_a_synced_norm_is_an_ordinary_one():
+    torch.manual_seed(0)
+    plain, synced = nn.BatchNorm2d(4), SyncedBatchNorm(4)
+    images = torch.randn(3, 4, 5, 5)
+    assert torch.equal(plain(images), synced(images))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (1, 1)),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, (4, 2)),
+        ({"SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_JOB_NAME": "train"}, (2, 3)),
+    ],
+)
+def test_launchers_say_how_many_there_are(environment, expected, monkeypatch):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_NNODES", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = as_launched(TrainConfig(lr=0.1))
+    assert (config.devices, config.nodes) == expected
+    if environment:
+        with pytest.raises(ConfigError, match="processes were started"):
+            as_launched(TrainConfig(devices=7))
+
+
+def test_another_number_of_processes_shares_the_same_batch(data_of, tmp_path):
+    import dualtoken
+
+    run = tmp_path / "run"
+    dualtoken.train(data_of("classification"), run, **SETTINGS | {"batch_size": 4, "epochs": 1})
+    assert resumed_config(run, {"devices": 2}, TrainConfig).batch_size == 2
+    with pytest.raises(ConfigError, match="A batch of 4 cannot be shared by 3 processes"):
+        resumed_config(run, {"devices": 3}, TrainConfig)
