@@ -15,7 +15,6 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, UserError
@@ -69,12 +68,28 @@ def make_fabric(config: TrainConfig) -> Fabric:
         raise ConfigError("precision is '16-mixed', which needs a GPU.", "On a CPU: 32-true or bf16-mixed.")
     devices = [device.index] if device.index is not None and config.devices == 1 else config.devices
     strategy = "ddp" if config.devices * config.nodes > 1 else "auto"
-    # What lightning says where a process that it started ends: the only word of it, before it ends all others.
-    watcher = logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script")
-    watcher.setLevel(logging.INFO)
+    # What lightning says where a process that it started ends is worth hearing; its other reports are not.
+    logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
+    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
     return Fabric(
         accelerator=device.type, devices=devices, num_nodes=config.nodes, strategy=strategy, precision=precision
     )
+
+
+class _SumOfAll(torch.autograd.Function):
+    """The sum of a tensor over the processes; so is its gradient, since each process's loss depends on all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
@@ -85,9 +100,9 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         if not self.training or not dist.is_initialized():
             return super().forward(x)
         count = x.numel() // x.shape[1] * dist.get_world_size()  # every process has as many images
-        mean = cast(Tensor, all_reduce(x.sum((0, 2, 3)))) / count
+        mean = _SumOfAll.apply(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]
-        variance = cast(Tensor, all_reduce(centred.square().sum((0, 2, 3)))) / count
+        variance = _SumOfAll.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             rate = cast(float, self.momentum)
             cast(Tensor, self.running_mean).lerp_(mean.detach(), rate)
