@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from array import array
 from collections.abc import Sequence
 
@@ -71,16 +72,20 @@ class Records:
         """One object, with its box or the ring of its outline; what is no name or number becomes a fault."""
         try:
             if not isinstance(name, str | int) or not str(name).strip():
-                raise ValueError(f"the class is {name!r}, expected a name")
-            corners = None if box is None else [_number(value) for value in box]
-            points = [_number(value) for value in ring]
+                raise ValueError(f"the class is {reprlib.repr(name)}, expected a name")
+            corners = None if box is None else [number(value) for value in box]
+            points = [number(value) for value in ring]
         except ValueError as error:
-            where = self._where(self._file(label), line)
-            self.table.faults.append(Fault(image, where, "label that cannot be read", str(error)))
+            self.fault(image, label, line, error)
             return
         rings = [points] if points else []
         self.table.add(image, 0, self._file(label), line, box=corners, rings=rings, crowd=crowd)
         self.names.append(str(name).strip())
+
+    def fault(self, image: int, label: str, line: int, reason: ValueError) -> None:
+        """An object that cannot be read."""
+        where = self._where(self._file(label), line)
+        self.table.faults.append(Fault(image, where, "label that cannot be read", str(reason)))
 
     def done(self, classes: Sequence[str] = ()) -> ObjectPlan:
         """The plan, with `classes` or those found, in the order of the alphabet."""
@@ -102,11 +107,18 @@ class Records:
         return repr(self.tree.path(label)) + (f", line {line}" if line else "")
 
 
-def _number(given: object) -> float:
-    """A number, which may be written as text."""
+def numbers(points: object) -> list[float]:
+    """A list of points as their numbers, one after the other; raises `ValueError` where it is none."""
+    if not isinstance(points, list) or not all(isinstance(point, list) for point in points):
+        raise ValueError("its points are no list of points")
+    return [number(value) for point in points for value in point]
+
+
+def number(given: object) -> float:
+    """A number, which may be written as text; raises `ValueError`."""
     if isinstance(given, bool) or not isinstance(given, int | float | str):
-        raise ValueError(f"{given!r} is no number")
+        raise ValueError(f"{reprlib.repr(given)} is no number")
     try:
         return float(given)
     except (ValueError, OverflowError):
-        raise ValueError(f"{given!r} is no number") from None
+        raise ValueError(f"{reprlib.repr(given)} is no number") from None

@@ -52,7 +52,7 @@ def _add(records: Records, name: str, element: XmlElement, passed: set[str]) -> 
         assert image is not None
         assert isinstance(shape, XmlElement)
         label, own = shape.get("label", ""), shape.attrib
-        if shape.tag == "box" and float(own.get("rotation", 0) or 0) == 0:
+        if shape.tag == "box" and own.get("rotation", "0").strip("-0.") == "":
             box = [own.get(side, "") for side in ("xtl", "ytl", "xbr", "ybr")]
             records.add(image, name, shape.line, label, box=box)
         elif shape.tag == "polygon":

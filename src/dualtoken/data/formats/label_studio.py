@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 from dualtoken.data.formats import FORMATS, Format
 from dualtoken.data.plans import ObjectPlan
-from dualtoken.data.records import Records
+from dualtoken.data.records import Records, number, numbers
 from dualtoken.data.tree import Tree
 from dualtoken.errors import DataError
 from dualtoken.readers import parse_json
@@ -72,20 +72,22 @@ def _add(records: Records, name: str, task: dict[str, Any], passed: set[str]) ->
         width, height = (said.get(f"original_{side}") for side in ("width", "height")) if value else (0, 0)
         names = next((value[key] for key in ("rectanglelabels", "polygonlabels") if key in value), None)
         label = names[0] if isinstance(names, list) and names else None
-        sides = isinstance(width, int | float) and isinstance(height, int | float)
-        if kind == "rectanglelabels" and sides and not value.get("rotation"):
-            x, y, w, h = (value.get(key, float("nan")) for key in ("x", "y", "width", "height"))
-            box = [x * width / 100, y * height / 100, (x + w) * width / 100, (y + h) * height / 100]
-            records.add(image, name, 0, label, box=box)
-        elif kind == "polygonlabels" and sides:
-            ring = [
-                side * total / 100
-                for point in value.get("points", ())
-                for side, total in zip(point, (width, height), strict=True)
-            ]
-            records.add(image, name, 0, label, ring=ring)
-        elif kind:
-            passed.add(f"rotated {kind}" if kind == "rectanglelabels" else kind)
+        boxed = kind == "rectanglelabels" and not value.get("rotation")
+        if not boxed and kind != "polygonlabels":
+            passed |= {f"rotated {kind}" if kind == "rectanglelabels" else str(kind)[:40]} if kind else set()
+            continue
+        try:
+            scale = number(width) / 100, number(height) / 100
+            if boxed:
+                x, y, w, h = (number(value.get(key)) for key in ("x", "y", "width", "height"))
+                ring = [x, y, x + w, y + h]
+            else:
+                ring = numbers(value.get("points"))
+        except ValueError as error:
+            records.fault(image, name, 0, error)
+            continue
+        ring = [side * scale[place % 2] for place, side in enumerate(ring)]
+        records.add(image, name, 0, label, box=ring if boxed else None, ring=() if boxed else ring)
 
 
 FORMATS["label_studio"] = Format(

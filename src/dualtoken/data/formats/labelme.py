@@ -7,7 +7,7 @@ from typing import Any
 
 from dualtoken.data.formats import FORMATS, Format
 from dualtoken.data.plans import ObjectPlan
-from dualtoken.data.records import Records
+from dualtoken.data.records import Records, numbers
 from dualtoken.data.tree import Tree
 from dualtoken.errors import DataError
 from dualtoken.readers import parse_json
@@ -57,15 +57,21 @@ def _add(records: Records, name: str, content: dict[str, Any], passed: set[str])
     for shape in content["shapes"] if image is not None else ():
         assert image is not None
         kind = shape.get("shape_type", "polygon") if isinstance(shape, dict) else "no shape"
-        points = shape.get("points") if isinstance(shape, dict) else None
-        flat = [value for point in points for value in point] if isinstance(points, list) else []
+        if kind not in ("polygon", "rectangle"):
+            passed.add(str(kind)[:40])
+            continue
+        try:
+            flat = numbers(shape.get("points"))
+        except ValueError as error:
+            records.fault(image, name, 0, error)
+            continue
         if kind == "polygon":
             records.add(image, name, 0, shape.get("label"), ring=flat)
-        elif kind == "rectangle" and len(flat) == 4:
+        elif len(flat) == 4:
             xs, ys = flat[::2], flat[1::2]
             records.add(image, name, 0, shape.get("label"), box=(min(xs), min(ys), max(xs), max(ys)))
         else:
-            passed.add(str(kind))
+            passed.add("rectangle of other than two points")
 
 
 FORMATS["labelme"] = Format(
