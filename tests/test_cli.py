@@ -88,7 +88,7 @@ def test_a_plugin_is_there_in_every_verb(tmp_path):
     assert "invented_engine" in with_it.stdout
     missing = dualtoken("verify", "--help", "--plugin", "invented_not")
     assert missing.returncode == 2
-    assert "no module that can be imported" in missing.stderr
+    assert "not a module that can be imported" in missing.stderr
 
 
 @pytest.mark.parametrize(

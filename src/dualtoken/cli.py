@@ -90,7 +90,7 @@ def _import_plugins() -> None:
         except (ValueError, ModuleNotFoundError) as error:
             if isinstance(error, ModuleNotFoundError) and error.name != name:
                 raise  # the plug-in is there, something that it needs is not
-            raise ConfigError(f"--plugin is {name!r}, which is no module that can be imported.") from None
+            raise ConfigError(f"--plugin is {name!r}, which is not a module that can be imported.") from None
         del sys.argv[at : at + 2]
 
 
@@ -114,8 +114,8 @@ def predict(
     """
     from dualtoken.hub import BUNDLED, DEFAULT, bundled_folder
     from dualtoken.prediction import load
-    from dualtoken.prediction.command import Options, answer_files, print_answers, split_model
-    from dualtoken.report import to_json_line
+    from dualtoken.prediction.command import Options, answer_files, split_model
+    from dualtoken.report import print_table, to_json_line
 
     chosen, inputs = split_model([*([] if model is None else [model]), *(inputs or [])])
     if chosen is None:
@@ -128,14 +128,16 @@ def predict(
             for answer in page:
                 typer.echo(to_json_line(answer, wanted.top))
         elif not wanted.output:
-            print_answers(predictor, page, top=min(wanted.top, 3))
+            print_table(page, predictor.kind, top=min(wanted.top, 3))
         else:
             for answer in page:
                 if isinstance(answer, tuple):
                     typer.secho(str(answer[1]), fg="red", err=True)
 
-    note = partial(typer.echo, err=True)
-    predicted, failed = answer_files(predictor, inputs, wanted, show_page, note=lambda text: note(f"Note     {text}"))
+    def note(text: str) -> None:
+        typer.echo(f"Note     {text}", err=True)
+
+    predicted, failed = answer_files(predictor, inputs, wanted, show_page, note=note)
     if predicted + failed == 0:
         raise DataError(f"{', '.join(inputs)} held no images.")
     if progress:
@@ -166,7 +168,7 @@ def quantize(
         export: exported .onnx or .xml in float32
         data: for INT8: your labelled images, to calibrate and to measure on
         output: file to write, of the same kind
-        precision: int8 computes in integers; the others store the weights in fewer bits
+        precision: `int8` computes in integers; the others store the weights in fewer bits
         max_drop: for INT8: points of the main metric, 0 to 100, that may be lost
         split: for INT8: split to measure on. Left out: test, else val, else all images
         labels: for INT8: label format to read where DATA has several
@@ -320,7 +322,7 @@ def _export(function: Callable[..., Any], given: dict[str, Any]) -> Any:
 
     model = given["model"]
     if "output" not in given and is_named(model):
-        raise ConfigError(f"--output is missing: {model!r} is no folder of yours to write into.", "Name a file.")
+        raise ConfigError(f"--output is missing: {model!r} is not a folder of yours to write into.", "Name a file.")
     form, place = find_format(given.get("format"), Path(given.get("output") or Path(model) / "model"))
     given |= {"output": place, "format": form}
     return function(**given)

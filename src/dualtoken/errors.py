@@ -36,6 +36,16 @@ def shown_name(name: str) -> str:
     return shown(name).replace("\n", "\\u000a").replace("\t", "\\u0009")
 
 
+def first_line(error: object) -> str:
+    """The first line of what a library says, without its full stop; the kind of the error where it says nothing.
+
+    >>> first_line("No such operator.\\nIn line 3"), first_line(ValueError())
+    ('No such operator', 'ValueError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
 class UserError(Exception):
     """The user's mistake, or the machine's: `message` says what came and what was expected, `hint` what to do."""
 

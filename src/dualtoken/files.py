@@ -69,6 +69,41 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def together(path: Path) -> Iterator[Path]:
+    """Yield an empty folder; on success all that was put into it goes beside `path`, on any error none of it.
+
+    Raises:
+        OutputError: the place cannot be written, holds a file of such a name, or another process is writing there.
+    """
+    parent = path.parent
+    made = not parent.exists()
+    folder = parent / f".{path.name}.{secrets.token_hex(4)}"
+    moved: list[Path] = []
+    try:
+        try:
+            with alone(path):
+                folder.mkdir(parents=True)
+                yield folder
+                # The main file comes last: who waits for it finds the others there.
+                for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+                    target = parent / file.name
+                    refuse_existing(target, "--output")
+                    file.rename(target)
+                    moved.append(target)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+    except BaseException:
+        for target in moved:
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # something was written
+                parent.rmdir()
+
+
 def unique(name: str, taken: set[str]) -> str:
     """`name`, or where it is taken `name-2`, `name-3`, ...; it is taken then. Case tells no names apart.
 

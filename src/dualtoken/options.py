@@ -192,9 +192,11 @@ def _default(part: Parameter, module: str) -> str:
     if text.isidentifier() and text not in ("None", "True", "False"):
         constant = static.value(module, text)
         text = "None" if constant is None else ast.unparse(constant)
+    node = ast.parse(text, mode="eval").body
+    node = node.args[0] if isinstance(node, ast.Call) and node.args else node  # Path("runs")
     try:
-        value = ast.literal_eval(text)
-    except ValueError:  # an expression, such as 256 * 2**20
+        value = eval(ast.unparse(node), {"__builtins__": {}})  # a literal of our source, or such as 256 * 2**20
+    except NameError:
         return f"Default: {text}."
     if value is None or value == {}:
         return ""

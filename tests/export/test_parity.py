@@ -59,7 +59,7 @@ def test_pictures_in_any_form(exported, model_of, photos):
     files = sorted(photos.iterdir())[:2]
     parity = verify(exported("classifier"), model_of("classifier"), images=files)
     assert parity.images == 2
-    assert parity.cases == ("3 images at once",)
+    assert parity.cases == ["3 images at once"]
     assert verify(exported("classifier"), model_of("classifier"), images=str(photos / "*.png")).images == 4
 
 

@@ -11,17 +11,23 @@ from dualtoken.answers import Evaluation
 from dualtoken.errors import ConfigError, DataError, ExportError, ModelError, OutputError
 from dualtoken.export.calibration import distance, one_by_one
 from dualtoken.export.onnx_int8 import NARROW, OnnxQuantizer, Seen, affine, find_products, weight_scales
+from dualtoken.export.openvino_int8 import OpenVinoQuantizer
 from dualtoken.export.quantization import (
     compress_weights,
     export_size,
     main_figure,
     quantize_export,
-    quantize_onnx,
-    quantize_openvino,
 )
 from dualtoken.outputs import Interval
 from dualtoken.prediction.exported import read_export
 from dualtoken.runtime import load
+
+
+def quantize(source, target, images):
+    """Write all layers that are worth it in integers; their names."""
+    quantizer = (OpenVinoQuantizer if source.suffix == ".xml" else OnnxQuantizer)(source, [images])
+    quantizer.write(target)
+    return quantizer.layers
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +129,7 @@ def test_distance_sees_the_worst_output_and_what_is_no_number():
 def test_large_products_go_to_integers_and_answers_stay(wide, tmp_path, images):
     source, target = wide[".onnx"], tmp_path / "int8.onnx"
     before = source.read_bytes()
-    layers = quantize_onnx(source, target, [images])
+    layers = quantize(source, target, images)
     assert source.read_bytes() == before
     assert kinds(target).count("MatMulIntegerToFloat") == len(layers) > 15
     assert {"LayerNormalization", "Softmax", "Gelu", "Conv"} <= set(kinds(target))
@@ -138,7 +144,7 @@ def test_large_products_go_to_integers_and_answers_stay(wide, tmp_path, images):
 
 def test_the_answer_for_an_image_does_not_depend_on_its_batch(wide, tmp_path, images):
     target = tmp_path / "int8.onnx"
-    quantize_onnx(wide[".onnx"], target, [images])
+    quantize(wide[".onnx"], target, images)
     images[5] *= 20  # with ranges taken from the batch this one would coarsen all others
     together = run(target, images)[0]
     alone = np.concatenate([run(target, image[None])[0] for image in images])
@@ -149,7 +155,7 @@ def test_the_answer_for_an_image_does_not_depend_on_its_batch(wide, tmp_path, im
 
 def test_convolutions_of_heads_go_to_integers_too(exported, tmp_path, images):
     source, target = exported("fcos"), tmp_path / "int8.onnx"
-    layers = quantize_onnx(source, target, [images])
+    layers = quantize(source, target, images)
     assert kinds(target).count("QLinearConv") == sum(
         p.convolution for p in find_products(onnx.load(source)) if p.name in layers
     )
@@ -164,7 +170,7 @@ def test_convolutions_of_heads_go_to_integers_too(exported, tmp_path, images):
 def test_models_of_every_task_answer(exported, images, name):
     source = exported(name)
     target = source.with_name("small.onnx")  # the other parts lie there
-    assert quantize_onnx(source, target, [images[:4]])
+    assert quantize(source, target, images[:4])
     picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
     answer, wanted = load(target).predict(picture), load(source).predict(picture)
     assert type(answer) is type(wanted)
@@ -195,7 +201,7 @@ def test_harm_is_that_of_each_layer_alone(wide, tmp_path, images):
 
 def test_metadata_stay_and_say_int8(wide, tmp_path, images):
     source, target = wide[".onnx"], tmp_path / "int8.onnx"
-    quantize_onnx(source, target, [images])
+    quantize(source, target, images)
     (old, before), (new, after) = read_export(source), read_export(target)
     assert (before.precision, after.precision) == ("fp32", "int8")
     assert new == old
@@ -223,7 +229,7 @@ def test_openvino_computes_linear_layers_as_convolutions(wide, tmp_path, images)
     openvino = pytest.importorskip("openvino")
     pytest.importorskip("nncf")
     source, target = wide[".xml"], tmp_path / "int8.xml"
-    layers = quantize_openvino(source, target, [images[:4]])
+    layers = quantize(source, target, images[:4])
     assert {"stages.0.blocks.0.feed_forward.mlp.fc1", "neck.0"} <= set(layers)
     core = openvino.Core()
     (float_model, model) = (core.read_model(str(path)) for path in (source, target))
@@ -242,7 +248,7 @@ def test_further_parts_stay_with_openvino_files_too(exported, images):
     pytest.importorskip("nncf")
     source = exported("mask_rcnn", ".xml")
     target = source.with_name("small.xml")  # the other parts lie there
-    assert quantize_openvino(source, target, [images[:2]])
+    assert quantize(source, target, images[:2])
     (_, before), (_, after) = read_export(source), read_export(target)  # checks all digests
     assert after.parts == before.parts
     assert set(after.sha256) == set(before.sha256) - {"mask_rcnn.bin"} | {"small.bin"}

@@ -79,7 +79,7 @@ def test_revisions(pets, tmp_path):
         dualtoken.from_pretrained("anna/pets", revision="v9", cache_dir=tmp_path / "fresh")
     with pytest.raises(ConfigError, match="names another"):
         find_model("hf-hub:anna/pets@main", revision="v9")
-    with pytest.raises(ConfigError, match="is no model of the Hub"):
+    with pytest.raises(ConfigError, match="is not a model of the Hub"):
         dualtoken.from_pretrained(DEFAULT, revision="main")
 
 
@@ -117,7 +117,7 @@ def test_repositories_that_are_none(pets):
         dualtoken.from_pretrained("anna/text")
     with pytest.raises(ModelError, match="Did you mean 'dualtoken-vit-t-cifar10'"):
         dualtoken.from_pretrained("dualtoken-vit-t-cifar")
-    with pytest.raises(ModelError, match="is no repository of the Hugging Face Hub"):
+    with pytest.raises(ModelError, match="is not a repository of the Hugging Face Hub"):
         dualtoken.load("hf-hub:pets")
 
 

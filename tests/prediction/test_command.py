@@ -21,8 +21,9 @@ from dualtoken.images import ImageLimits
 from dualtoken.model_folder import ModelConfig, build_model, save_model
 from dualtoken.outputs import Detections, Segmentation
 from dualtoken.prediction import command, inputs, load
-from dualtoken.prediction.command import Options, answer_files, print_answers
+from dualtoken.prediction.command import Options, answer_files
 from dualtoken.preprocess import Preprocessing
+from dualtoken.report import print_table
 
 CLASSES = ("cat", "dog")
 FEW = {"channels": 64, "max_detections": 4}
@@ -502,12 +503,12 @@ def test_an_error_in_the_middle_leaves_no_table(models, photos, tmp_path):
 
 def test_the_screen(models, photos, capsys):
     shown, _ = answered(models["detection"], [photos])
-    print_answers(models["detection"], shown)
+    print_table(shown, models["detection"].kind)
     said = capsys.readouterr().out
     assert "a.png" in said
     assert any(f"{number} {name}" in said for number in (1, 2, 3, 4) for name in CLASSES)
     shown, _ = answered(models["semantic_segmentation"], [photos / "a.png"])
-    print_answers(models["semantic_segmentation"], shown)
+    print_table(shown, models["semantic_segmentation"].kind)
     assert "%" in capsys.readouterr().out
 
 

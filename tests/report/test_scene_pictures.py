@@ -235,7 +235,7 @@ def test_side_by_side(written):
     ],
 )
 def test_what_does_not_belong_together_is_refused(image, answer, truth):
-    with pytest.raises(ValueError, match=r"the (image|truth|answer)"):
+    with pytest.raises(ValueError, match=r"the (image|ground truth)"):
         draw(image, answer, truth=truth)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.engines import ENGINES, KEY, EngineKind
-from dualtoken.errors import ModelError, require
+from dualtoken.errors import ModelError, first_line, require
 
 _METADATA = 14  # the field of ONNX's ModelProto with pairs of texts; in a pair 1 is the key, 2 the value
 _VARINT, _BYTES = 0, 2  # protobuf's wire types
@@ -75,9 +75,8 @@ def _session(runtime: Any, path: Path, options: Any) -> Any:
     try:
         return runtime.InferenceSession(str(path), options, providers=_CPU)
     except Exception as error:  # a class of its own for each reason, which all derive from nothing else
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ModelError(
-            f"onnxruntime {runtime.__version__} cannot load {str(path)!r}: {reason}.",
+            f"onnxruntime {runtime.__version__} cannot load {str(path)!r}: {first_line(error)}.",
             "Export it again, or type: pip install --upgrade onnxruntime",
         ) from error
 

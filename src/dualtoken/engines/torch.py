@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from numpy.typing import NDArray
 
 from dualtoken.engines import Engine
-from dualtoken.errors import ConfigError
+from dualtoken.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,6 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"The device {name!r} cannot be used: {reason}.", "Type: --device auto, or cpu.") from error
+        said = f"The device {name!r} cannot be used: {first_line(error)}."
+        raise ConfigError(said, "Type: --device auto, or cpu.") from error
     return device

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.engines import ENGINES, EngineKind
-from dualtoken.errors import ModelError, require
+from dualtoken.errors import ModelError, first_line, require
 
 
 class ProgramEngine:
@@ -43,9 +43,8 @@ class ProgramEngine:
         try:
             return self._torch.export.load(path).module()
         except Exception as error:  # of many kinds, none of its own
-            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
             raise ModelError(
-                f"torch {self._torch.__version__} cannot load {str(path)!r}: {reason}.",
+                f"torch {self._torch.__version__} cannot load {str(path)!r}: {first_line(error)}.",
                 "Export it again with this version.",
             ) from error
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -162,68 +163,49 @@ def _listening(blocks: dict[Any, BlockRecord]) -> Iterator[None]:
     handles = []
     try:
         for block, into in blocks.items():
-            handles.append(block.register_forward_hook(_tokens_hook(into)))
+            handles.append(block.register_forward_hook(partial(_of_block, into)))
             for module in block.mixer.modules():
-                for kind, hook in _HOOKS.items():
-                    if type(module) is kind:
-                        handles.append(module.register_forward_hook(hook(into)))
+                if hook := _HOOKS.get(type(module)):
+                    handles.append(module.register_forward_hook(partial(hook, into)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-Hook = Callable[[Any, Any, Any], None]
+def _of_block(into: BlockRecord, _block: Block, inputs: Any, output: Any) -> None:
+    (x, before), (_, after) = inputs, output
+    into.image_grid = (x.shape[1], x.shape[2])
+    if before is not None:
+        into.before, into.after = _array(before[0]), _array(after[0])
 
 
-def _tokens_hook(into: BlockRecord) -> Hook:
-    def hook(_block: Block, inputs: Any, output: Any) -> None:
-        (x, before), (_, after) = inputs, output
-        into.image_grid = (x.shape[1], x.shape[2])
-        if before is not None:
-            into.before, into.after = _array(before[0]), _array(after[0])
-
-    return hook
+def _of_broadcast(into: BlockRecord, module: Broadcast, inputs: Any, _output: Any) -> None:
+    x, g = inputs
+    into.broadcast = _attention(broadcast_weights(module, x, g)[0], x, g)
 
 
-def _broadcast_hook(into: BlockRecord) -> Hook:
-    def hook(module: Broadcast, inputs: Any, _output: Any) -> None:
-        x, g = inputs
-        into.broadcast = _attention(broadcast_weights(module, x, g)[0], x, g)
-
-    return hook
+def _of_aggregation(into: BlockRecord, module: SelfAttention, inputs: Any, _output: Any) -> None:
+    (x,) = inputs
+    into.aggregation = _attention(aggregation_weights(module, x)[0], x, x)
 
 
-def _aggregation_hook(into: BlockRecord) -> Hook:
-    def hook(module: SelfAttention, inputs: Any, _output: Any) -> None:
-        (x,) = inputs
-        into.aggregation = _attention(aggregation_weights(module, x)[0], x, x)
-
-    return hook
+def _of_fusion(into: BlockRecord, module: CrossAttention, inputs: Any, _output: Any) -> None:
+    g, aggregated = inputs
+    into.fusion = _attention(fusion_weights(module, g, aggregated)[0], g, aggregated)
 
 
-def _fusion_hook(into: BlockRecord) -> Hook:
-    def hook(module: CrossAttention, inputs: Any, _output: Any) -> None:
-        g, aggregated = inputs
-        into.fusion = _attention(fusion_weights(module, g, aggregated)[0], g, aggregated)
-
-    return hook
+def _of_lightvit(into: BlockRecord, module: LightViTMixer, inputs: Any, _output: Any) -> None:
+    x, g = inputs
+    (gather, _), (give, _) = lightvit_weights(module, x, g)
+    into.aggregation, into.broadcast = _attention(gather, g, x), _attention(give, x, g)
 
 
-def _lightvit_hook(into: BlockRecord) -> Hook:
-    def hook(module: LightViTMixer, inputs: Any, _output: Any) -> None:
-        x, g = inputs
-        (gather, _), (give, _) = lightvit_weights(module, x, g)
-        into.aggregation, into.broadcast = _attention(gather, g, x), _attention(give, x, g)
-
-    return hook
-
-
-_HOOKS: dict[type[nn.Module], Callable[[BlockRecord], Hook]] = {
-    Broadcast: _broadcast_hook,
-    SelfAttention: _aggregation_hook,
-    CrossAttention: _fusion_hook,
-    LightViTMixer: _lightvit_hook,
+_HOOKS: dict[type[nn.Module], Callable[..., None]] = {
+    Broadcast: _of_broadcast,
+    SelfAttention: _of_aggregation,
+    CrossAttention: _of_fusion,
+    LightViTMixer: _of_lightvit,
 }
 
 

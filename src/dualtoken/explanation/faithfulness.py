@@ -7,7 +7,7 @@ sanity check of Adebayo et al. (2018).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -98,17 +98,8 @@ class Faithfulness:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-friendly values."""
-        return {
-            "deletion": numbers(self.deletion),
-            "insertion": numbers(self.insertion),
-            "random": numbers(self.random),
-            "verdict": self.verdict(),
-            "baseline": self.baseline,
-            "shares": numbers(self.shares),
-            "deletion_curve": numbers(self.deletion_curve),
-            "insertion_curve": numbers(self.insertion_curve),
-            "random_curve": numbers(self.random_curve),
-        }
+        measured = {name: numbers(value) for name, value in asdict(self).items() if name != "baseline"}
+        return measured | {"baseline": self.baseline, "verdict": self.verdict()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,7 +167,7 @@ def choose_levels(model: nn.Module, task: str, scorer: Scorer, image: Tensor, st
     shapes = _used(model, find_levels(model, task), scorer, image)
     if not shapes:
         raise ModelError(
-            "No map of this network can be read: none of its stages has positions that its answer depends on.",
+            "No map of this network can be read: none of its stages has positions that its prediction depends on.",
             "Take the method integrated_gradients, which asks the pixels themselves.",
         )
     if kind_of(task).counts != "images":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -31,10 +32,13 @@ from dualtoken.explanation.opening import fresh_network, open_model
 from dualtoken.explanation.results import Explanation, TargetExplanation
 from dualtoken.explanation.targets import Questions, ask, check_class
 from dualtoken.explanation.views import View, view
-from dualtoken.files import alone, atomic_path, refuse_existing, unique, writable_folder, write_json
+from dualtoken.files import alone, refuse_existing, together, unique, writable_folder, write_json
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.model_folder import ModelConfig, versions
 from dualtoken.prediction import Predictor, collect_inputs, open_input
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULT = "explanation.json"
 METHOD = "hirescam"
@@ -42,6 +46,7 @@ _MOST_STEPS = 1000  # a map takes as many passes, twice; on finer ones the figur
 _LARGEST_SEED = 2**32
 
 Named = tuple[str | None, Any]
+Bar = Callable[..., None]
 
 
 def explain(
@@ -228,12 +233,12 @@ def _explain_one(
     image: Image.Image,
     seen: View,
     given: tuple[float, float] | None,
-    bar: _Bar,
+    bar: Bar,
 ) -> Explanation:
     """Ask, draw maps, weigh them, then look at the tokens."""
     pixels = torch.from_numpy(job.config.preprocessing(image))[None].to(job.device)
     questions = ask(job.model, job.config, pixels, seen.part, job.target, job.most)
-    bar.plan(len(questions.targets) * (2 + len(fresh)) + RANDOM_MAPS)
+    bar(total=len(questions.targets) * (2 + len(fresh)) + RANDOM_MAPS)
     targets = tuple(_explain_targets(job, fresh, questions, seen, pixels, bar))
     position = given or _start(targets, seen)
     tokens, blocks = _tokens(job, pixels)
@@ -242,9 +247,9 @@ def _explain_one(
 
 
 def _explain_targets(
-    job: _Job, fresh: Sequence[nn.Module], questions: Questions, seen: View, pixels: Tensor, bar: _Bar
+    job: _Job, fresh: Sequence[nn.Module], questions: Questions, seen: View, pixels: Tensor, bar: Bar
 ) -> Iterator[TargetExplanation]:
-    scorer = questions.scorer
+    scorer, step = questions.scorer, partial(bar, advance=1)
     if scorer is None:
         return
     levels = (
@@ -255,15 +260,13 @@ def _explain_targets(
     heats, sanities = [], []
     for number, _ in enumerate(questions.targets):
         heats.append(heat_map(job.method, job.model, levels, scorer, pixels, number))
-        bar.step()
+        step()
         others = []
         for other in fresh:
             others.append(heat_map(job.method, other, levels, scorer.of(other), pixels, number))
-            bar.step()
+            step()
         sanities.append(compare_with_fresh(heats[-1], others) if others else None)
-    worths = measure(
-        heats, scorer, pixels, seen.part, baseline=job.baseline, steps=job.steps, seed=job.seed, step=bar.step
-    )
+    worths = measure(heats, scorer, pixels, seen.part, baseline=job.baseline, steps=job.steps, seed=job.seed, step=step)
     for target, heat, worth, sanity in zip(questions.targets, heats, worths, sanities, strict=True):
         yield TargetExplanation(target, heat, worth, sanity, seen.pixel_at(_strongest(heat, seen)))
 
@@ -356,60 +359,36 @@ def _named(inputs: Any) -> Iterator[Named]:
 
 def _write(job: _Job, result: Explanation, folder: Path, stem: str) -> None:
     """The figures and overlays of one image, all or none; their names go into `result.files`."""
-    written: list[Path] = []
-    try:
-        _write_each(job, result, folder, stem, written)
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def _write_each(job: _Job, result: Explanation, folder: Path, stem: str, written: list[Path]) -> None:
     from dualtoken.explanation.figure import Row, heat_figure, overlay, token_figure
     from dualtoken.report.plots import to_png
 
-    def save(kind: str, write: Callable[[Path], Any]) -> str:
-        written.append(folder / f"{stem}.{kind}.png")
-        with atomic_path(written[-1]) as temporary:
-            write(temporary)
-        return written[-1].name
-
     what = f"{Path(result.path).name if result.path else 'image'} · {Path(job.predictor.name).name}"
-    if result.targets:
-        rows = [Row(part.target, part.heat, part.faithfulness, part.sanity) for part in result.targets]
-        figure = heat_figure(result.view, rows, f"What speaks for the prediction: {what}", result.notes)
-        result.files["heat"] = save("heat", lambda path: path.write_bytes(to_png(figure)))
-        result.files["overlays"] = [
-            save(str(number), overlay(result.view, row.heat).save) for number, row in enumerate(rows, 1)
-        ]
-    if result.tokens is not None:
-        tokens = token_figure(
-            result.view, result.tokens, result.blocks, result.position, f"What the global tokens do: {what}",
-            result.notes,
-        )  # fmt: skip
-        result.files["tokens"] = save("tokens", lambda path: path.write_bytes(to_png(tokens)))
+    with together(folder / f"{stem}.heat.png") as place:
 
+        def save(kind: str, picture: Figure | Image.Image) -> str:
+            path = place / f"{stem}.{kind}.png"
+            picture.save(path) if isinstance(picture, Image.Image) else path.write_bytes(to_png(picture))
+            return path.name
 
-# ---------------------------------------------------------------- how far it is
-
-
-class _Bar:
-    """Counts maps."""
-
-    def __init__(self, bar: Progress, name: str) -> None:
-        self.bar, self.task = bar, bar.add_task(name, total=None)
-
-    def plan(self, total: int) -> None:
-        self.bar.update(self.task, total=total)
-
-    def step(self) -> None:
-        self.bar.advance(self.task)
+        if result.targets:
+            rows = [Row(part.target, part.heat, part.faithfulness, part.sanity) for part in result.targets]
+            title = f"What speaks for the prediction: {what}"
+            result.files["heat"] = save("heat", heat_figure(result.view, rows, title, result.notes))
+            result.files["overlays"] = [
+                save(str(number), overlay(result.view, row.heat)) for number, row in enumerate(rows, 1)
+            ]
+        if result.tokens is not None:
+            tokens = token_figure(
+                result.view, result.tokens, result.blocks, result.position, f"What the global tokens do: {what}",
+                result.notes,
+            )  # fmt: skip
+            result.files["tokens"] = save("tokens", tokens)
 
 
 @contextmanager
-def _progress(shown: bool, name: str) -> Iterator[_Bar]:
+def _progress(shown: bool, name: str) -> Iterator[Bar]:
+    """How far it is with the maps of an image: told their number as `total`, and to `advance`."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        yield _Bar(bar, name)
+        yield partial(bar.update, bar.add_task(name, total=None))

@@ -6,9 +6,10 @@ what is watched while pixels are taken away.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,17 +54,23 @@ class Target:
     region: NDArray[np.bool_] | None = None
 
 
-class Scorer(Protocol):
+@dataclass(frozen=True, eq=False)
+class Scorer(ABC):
     """T questions about images, answered by one network."""
 
+    model: Any
+
+    @abstractmethod
     def evidence(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to logits (B, T); gradients flow."""
 
+    @abstractmethod
     def scores(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to scores (B, T) in [0, 1]."""
 
     def of(self, model: nn.Module) -> Scorer:
         """The same questions, asked of another network with the same shape."""
+        return replace(self, model=model)
 
 
 @dataclass(frozen=True)
@@ -117,11 +124,10 @@ def ask(
 # ---------------------------------------------------------------- classes
 
 
-@dataclass(frozen=True)
-class ClassScorer:
+@dataclass(frozen=True, eq=False)
+class ClassScorer(Scorer):
     """Logits and probabilities of some classes, as the model's config makes them."""
 
-    model: nn.Module
     labels: tuple[int, ...]
     config: ModelConfig
 
@@ -130,9 +136,6 @@ class ClassScorer:
 
     def scores(self, images: Tensor) -> Tensor:
         return _probabilities(self.model(images), self.config)[:, list(self.labels)]
-
-    def of(self, model: nn.Module) -> ClassScorer:
-        return replace(self, model=model)
 
 
 def _probabilities(logits: Tensor, config: ModelConfig) -> Tensor:
@@ -160,10 +163,9 @@ def _ask_classifier(model: nn.Module, config: ModelConfig, image: Tensor, label:
 
 
 @dataclass(frozen=True, eq=False)
-class RegionScorer:
+class RegionScorer(Scorer):
     """The mean logit, or probability, of a class over the pixels that were given to it."""
 
-    model: nn.Module
     labels: tuple[int, ...]
     shares: Tensor  # (T, H, W): 1 / pixels of the region there, 0 elsewhere
     temperature: float = 1.0
@@ -176,9 +178,6 @@ class RegionScorer:
 
     def _mean(self, maps: Tensor) -> Tensor:
         return torch.einsum("bthw,thw->bt", maps[:, list(self.labels)], self.shares)
-
-    def of(self, model: nn.Module) -> RegionScorer:
-        return replace(self, model=model)
 
 
 def _ask_segmenter(
@@ -217,14 +216,13 @@ def _nothing_found(config: ModelConfig, label: int | None) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class PositionScorer:
+class PositionScorer(Scorer):
     """One-stage detectors: the answers of the very positions that found the objects.
 
     FCOS multiplies the class's probability by the one of being central and takes the root; its evidence is the
     logarithm of that.
     """
 
-    model: Detector
     positions: tuple[int, ...]
     labels: tuple[int, ...]
 
@@ -241,15 +239,11 @@ class PositionScorer:
         positions = list(self.positions)
         return logits[:, positions, list(self.labels)], centres[0][:, positions, 0] if centres else None
 
-    def of(self, model: nn.Module) -> PositionScorer:
-        return replace(self, model=cast(Detector, model))
-
 
 @dataclass(frozen=True, eq=False)
-class BoxScorer:
+class BoxScorer(Scorer):
     """Two-stage detectors: what the second stage says about the very proposals that became the objects."""
 
-    model: Detector
     boxes: Tensor  # (T, 4) of the proposals, in pixels of the input
     labels: tuple[int, ...]
 
@@ -270,9 +264,6 @@ class BoxScorer:
 
     def _pick(self, values: Tensor) -> Tensor:
         return values[:, range(len(self.labels)), [label + 1 for label in self.labels]]
-
-    def of(self, model: nn.Module) -> BoxScorer:
-        return replace(self, model=cast(Detector, model))
 
 
 def _ask_detector(

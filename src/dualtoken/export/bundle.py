@@ -14,7 +14,7 @@ from dualtoken.files import atomic_folder, refuse_existing
 from dualtoken.model_folder import ModelConfig
 from dualtoken.prediction.exported import ExportInfo, certificate, read_export, sidecar
 
-_PREDICT = Template('''"""Answer for images: python predict.py IMAGE..."""
+_PREDICT = Template('''"""Predict for images: python predict.py IMAGE..."""
 
 import sys
 from pathlib import Path
@@ -32,32 +32,32 @@ if __name__ == "__main__":
     for path in sys.argv[1:]:
         show(path, model.predict(path))
 ''')
-# How predict.py shows an answer, by what its kind counts.
+# How predict.py shows a prediction, by what its kind counts.
 _SHOW = {
     "images": """
-def show(path, answer):
-    likely = ", ".join(f"{name} {score:.1%}" for name, score in answer.top(3))
+def show(path, found):
+    likely = ", ".join(f"{name} {score:.1%}" for name, score in found.top(3))
     print(f"{path}: {likely}")
 """,
     "objects": """
-def show(path, answer):
-    print(f"{path}: {len(answer)} found")
-    for name, score, box in zip(answer.names(), answer.scores, answer.boxes):
+def show(path, found):
+    print(f"{path}: {len(found)} found")
+    for name, score, box in zip(found.names(), found.scores, found.boxes):
         left, top, right, bottom = (round(float(side)) for side in box)
         print(f"  {name} {score:.1%} at left {left}, top {top}, right {right}, bottom {bottom}")
 """,
     "pixels": """
-def show(path, answer):
-    print(f"{path}: {answer.size[1]} x {answer.size[0]} pixels")
-    for label, name in enumerate(answer.classes):
-        share = float((answer.mask == label).mean())
+def show(path, found):
+    print(f"{path}: {found.size[1]} x {found.size[0]} pixels")
+    for label, name in enumerate(found.classes):
+        share = float((found.mask == label).mean())
         if share > 0:
             print(f"  {name} {share:.1%}")
 """,
 }
 _PLAIN = """
-def show(path, answer):
-    print(f"{path}: {answer.to_dict()}")
+def show(path, found):
+    print(f"{path}: {found.to_dict()}")
 """
 
 _README = Template("""# $title
@@ -69,7 +69,7 @@ Install and run, in an environment of its own (torch is not needed):
 ```
 pip install -r requirements.txt
 python predict.py photo.jpg
-dualtoken predict $model photos/ --output answers.csv$flag
+dualtoken predict $model photos/ --output predictions.csv$flag
 ```
 
 From Python: `dualtoken.runtime.load("$model"$trust).predict("photo.jpg")`. A path, the bytes of a file, a PIL image or

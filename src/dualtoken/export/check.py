@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def load_reference(model: str | Path | Predictor) -> Predictor:
     module: Any = model.model
     if not hasattr(module, "parameters"):
         raise ModelError(
-            f"{model.name!r} is no model in torch.", "Give the model folder, or what `dualtoken.load` gives."
+            f"{model.name!r} is not a model in torch.", "Give the model folder, or what `dualtoken.load` gives."
         )
     parts = list(module.modules())
     if all(parameter.device.type == "cpu" for parameter in module.parameters()) and not any(p.training for p in parts):
@@ -104,7 +104,7 @@ def compare(
     if limit is not None and not 0 < limit < 1:
         raise ConfigError(f"limit is {limit}, expected a number between 0 and 1.")
     if exported.export is None:
-        raise ModelError(f"{exported.name!r} is no exported model.", "Type: dualtoken verify FILE FOLDER")
+        raise ModelError(f"{exported.name!r} is not an exported model.", "Type: dualtoken verify FILE FOLDER")
     mine, its = reference.config, exported.config
     if (mine.task, mine.head) != (its.task, its.head):
         raise ModelError(
@@ -122,12 +122,7 @@ def compare(
 # ---------------------------------------------------------------- one comparison
 
 
-@dataclass(frozen=True)
-class _Case:
-    """A comparison under changed settings, the same for both."""
-
-    name: str
-    change: Callable[[ModelConfig], ModelConfig]
+Change = Callable[[ModelConfig], ModelConfig]  # of the settings of both
 
 
 class _Recorder:
@@ -158,47 +153,26 @@ class _Check:
         self, reference: Predictor, exported: Predictor, export: Export, limit: float | None, pictures: Pictures
     ) -> None:
         self.reference, self.exported, self.limit, self.pictures = reference, exported, limit, pictures
-        self.export, self.info = export, export.info
-        self.judged = limit is not None
-        self.together = _TOGETHER if export.info.dynamic_batch else 1
-        self.input_error = self.max_error = 0.0
-        self.part_errors: dict[str, float] = {}
-        self.failure = ""
-        self.notes: list[str] = []
-        self.cases: list[str] = []
+        self.info = export.info
+        self.together = _TOGETHER if self.info.dynamic_batch else 1
+        self.found = Parity(
+            export=str(export.path), model=reference.name, task=reference.config.task, format=self.info.format,
+            engine=export.engine, precision=self.info.precision, limit=limit, images=len(pictures.inputs),
+            pictures=pictures.origin, machine=machine_name(), versions=dict(self.info.versions),
+        )  # fmt: skip
 
     def run(self) -> Parity:
         self._check_settings()
-        inputs = self.pictures.inputs
+        inputs, found = self.pictures.inputs, self.found
         main = self._agreement(self.reference.config)
-        self._case(None, inputs, main)
-        for case in self._further(main):
-            self.cases.append(case.name)
-            self._case(case, [*inputs, *inputs, *inputs][:_FEW], self._agreement(case.change(self.reference.config)))
-        worst = max(self.part_errors.values(), default=0.0, key=_or_infinite)
-        return Parity(
-            export=str(self.export.path),
-            model=self.reference.name,
-            task=self.reference.config.task,
-            format=self.info.format,
-            engine=self.export.engine,
-            precision=self.info.precision,
-            passed=not self.failure,
-            limit=self.limit,
-            images=len(inputs),
-            pictures=self.pictures.origin,
-            input_error=self.input_error,
-            max_error=self.max_error,
-            relative_error=worst,
-            part_errors=self.part_errors,
-            answers=main.figures(),
-            summary=main.line(),
-            cases=tuple(self.cases),
-            failure=self.failure,
-            notes=tuple(self.notes),
-            machine=machine_name(),
-            versions=dict(self.info.versions),
-        )
+        self._case("", None, inputs, main)
+        for name, change in self._further(main).items():
+            found.cases.append(name)
+            few = [*inputs, *inputs, *inputs][:_FEW]
+            self._case(name, change, few, self._agreement(change(self.reference.config)))
+        found.relative_error = max(found.part_errors.values(), default=0.0, key=_or_infinite)
+        found.answers, found.summary, found.passed = main.figures(), main.line(), not found.failure
+        return found
 
     # ---------------------------------------------------------------- settings
 
@@ -207,25 +181,28 @@ class _Check:
         mine, its = self.reference.config, self.exported.config
         size = its.preprocessing.image_size
         if size != mine.preprocessing.image_size:  # asked for at the export
-            mine = replace(mine, preprocessing=replace(mine.preprocessing, image_size=size))
+            mine = _resized(mine, size)
             self.reference = _with(self.reference, mine)
-            self.notes.append(f"the export takes images of {size[0]} x {size[1]} pixels (height x width)")
+            self.found.notes.append(f"the export takes images of {size[0]} x {size[1]} pixels (height x width)")
         for name in ("classes", "preprocessing", "head_args", "temperature", "threshold", "thresholds", "offsets"):
             if getattr(mine, name) != getattr(its, name):
                 self._fail(f"its {name} is {getattr(its, name)}, the model's is {getattr(mine, name)}")
         folder, known = model_folder_of(self.reference), self.info.weights_sha256
         if folder is not None and known and digest(folder / WEIGHTS) != known:
-            self.notes.append("the model folder's weights are others than those that were exported")
+            self.found.notes.append("the model folder's weights are others than those that were exported")
 
-    def _further(self, main: Agreement) -> list[_Case]:
-        cases = []
+    def _further(self, main: Agreement) -> dict[str, Change]:
+        cases: dict[str, Change] = {}
         if self.together > 1 and len(self.pictures.inputs) <= self.together:
-            cases.append(_Case(f"{_TOGETHER} images at once", lambda config: config))
+            cases[f"{_TOGETHER} images at once"] = lambda config: config
         if self.info.dynamic_size:
-            cases += [_resized(size) for size in _other_sizes(self.exported.config.preprocessing.image_size)]
+            for size in _other_sizes(self.exported.config.preprocessing.image_size):
+                cases[f"images of {size[0]} x {size[1]}"] = partial(_resized, size=size)
         if missing := main.further():
-            cases += [_rechosen(word, args) for word, args in missing.items()]
-            self.notes.append(
+            for word, args in missing.items():
+                told = ", ".join(f"{name} {value:g}" for name, value in args.items())
+                cases[f"{word}: {told}"] = partial(_rechosen, args=args)
+            self.found.notes.append(
                 f"no picture has {' or '.join(missing)} objects by itself: thresholds were changed to get there"
             )
         return cases
@@ -235,17 +212,14 @@ class _Check:
 
     # ---------------------------------------------------------------- answers
 
-    def _case(self, case: _Case | None, inputs: Sequence[NamedInput], agreement: Agreement) -> None:
+    def _case(self, name: str, change: Change | None, inputs: Sequence[NamedInput], agreement: Agreement) -> None:
         """Compare all `inputs`: the first alone, then the others a few at once."""
-        reference, exported = (
-            (self.reference, self.exported)
-            if case is None
-            else (_with(model, case.change(model.config)) for model in (self.reference, self.exported))
-        )
-        where = f" with {case.name}" if case else ""
-        first = self.together if case and "at once" in case.name else 1
+        reference, exported = self.reference, self.exported
+        if change is not None:
+            reference, exported = (_with(model, change(model.config)) for model in (reference, exported))
+        first = self.together if "at once" in name else 1
         for chunk in (inputs[:first], *_chunks(inputs[first:], self.together)):
-            self._chunk(reference, exported, chunk, agreement, where)
+            self._chunk(reference, exported, chunk, agreement, f" with {name}" if name else "")
 
     def _chunk(
         self, reference: Predictor, exported: Predictor, chunk: Sequence[NamedInput], agreement: Agreement, where: str
@@ -277,7 +251,7 @@ class _Check:
         self, again: Callable[..., Any], other: tuple[Predictor, _Recorder], answer: Any, config: ModelConfig
     ) -> bool:
         """Whether two answers differ only because rounding chose other regions for the parts after the first."""
-        if self.failure or all(part == MAIN for part, _, _ in other[1].calls):
+        if self.found.failure or all(part == MAIN for part, _, _ in other[1].calls):
             return False
         return not self._agreement(config).add(answer, again(*other, other[0].config))
 
@@ -299,7 +273,7 @@ class _Check:
             self._fail(f"{where.strip()} its images are {its.shape}, the model's are {mine.shape}".strip())
             return
         errors = np.abs(mine - its).reshape(len(mine), -1).max(axis=1)
-        self.input_error = max(self.input_error, float(errors.max()), key=_or_infinite)
+        self.found.input_error = max(self.found.input_error, float(errors.max()), key=_or_infinite)
         if errors.max() != 0:  # NaN too
             self._fail(
                 f"for {Path(names[int(errors.argmax())]).name!r}{where} the network's input differs by"
@@ -318,9 +292,9 @@ class _Check:
             errors = np.abs(ours - theirs).reshape(len(ours), -1).max(axis=1, initial=0)
             relative = errors / max(float(np.abs(ours).max(initial=0)), 1e-12)
             worst = int(np.nanargmax(np.where(np.isnan(errors), np.inf, errors)))
-            self.max_error = max(self.max_error, float(errors[worst]), key=_or_infinite)
-            before = self.part_errors.get(name, 0.0)
-            self.part_errors[name] = max(before, float(relative[worst]), key=_or_infinite)
+            self.found.max_error = max(self.found.max_error, float(errors[worst]), key=_or_infinite)
+            before = self.found.part_errors.get(name, 0.0)
+            self.found.part_errors[name] = max(before, float(relative[worst]), key=_or_infinite)
             if self.limit is not None and not relative[worst] <= self.limit:
                 whose = Path(names[worst]).name if part == MAIN else "a region"
                 self._fail(
@@ -330,8 +304,8 @@ class _Check:
 
     def _fail(self, reason: str) -> None:
         """Keep the first reason; without a limit there is none."""
-        if self.judged and not self.failure:
-            self.failure = reason
+        if self.limit is not None and not self.found.failure:
+            self.found.failure = reason
 
 
 # ---------------------------------------------------------------- small parts
@@ -369,18 +343,12 @@ def _candidates(
     return tuple(again(model, recorder, loosened(model.config)) for model, recorder in sides)
 
 
-def _resized(size: tuple[int, int]) -> _Case:
-    def change(config: ModelConfig) -> ModelConfig:
-        return replace(config, preprocessing=replace(config.preprocessing, image_size=size))
-
-    return _Case(f"images of {size[0]} x {size[1]}", change)
+def _resized(config: ModelConfig, size: tuple[int, int]) -> ModelConfig:
+    return replace(config, preprocessing=replace(config.preprocessing, image_size=size))
 
 
-def _rechosen(word: str, args: dict[str, Any]) -> _Case:
-    return _Case(
-        f"{word}: {', '.join(f'{name} {value:g}' for name, value in args.items())}",
-        lambda config: replace(config, head_args=config.head_args | args),
-    )
+def _rechosen(config: ModelConfig, args: dict[str, Any]) -> ModelConfig:
+    return replace(config, head_args=config.head_args | args)
 
 
 def _other_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from dualtoken.errors import ConfigError, ExportError, ModelError
-from dualtoken.export.placing import together
+from dualtoken.files import together
 from dualtoken.words import counted
 
 MAX_DROP = 0.005  # half a point
@@ -201,4 +201,4 @@ def _fewest_in_float(trials: _Trials, least: float) -> int | None:
 
 
 def _percent(score: float) -> str:
-    return f"{100 * score:.2f} %" if math.isfinite(score) else "no number"
+    return f"{100 * score:.2f} %" if math.isfinite(score) else "not a number"

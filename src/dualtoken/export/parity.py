@@ -19,7 +19,7 @@ LIMITS: dict[str, float | None] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parity:
     """How near an export's answers are to its model's.
 
@@ -59,9 +59,9 @@ class Parity:
     part_errors: dict[str, float] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
     summary: str = ""
-    cases: tuple[str, ...] = ()
+    cases: list[str] = field(default_factory=list)
     failure: str = ""
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
     machine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -22,13 +22,7 @@ def mark_onnx(model: Any, precision: str, companions: Mapping[str, Path] | None 
     """
     for entry in model.metadata_props:
         if entry.key == KEY:
-            content = json.loads(entry.value)
-            export = content["export"]
-            export["precision"] = precision
-            if companions is not None:
-                export["parts"] = {part: path.name for part, path in companions.items()}
-                export["sha256"] = {path.name: digest(path) for path in companions.values()}
-            entry.value = json.dumps(content, ensure_ascii=False, allow_nan=False)
+            entry.value = _marked(entry.value, precision, companions)
 
 
 def mark_openvino(path: Path, precision: str, companions: Mapping[str, Path] | None = None) -> None:
@@ -37,17 +31,21 @@ def mark_openvino(path: Path, precision: str, companions: Mapping[str, Path] | N
     entry = tree.getroot().find(f"./rt_info/{KEY}")
     if entry is None:
         return
-    content = json.loads(entry.get("value", ""))
+    entry.set("value", _marked(entry.get("value", ""), precision, companions, path.with_suffix(".bin")))
+    tree.write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _marked(text: str, precision: str, companions: Mapping[str, Path] | None, weights: Path | None = None) -> str:
+    content = json.loads(text)
     export = content["export"]
     export["precision"] = precision
-    weights = path.with_suffix(".bin")
-    if companions is None:
+    if companions is not None:
+        export["parts"] = {part: file.name for part, file in companions.items()}
+        files = [*companions.values()]
+        files += [file.with_suffix(".bin") for file in files if weights is not None]
+        export["sha256"] = {file.name: digest(file) for file in files}
+    if weights is not None:  # the file's own, in the place of those that it had under another name
         stems = {Path(name).stem for name in export["parts"].values()}
         others = {name: sha256 for name, sha256 in export["sha256"].items() if Path(name).stem in stems}
-    else:
-        export["parts"] = {part: file.name for part, file in companions.items()}
-        files = [place for file in companions.values() for place in (file, file.with_suffix(".bin"))]
-        others = {file.name: digest(file) for file in files}
-    export["sha256"] = others | {weights.name: digest(weights)}
-    entry.set("value", json.dumps(content, ensure_ascii=False, allow_nan=False))
-    tree.write(path, encoding="utf-8", xml_declaration=True)
+        export["sha256"] = others | {weights.name: digest(weights)}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)

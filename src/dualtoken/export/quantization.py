@@ -1,13 +1,14 @@
 """Smaller and faster exports: INT8 where it pays, or only the weights in fewer bits.
 
 quantize_export("model.onnx", "model.int8.onnx", "photos/")     measured before it is written, see guard.py
-quantize_onnx, quantize_openvino                                the same without a measurement
 compress_weights("model.onnx", "model.fp16.onnx", bits=16)      fewer bytes, computed in float32 as before
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,13 @@ from dualtoken.data import ImageData, ImageFiles, find_split
 from dualtoken.errors import ConfigError, ImageError, require
 from dualtoken.evaluation import Evaluation, evaluate
 from dualtoken.evaluation.sources import open_data
-from dualtoken.export.calibration import Feed
-from dualtoken.export.formats import FORMATS
+from dualtoken.export.formats import FORMATS, place_of
 from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, check_drop, quantize_with_guard
 from dualtoken.export.onnx_int8 import OnnxQuantizer, finish_graph, halve_weights
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
-from dualtoken.export.placing import place_of, together
 from dualtoken.export.precision import mark_onnx, mark_openvino
 from dualtoken.export.quiet import quiet
-from dualtoken.files import digest, refuse_existing
+from dualtoken.files import digest, refuse_existing, together
 from dualtoken.images import DEFAULT_LIMITS
 from dualtoken.prediction import Predictor, load
 from dualtoken.prediction.exported import read_export
@@ -79,7 +78,7 @@ def quantize_export(
         limits=options.get("limits", DEFAULT_LIMITS), progress=progress,
     )  # fmt: skip
     training = found.splits.get("train", find_split(found, options.get("split")))
-    quantizer: Quantizer = kind(source, _inputs(predictor, training, images))
+    quantizer: Quantizer = kind(source, islice(_inputs(predictor, training), images))
 
     def measure(path: Path) -> float:
         return main_figure(evaluate(path, found, resamples=1, progress=progress, **options))
@@ -99,7 +98,7 @@ def _companions(source: Path) -> list[Path]:
 
 def _refuse_others(source: Path, target: Path, beside: Iterable[Path]) -> None:
     """Raises OutputError where something else has the name of a file to write."""
-    for place in (target, target.with_suffix(".bin")) if target.suffix == ".xml" else (target,):
+    for place in _with_weights(target):
         refuse_existing(place, "--output")
     for file in beside:
         place = target.with_name(file.name)
@@ -107,36 +106,14 @@ def _refuse_others(source: Path, target: Path, beside: Iterable[Path]) -> None:
             refuse_existing(place, f"{file.name!r} belongs to {source.name!r} and goes beside --output, which")
 
 
+def _with_weights(path: Path) -> list[Path]:
+    """A file of OpenVINO's has its weights beside it."""
+    return FORMATS["openvino" if path.suffix == ".xml" else "onnx"].files(path)
+
+
 def main_figure(evaluation: Evaluation) -> float:
     """The figure that a task is judged by, in [0, 1]: top-1 accuracy, average precision (of masks), or mean IoU."""
     return evaluation.leading.value
-
-
-def quantize_onnx(
-    source: str | Path, target: str | Path, calibration: Iterable[Feed], *, exclude: Collection[str] = ()
-) -> tuple[str, ...]:
-    """Write an ONNX file with its large products in integers, for onnxruntime.
-
-    Args:
-        source, target: the float32 file and the new one.
-        calibration: images as the network takes them, arrays (B, 3, H, W) float32.
-        exclude: names of layers that stay in float.
-
-    Returns:
-        Names of the layers in integers.
-
-    Raises:
-        DataError: no calibration images.
-        MissingExtraError: onnx or onnxruntime is not installed.
-    """
-    return _write(OnnxQuantizer(source, calibration), target, exclude)
-
-
-def quantize_openvino(
-    source: str | Path, target: str | Path, calibration: Iterable[Feed], *, exclude: Collection[str] = ()
-) -> tuple[str, ...]:
-    """The same for OpenVINO's `.xml` with its `.bin`."""
-    return _write(OpenVinoQuantizer(source, calibration), target, exclude)
 
 
 def compress_weights(source: str | Path, target: str | Path, bits: int = 16) -> int:
@@ -164,13 +141,12 @@ def compress_weights(source: str | Path, target: str | Path, bits: int = 16) -> 
     _quantizer(source, target)
     able = (16,) if source.suffix == ".xml" else (16, 8, 4)
     if bits not in able:
-        kind = FORMATS["openvino"].title if source.suffix == ".xml" else FORMATS["onnx"].title
+        kind = "OpenVINO" if source.suffix == ".xml" else "ONNX"
         raise ConfigError(f"bits is {bits}, expected {' or '.join(map(str, able))} for files of {kind}.")
     parts = read_export(source)[1].parts
     files = {part: target.with_name(place_of(target, part).name) for part in parts}
-    for place in (target, *files.values()):
-        for file in (place, place.with_suffix(".bin")) if place.suffix == ".xml" else (place,):
-            refuse_existing(file, "--output")
+    for file in (file for place in (target, *files.values()) for file in _with_weights(place)):
+        refuse_existing(file, "--output")
     write = _fewer_bits_openvino if source.suffix == ".xml" else _fewer_bits_onnx
     with together(target) as folder:
         places = {part: folder / file.name for part, file in files.items()}
@@ -222,24 +198,11 @@ def _quantizer(source: Path, target: Path) -> Any:
     return QUANTIZERS[source.suffix]
 
 
-def _write(quantizer: Any, target: str | Path, exclude: Collection[str]) -> tuple[str, ...]:
-    quantizer.write(Path(target), exclude)
-    return tuple(name for name in quantizer.layers if name not in exclude)
-
-
-def _inputs(predictor: Predictor, samples: ImageFiles, most: int) -> Iterator[NDArray[np.float32]]:
+def _inputs(predictor: Predictor, samples: ImageFiles) -> Iterator[NDArray[np.float32]]:
     """The network's input for images drawn evenly; those that cannot be read are passed over."""
-    order = np.random.default_rng(0).permutation(len(samples))
-    given = 0
-    for place in order.tolist():
-        if given == most:
-            return
-        try:
-            image = samples.open(place)
-        except ImageError:
-            continue
-        given += 1
-        yield predictor.config.preprocessing(image)[None]
+    for place in np.random.default_rng(0).permutation(len(samples)).tolist():
+        with suppress(ImageError):
+            yield predictor.config.preprocessing(samples.open(place))[None]
 
 
 def _in_blocks(model: Any, bits: int) -> Any:

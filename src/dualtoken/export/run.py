@@ -11,16 +11,15 @@ from typing import Any
 from rich.console import Console
 
 from dualtoken.engines import ENGINES, MAIN
-from dualtoken.errors import ConfigError, ExportError, UserError, cannot_write
+from dualtoken.errors import ConfigError, ExportError, UserError, cannot_write, first_line
 from dualtoken.export import check
-from dualtoken.export.formats import FORMATS, Format, find_format, others
+from dualtoken.export.formats import FORMATS, Format, find_format, others, place_of, size_of
 from dualtoken.export.model_info import model_info
 from dualtoken.export.parity import Parity
-from dualtoken.export.pieces import Piece, merged, pieces
-from dualtoken.export.placing import place_of, size_of, together
-from dualtoken.files import digest, refuse_existing, write_text
+from dualtoken.export.pieces import merged, pieces
+from dualtoken.files import digest, refuse_existing, together, write_text
 from dualtoken.machine import machine_name
-from dualtoken.model_folder import WEIGHTS, ModelConfig
+from dualtoken.model_folder import WEIGHTS
 from dualtoken.prediction.exported import ExportInfo, certificate, sidecar, to_json_text
 from dualtoken.prediction.models import load
 from dualtoken.prediction.predictor import Predictor
@@ -130,7 +129,9 @@ def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -
     """All files of the model, the main one first."""
     form, config = FORMATS[name], reference.config
     try:
-        found = _pieces(reference.model, config, dynamic_size=dynamic_size)
+        size, channels = config.preprocessing.image_size, len(config.preprocessing.mean)
+        stride = TASKS[config.task].stride
+        found = pieces(merged(reference.model), size, channels, any_size=dynamic_size, multiple=stride)
         if len(found) > 1 and not form.pieces:
             raise ExportError(
                 f"{form.title} holds one network, a model with {config.head} has {len(found)}.",
@@ -147,6 +148,7 @@ def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -
             f"{form.title} cannot hold this model: {_reason(error)}.", f"{others(name)} --debug shows all of it."
         ) from error
     files = [file for place in places.values() for file in form.files(place)]
+    folder = check.model_folder_of(reference)
     info = ExportInfo(
         format=name,
         exporter=form.exporter,
@@ -155,7 +157,7 @@ def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -
         parts={part: place.name for part, place in places.items() if part != MAIN},
         sha256={file.name: digest(file) for file in files if file != path},
         versions={package: metadata.version(package.replace("_", "-")) for package in ("dualtoken", *form.packages)},
-        weights_sha256=_weights(reference),
+        weights_sha256=digest(folder / WEIGHTS) if folder else "",
     )
     text = to_json_text(config, info)
     if form.describe:
@@ -164,22 +166,6 @@ def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -
         write_text(sidecar(path), text)
         files.append(sidecar(path))
     return files
-
-
-def _pieces(model: Any, config: ModelConfig, *, dynamic_size: bool) -> list[Piece]:
-    preprocessing = config.preprocessing
-    return pieces(
-        merged(model),
-        preprocessing.image_size,
-        len(preprocessing.mean),
-        any_size=dynamic_size,
-        multiple=TASKS[config.task].stride,
-    )
-
-
-def _weights(reference: Predictor) -> str:
-    folder = check.model_folder_of(reference)
-    return digest(folder / WEIGHTS) if folder else ""
 
 
 def _all_places(form: Format, path: Path) -> list[Path]:
@@ -212,7 +198,7 @@ def _certify(name: str, reference: Predictor, file: Path, path: Path, images: An
         ) from error
     if not parity.passed:
         raise ExportError(
-            f"The export answers differently from the model: {parity.failure}. Nothing was written.", others(name)
+            f"The export's predictions differ from the model's: {parity.failure}. Nothing was written.", others(name)
         )
     return replace(parity, export=str(path))
 
@@ -221,8 +207,8 @@ def _reason(error: BaseException) -> str:
     """The first line that says something; exporters wrap what went wrong into general words."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}".rstrip(".:") if lines else type(error).__name__
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said[:300]}".rstrip(".:")
 
 
 def _raise_if_disk(error: BaseException, path: Path) -> None:

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 from dualtoken.errors import ModelError, unknown_name
+from dualtoken.files import digest
 from dualtoken.model_folder import CONFIG, WEIGHTS
 
 _PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -55,9 +55,7 @@ def bundled_folder(name: str) -> Path:
                 f"{name!r} comes with the package, but its {file} is missing from this installation.",
                 "Type: pip install --force-reinstall --no-deps dualtoken",
             )
-    with (folder / WEIGHTS).open("rb") as weights:
-        digest = hashlib.file_digest(weights, "sha256").hexdigest()
-    if digest != BUNDLED[name].sha256:
+    if digest(folder / WEIGHTS) != BUNDLED[name].sha256:
         raise ModelError(
             f"The weights of {name!r} in {str(folder)!r} are not those that this version came with.",
             "Type: pip install --force-reinstall --no-deps dualtoken",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +91,13 @@ def _contents(weights: Path) -> tuple[str, int]:
     """The type of most numbers in a safetensors file, and how many there are; from its header, without torch."""
     with weights.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    sizes: dict[str, int] = {}
-    for key, entry in header.items():
-        if key != "__metadata__":
-            count = 1
-            for side in entry["shape"]:
-                count *= side
-            sizes[entry["dtype"]] = sizes.get(entry["dtype"], 0) + count
+    header.pop("__metadata__", None)
+    sizes: Counter[str] = Counter()
+    for entry in header.values():
+        sizes[entry["dtype"]] += math.prod(entry["shape"])
     names = {"F16": "float16", "F32": "float32", "BF16": "bfloat16"}
-    most = max(sizes, key=lambda kind: sizes[kind])
-    return names.get(most, most), sum(sizes.values())
+    ((most, _),) = sizes.most_common(1)
+    return names.get(most, most), sizes.total()
 
 
 def _classes(config: ModelConfig) -> str:
@@ -203,7 +202,9 @@ def _limits(config: ModelConfig) -> str:
 
 
 def _card(config: ModelConfig) -> Card:
-    return kind_of(config.task).card or Card("other", f"answers for {config.task}", "It was made for its classes only.")
+    return kind_of(config.task).card or Card(
+        "other", f"predicts for {config.task}", "It was made for its classes only."
+    )
 
 
 def _source(config: ModelConfig) -> str:

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dualtoken.errors import ModelError, UserError, require
+from dualtoken.errors import ModelError, UserError, first_line, require
 from dualtoken.model_folder import CONFIG, WEIGHTS
 
 CARD = "README.md"
@@ -28,7 +28,7 @@ def check_repo_id(text: str) -> None:
     """
     if not is_repo_id(text):
         raise ModelError(
-            f"{text!r} is no repository of the Hugging Face Hub.",
+            f"{text!r} is not a repository of the Hugging Face Hub.",
             "Expected USER/NAME of letters, digits, '-', '_' and '.', such as anna/pets.",
         )
 
@@ -129,15 +129,15 @@ def explained(
             " --create-pr, create_pr=True.",
         )
     if isinstance(error, errors.HFValidationError):
-        return ModelError(f"{repo_id!r} is no repository of the Hugging Face Hub: {_line(error)}")
+        return ModelError(f"{repo_id!r} is not a repository of the Hugging Face Hub: {first_line(error)}.")
     if status is None:
         return ModelError(
-            f"The Hugging Face Hub cannot be reached for {_at(repo_id, revision)}: {_line(error)}",
+            f"The Hugging Face Hub cannot be reached for {_at(repo_id, revision)}: {first_line(error)}.",
             "Is there a connection? What would be sent is shown without one: --dry-run, dry_run=True."
             if pushing
             else "Is there a connection? A model folder on this disk needs none.",
         )
-    return ModelError(f"The Hugging Face Hub answered {status} for {_at(repo_id, revision)}: {_line(error)}")
+    return ModelError(f"The Hugging Face Hub answered {status} for {_at(repo_id, revision)}: {first_line(error)}.")
 
 
 def _incomplete(hub: Any, repo_id: str, revision: str | None, missing: list[str], *, local: bool) -> UserError:
@@ -161,8 +161,3 @@ def _incomplete(hub: Any, repo_id: str, revision: str | None, missing: list[str]
 
 def _at(repo_id: str, revision: str | None) -> str:
     return repr(f"{repo_id}@{revision}" if revision else repo_id)
-
-
-def _line(error: Exception) -> str:
-    """The first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from dualtoken.errors import ConfigError, ModelError, UserError, nearest
 from dualtoken.hub.bundled import BUNDLED, DEFAULT, bundled_folder
@@ -24,13 +25,7 @@ def holds_model(path: str | Path) -> bool:
     return any((Path(path) / name).is_file() for name in (CONFIG, WEIGHTS))
 
 
-def find_model(
-    model: str | Path,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Path:
+def find_model(model: str | Path, *, revision: str | None = None, **options: Any) -> Path:
     """The folder of the model that `model` names; a path comes back as it is, whether or not anything is there.
 
     The user's own folder goes before a model of the package with the same name, provided that it holds a model. Only
@@ -38,7 +33,7 @@ def find_model(
 
     Args:
         model: a path, a key of `BUNDLED`, or `hf-hub:USER/NAME`, with `@REVISION` behind it if one is wanted.
-        revision, cache_dir, local_files_only: as for `download`.
+        revision, **options: as for `download`.
 
     Raises:
         ModelError: a model of the package is damaged, or one of the Hub cannot be had.
@@ -50,11 +45,9 @@ def find_model(
         repo_id, at, own_revision = name.removeprefix(HUB_PREFIX).partition("@")
         if at and revision not in (None, own_revision):
             raise ConfigError(f"The revision is {revision!r}, but {name!r} names another.", "Give one of them.")
-        return download(
-            repo_id, revision=own_revision or revision, cache_dir=cache_dir, local_files_only=local_files_only
-        )
+        return download(repo_id, revision=own_revision or revision, **options)
     if revision is not None:
-        raise ConfigError(f"The revision is {revision!r}, but {name!r} is no model of the Hub.", "Leave it out.")
+        raise ConfigError(f"The revision is {revision!r}, but {name!r} is not a model of the Hub.", "Leave it out.")
     return bundled_folder(name) if is_named(name) else Path(model)
 
 
@@ -104,13 +97,7 @@ def _folders_beside(path: Path) -> list[str]:
         return []
 
 
-def find_pretrained(
-    model: str | Path,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Path:
+def find_pretrained(model: str | Path, **options: Any) -> Path:
     """As `find_model`, but `USER/NAME` that is nothing on this disk is a repository of the Hub without its prefix too.
 
     Raises:
@@ -127,7 +114,7 @@ def find_pretrained(
                 f"Give a model folder, USER/NAME of the Hugging Face Hub, or one of: {', '.join(BUNDLED)}.",
             )
         model = HUB_PREFIX + name
-    return find_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    return find_model(model, **options)
 
 
 def _name(model: str | Path) -> str:

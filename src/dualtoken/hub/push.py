@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from dualtoken.errors import ModelError, UserError, nearest, require
+from dualtoken.errors import ModelError, nearest, require
 from dualtoken.hub.card import model_card
 from dualtoken.hub.download import CARD, check_repo_id, explained, failures, is_offline
 from dualtoken.hub.finding import HUB_PREFIX, find_folder
@@ -148,17 +148,14 @@ def _send(
         if not create_pr:
             api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
-            raise _public(repo_id)
+            raise ModelError(
+                f"{repo_id!r} is there already and everybody can see it, but private was asked for. Nothing was sent.",
+                f"Make it private at https://huggingface.co/{repo_id}/settings, choose another name, or leave private"
+                " out.",
+            )
         commit = api.create_commit(repo_id, operations, commit_message=message, create_pr=create_pr)
     except failures() as error:
         raise explained(error, repo_id, pushing=True) from error
     except ValueError as error:  # of a card that a person wrote
         raise ModelError(f"The Hugging Face Hub refuses the header of {CARD}: {error}") from error
     return str(commit.pr_url or commit.commit_url)
-
-
-def _public(repo_id: str) -> UserError:
-    return ModelError(
-        f"{repo_id!r} is there already and everybody can see it, but private was asked for. Nothing was sent.",
-        f"Make it private at https://huggingface.co/{repo_id}/settings, choose another name, or leave private out.",
-    )

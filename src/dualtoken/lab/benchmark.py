@@ -86,9 +86,11 @@ def benchmark(
     _check_places(output, plot, table)
     rows: list[Row] = []
     grid = list(itertools.product(*map(_once, (engines, sizes, threads))))
-    with _progress(progress, len(grid) * len(_once(batches))) as step, _folder(cache) as folder:
+    with _progress(progress, len(grid) * len(_once(batches))) as step, ExitStack() as stack:
+        folder = Path(cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="dualtoken-benchmark-")))
         facts = provenance(max(threads))
-        facts["versions"] |= _versions(engines)
+        packages = [_GRAPH_ENGINES[engine] for engine in engines if engine in _GRAPH_ENGINES]
+        facts["versions"] |= {package: metadata.version(package) for package in packages}
         _warn_if_busy(facts["load_before"], progress)
         step("counting parameters and multiply-accumulates")
         about = {(subject, size): describe(subject, size) for subject in subjects for size in _once(sizes)}
@@ -101,10 +103,10 @@ def benchmark(
                 parts = [sources[engine, size, subject] for subject in subjects]
                 for made in _cells(parts, engine, size, number, sorted(_once(batches)), rounds, step):
                     pairs = zip(subjects, made, strict=True)
-                    cell = [about[subject, size] | row | facts for subject, row in pairs]
-                    rows += [row | {"threads": number} for row in cell]
+                    cell = [about[subject, size] | row | facts | {"threads": number} for subject, row in pairs]
+                    rows += cell
                     if output is not None:
-                        append_rows(output, rows[-len(cell) :])
+                        append_rows(output, cell)
         except KeyboardInterrupt:
             if progress and rows:
                 print_rows(rows, Console(stderr=True))
@@ -156,15 +158,9 @@ def _once(values: Sequence[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _versions(engines: Sequence[str]) -> dict[str, str]:
-    """Of the packages that measure, beside those that every row has."""
-    packages = [_GRAPH_ENGINES[engine] for engine in _once(engines) if engine in _GRAPH_ENGINES]
-    return {package: metadata.version(package) for package in packages}
-
-
 def _warn_if_busy(load: Sequence[float] | None, shown: bool) -> None:
     if shown and load is not None and load[0] > _BUSY:
-        text = f"The machine is busy: {load[0]:.1f} processes waited or ran in the last minute. Figures will suffer."
+        text = f"The machine is busy: {load[0]:.1f} processes waited or ran in the last minute. Times will suffer."
         Console(stderr=True).print(text, style="yellow", soft_wrap=True)
 
 
@@ -214,37 +210,34 @@ def _cells(
             prepared = []
             for number, (worker, row) in enumerate(zip(workers, opened, strict=True), 1):
                 step(f"{title}, batch {batch}: preparing {number} of {len(workers)}")
-                prepared.append(_prepare(worker, row, batch, size))
+                answer = _ask(worker, row, "prepare", batch_size=batch, image_size=size)
+                prepared.append(answer if "error" in answer else row | answer)
             turns = _rounds(workers, prepared, rounds, f"{title}, batch {batch}", step)
             step("")
             cell = {"engine": engine, "batch_size": batch, "image_size": size, "threads": threads}
             yield [cell | row for row in _summarise(prepared, turns, batch)]
 
 
-def _open(worker: Worker | None, source: Source, engine: str, size: int, threads: int) -> Row:
-    """The size of the file that is loaded, or the error."""
-    if worker is None:
-        return source
-    try:
-        worker.ask("open", engine=engine, source=source, image_size=size, threads=threads)
-    except WorkerError as error:
-        return {"error": str(error)}
-    return {"file_mib": _file_bytes(Path(source["path"])) / 2**20 if "path" in source else None}
-
-
-def _file_bytes(path: Path) -> int:
-    """An OpenVINO file has its weights beside it."""
-    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return sum(file.stat().st_size for file in files if file.exists())
-
-
-def _prepare(worker: Worker | None, row: Row, batch: int, size: int) -> Row:
+def _ask(worker: Worker | None, row: Row, what: str, **arguments: Any) -> Row:
+    """What the worker answers, or the error; of one that has failed the error that it had."""
     if worker is None or "error" in row:
         return row
     try:
-        return row | worker.ask("prepare", batch_size=batch, image_size=size)
+        return worker.ask(what, **arguments)
     except WorkerError as error:
         return {"error": str(error)}
+
+
+def _open(worker: Worker | None, source: Source, engine: str, size: int, threads: int) -> Row:
+    """The size of the file that is loaded, or the error."""
+    answer = _ask(worker, source, "open", engine=engine, source=source, image_size=size, threads=threads)
+    if "error" in answer:
+        return answer
+    if "path" not in source:
+        return {"file_mib": None}
+    path = Path(source["path"])
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]  # OpenVINO's weights lie beside it
+    return {"file_mib": sum(file.stat().st_size for file in files if file.exists()) / 2**20}
 
 
 def _rounds(
@@ -255,12 +248,11 @@ def _rounds(
     for number in range(rounds):
         step(f"{title}: round {number + 1} of {rounds}")
         for place, worker in enumerate(workers):
-            if worker is None or "error" in prepared[place]:
-                continue
-            try:
-                turns[place].append(worker.ask("turn", seconds=TURN_SECONDS)["ms"])
-            except WorkerError as error:
-                prepared[place] = {"error": str(error)}
+            turn = _ask(worker, prepared[place], "turn", seconds=TURN_SECONDS)
+            if "error" in turn:
+                prepared[place] = turn
+            else:
+                turns[place].append(turn["ms"])
     return turns
 
 
@@ -296,15 +288,6 @@ def _quartiles(values: Sequence[float]) -> list[float]:
         return [values[0], values[0]]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return [low, high]
-
-
-@contextmanager
-def _folder(cache: str | Path | None) -> Iterator[Path]:
-    if cache is not None:
-        yield Path(cache)
-        return
-    with tempfile.TemporaryDirectory(prefix="dualtoken-benchmark-") as folder:
-        yield Path(folder)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ the rounded ones answer it. The last line is the hash that belongs into `hub/bun
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from dualtoken.answers import CLASSIFIER
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.evaluation import evaluate
-from dualtoken.files import refuse_existing, write_json, write_text
+from dualtoken.files import digest, refuse_existing, write_json, write_text
 from dualtoken.hub.bundled import BUNDLED
 from dualtoken.hub.card import model_card
 from dualtoken.hub.download import CARD
@@ -129,10 +128,10 @@ def main() -> None:
     parser.add_argument("--data", help="images to measure on: those of the run")
     arguments = parser.parse_args()
     folder = ship(arguments.run, arguments.folder, data=arguments.data)
-    weights = (folder / WEIGHTS).read_bytes()
     rounding = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["dualtoken"]["provenance"]["rounded"]
     print(json.dumps(rounding, indent=2))
-    print(f"{folder / WEIGHTS}: {len(weights) / 1e6:.2f} MB\nsha256 {hashlib.sha256(weights).hexdigest()}")
+    weights = folder / WEIGHTS
+    print(f"{weights}: {weights.stat().st_size / 1e6:.2f} MB\nsha256 {digest(weights)}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def run(
         data: images and their labels, as for `dualtoken train`.
         output: folder of the study, new or to go on with.
         budget: time to spend, such as 2h, 25m or 1h30m. Left out: no end.
-        scale: how large the runs are: cpu or gpu. Left out: cpu; with `table` as in the folder.
+        scale: how large the runs are: cpu or gpu. Left out: cpu; with --table as in the folder.
         seeds: runs of each arm.
         only: names of arms to run, beside the base. Left out: all.
         settings: that all arms share, on top of the scale's.

@@ -192,7 +192,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
             raise DataError("it holds no plan.")
     except DataError as error:
         raise OutputError(
-            f"{str(folder)!r} is no folder of a study: {error.message}", "Give what `dualtoken study` wrote."
+            f"{str(folder)!r} is not the folder of a study: {error.message}", "Give what `dualtoken study` wrote."
         ) from None
     return content
 

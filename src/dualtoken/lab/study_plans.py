@@ -253,7 +253,7 @@ def check_settings(settings: Settings) -> None:
     """
     for name, (why, use) in _FIXED.items():
         if name in settings:
-            raise ConfigError(f"{name} is no setting of a study, which sets it itself: {why}.", use)
+            raise ConfigError(f"{name} is not a setting of a study, which sets it itself: {why}.", use)
 
 
 def _merged(settings: Settings, more: Settings) -> Settings:

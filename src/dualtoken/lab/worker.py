@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dualtoken.errors import UserError
+from dualtoken.errors import UserError, first_line
 from dualtoken.lab.worker_engines import ENGINES, Run
 from dualtoken.machine import peak_rss
 
@@ -101,10 +101,8 @@ def main() -> None:
 
 def reason(error: Exception) -> str:
     """The first line of what went wrong, at most 300 characters of it."""
-    text = error.message if isinstance(error, UserError) else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = lines[0] if lines else ""
-    return first[:300] if isinstance(error, UserError) else f"{type(error).__name__}: {first}"[:300]
+    known = isinstance(error, UserError)
+    return (first_line(error) if known else f"{type(error).__name__}: {first_line(error)}")[:300]
 
 
 if __name__ == "__main__":

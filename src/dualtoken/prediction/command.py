@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from glob import has_magic
 from itertools import groupby, islice, tee
@@ -25,7 +25,7 @@ from dualtoken.prediction.inputs import STDIN, NamedInput, Note, collect_inputs,
 from dualtoken.prediction.predictor import Predictor
 from dualtoken.prediction.tiles import predict_tiled
 from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
-from dualtoken.report import prediction_table, print_table, sheet_files
+from dualtoken.report import prediction_table, sheet_files
 
 Show = Callable[[list[Answer]], None]
 DrawSheet = Callable[[Image.Image, Classification], None]
@@ -149,11 +149,6 @@ class _NothingAnsweredError(Exception):
     """Tells tables to leave nothing."""
 
 
-def print_answers(predictor: Predictor, answers: list[Answer], *, top: int = 3) -> None:
-    """A table on the screen, as the model's kind of answers has it."""
-    print_table(answers, predictor.kind, top=top)
-
-
 def _refuse_useless(options: Options, kind: Kind) -> None:
     """An option is applied or refused, never passed over."""
     given = [
@@ -254,7 +249,11 @@ def _tiled(
 
 def _video_answers(predictor: Predictor, path: str, options: Options, pictures: _Pictures) -> Iterator[Answer]:
     """The frames of a video, by its name and their seconds in it: `street.mp4@00001.480s`, which sort by time."""
-    with _video(path, options, pictures) as film:
+    with ExitStack() as stack:
+        film = None
+        if pictures.folder:
+            info = video_info(path, options.limits)
+            film = stack.enter_context(VideoWriter(pictures.place(path, ".mp4"), info.fps, info.size))
         named = ((f"{path}@{seconds:09.3f}s", image) for seconds, image in frames(path, options.limits))
         found = predictor.stream_images(
             named, batch_size=options.batch_size, workers=0, threshold=options.threshold, limits=options.limits,
@@ -265,13 +264,3 @@ def _video_answers(predictor: Predictor, path: str, options: Options, pictures: 
                 picture = predictor.kind.draw(image, answer, inside=True) or image
                 film.write(picture.resize(image.size))  # small frames are drawn larger
             yield answer
-
-
-@contextmanager
-def _video(path: str, options: Options, pictures: _Pictures) -> Iterator[VideoWriter | None]:
-    if pictures.folder is None:
-        yield None
-        return
-    info = video_info(path, options.limits)
-    with VideoWriter(pictures.place(path, ".mp4"), info.fps, info.size) as film:
-        yield film

@@ -53,7 +53,7 @@ class ExportInfo:
     def __post_init__(self) -> None:
         for name in (*self.parts.values(), *self.sha256):
             if name in ("", ".", "..") or set(name) & set("/\\\0"):
-                raise ValueError(f"{name!r} is no name of a file beside the export")
+                raise ValueError(f"{name!r} is not the name of a file beside the export")
 
 
 @dataclass(frozen=True)

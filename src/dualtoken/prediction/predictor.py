@@ -111,31 +111,19 @@ class Predictor:
             answers.append(answer)
         return answers[0] if single else answers
 
-    def stream(
-        self,
-        inputs: Iterable[NamedInput],
-        *,
-        batch_size: int = 32,
-        workers: int | None = None,
-        threshold: float | None = None,
-        limits: ImageLimits = DEFAULT_LIMITS,
-    ) -> Iterator[Answer]:
+    def stream(self, inputs: Iterable[NamedInput], **options: Any) -> Iterator[Answer]:
         """Answer a stream of (name, source) pairs, as `collect_inputs` gives them.
 
         Files are read ahead in threads, a few batches at most: memory does not grow with the stream.
 
         Args:
             inputs: names and sources.
-            batch_size: images that go through the network at once.
-            workers: reading threads; 0 reads in this one, None takes one a CPU core, 8 at most.
-            threshold: objects or labels with a lower score are left out, 0 to 1; None takes the model's own.
-            limits: what an image may cost.
+            **options: `batch_size`, `workers`, `threshold` and `limits` of `stream_images`.
 
         Yields:
             For each input, in order, an answer with the name as its path, or (name, ImageError).
         """
-        options: dict[str, Any] = {"workers": workers, "threshold": threshold, "limits": limits}
-        for answer, _ in self.stream_images(inputs, batch_size=batch_size, keep=False, **options):
+        for answer, _ in self.stream_images(inputs, keep=False, **options):
             yield answer
 
     def stream_images(
@@ -150,7 +138,13 @@ class Predictor:
     ) -> Iterator[tuple[Answer, Image.Image | None]]:
         """As `stream`, each answer with its image, which was opened once for both; None where it cannot be read.
 
-        Few images are on their way at a time then, whatever `batch_size`: photos are larger than a network's input.
+        Args:
+            inputs: names and sources.
+            batch_size: images that go through the network at once.
+            workers: reading threads; 0 reads in this one, None takes one a CPU core, 8 at most.
+            threshold: objects or labels with a lower score are left out, 0 to 1; None takes the model's own.
+            limits: what an image may cost.
+            keep: give the images too. Few are on their way at a time then: photos are larger than a network's input.
         """
         batch_size = self.fitting_batch(min(batch_size, _KEPT) if keep else batch_size)
         if threshold is not None and not 0 <= threshold <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -79,11 +80,11 @@ def predict_tiled(
     places = tiles(size, tile, overlap)
     if len(places) == 1:
         return answer_one(image)
-    answers = ((place, answer_one(image.crop(place))) for place in places)
-    first = next(answers)
-    if isinstance(first[1], Segmentation):
-        return _one_segmentation(size, _chain(first, answers))
-    found = [_moved(answer, place, size) for place, answer in _chain(first, answers)]
+    first = answer_one(image.crop(places[0]))
+    answers = chain([first], (answer_one(image.crop(place)) for place in places[1:]))
+    if isinstance(first, Segmentation):
+        return _one_segmentation(size, zip(places, answers, strict=True))
+    found = [_moved(answer, place, size) for place, answer in zip(places, answers, strict=True)]
     cut = [_cut(answer, place, size) for answer, place in zip(found, places, strict=True)]
     if whole:
         found.append(answer_one(image))
@@ -98,11 +99,6 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
     number = math.ceil((length - side) / step - 1e-9) + 1
     starts = np.linspace(0, length - side, number).astype(int).tolist()
     return [(start, start + side) for start in starts]
-
-
-def _chain(first: tuple[Tile, Found], rest: Iterable[tuple[Tile, Found]]) -> Iterable[tuple[Tile, Found]]:
-    yield first
-    yield from rest
 
 
 def _moved(answer: Detections, place: Tile, size: tuple[int, int]) -> Detections:
@@ -144,7 +140,7 @@ def _one_segmentation(size: tuple[int, int], answers: Iterable[tuple[Tile, Segme
         part = (slice(place.top, place.bottom), slice(place.left, place.right))
         strength = _depth(answer.size) if one.confidence is None else answer.confidence
         if strength is None:
-            raise ValueError("the first tile's answer has confidences, another's has none.")
+            raise ValueError("the first tile's prediction has confidences, another's has none.")
         better = strength > best[part]
         mask[part][better] = answer.mask[better]
         best[part][better] = strength[better]

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from dualtoken.errors import ConfigError, ImageError, OutputError, require, unknown_name
@@ -178,13 +179,8 @@ class VideoWriter:
         return stream
 
     def _even(self, image: Image.Image) -> Image.Image:
-        width, height = image.width + image.width % 2, image.height + image.height % 2
-        if (width, height) == image.size:
-            return image
-        larger = Image.new("RGB", (width, height))
-        larger.paste(image, (width - image.width, height - image.height))
-        larger.paste(image, (0, 0))
-        return larger
+        odd = ((0, image.height % 2), (0, image.width % 2), (0, 0))
+        return Image.fromarray(np.pad(np.asarray(image), odd, "edge"))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -228,7 +224,11 @@ def _upright_frames(
     number, start = 0, None
     try:
         for frame in container.decode(stream):
-            _check_pixels(path, frame.width * frame.height, limits)
+            if (pixels := frame.width * frame.height) > limits.max_pixels:
+                raise ImageError(
+                    f"{str(path)!r} has frames of {pixels:,} pixels, limit {limits.max_pixels:,} (--max-pixels).",
+                    f"If you trust it: --max-pixels {pixels} (Python: limits=ImageLimits(max_pixels={pixels})).",
+                )
             start = frame.time if start is None else start
             yield _seconds(frame, start, number, stream), _upright(frame)
             number += 1
@@ -248,17 +248,6 @@ def _seconds(frame: Any, start: float | None, number: int, stream: Any) -> float
 
 
 def _upright(frame: Any) -> Image.Image:
+    """Turned as a phone was held: by quarters, counterclockwise, without any loss."""
     image: Image.Image = frame.to_image()
-    turns = round(frame.rotation / 90) % 4  # a phone held upright: counterclockwise
-    return image.transpose(_TURNS[turns]) if turns else image
-
-
-_TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
-
-
-def _check_pixels(path: str | Path, pixels: int, limits: ImageLimits) -> None:
-    if pixels > limits.max_pixels:
-        raise ImageError(
-            f"{str(path)!r} has frames of {pixels:,} pixels, limit {limits.max_pixels:,} (--max-pixels).",
-            f"If you trust it: --max-pixels {pixels} (Python: limits=ImageLimits(max_pixels={pixels})).",
-        )
+    return image.rotate(90 * round(frame.rotation / 90), expand=True)

@@ -145,13 +145,13 @@ def _check_size(image: Image.Image, size: tuple[int, ...]) -> None:
 
 def _as_objects(truth: Objects | NDArray[np.uint8]) -> Objects:
     if not isinstance(truth, Objects):
-        raise ValueError("the truth is a mask, but the answer has objects.")
+        raise ValueError("the ground truth is a mask, but the prediction has objects.")
     return truth
 
 
 def _as_mask(truth: Objects | NDArray[np.uint8] | None) -> Pixels | None:
     if isinstance(truth, Objects):
-        raise ValueError("the truth has objects, but the answer is a mask.")
+        raise ValueError("the ground truth has objects, but the prediction is a mask.")
     return truth
 
 
@@ -345,7 +345,7 @@ def _draw_regions(
     entries = _region_entries(mask, classes, by_share=legend == "below")
     if truth is not None:
         if truth.shape != mask.shape:
-            raise ValueError(f"the truth has shape {truth.shape}, the answer {mask.shape}.")
+            raise ValueError(f"the ground truth has shape {truth.shape}, the prediction {mask.shape}.")
         wrong = (mask != truth) & (truth != IGNORE)
         _hatch(pixels, wrong.repeat(style.factor, axis=0).repeat(style.factor, axis=1), style)
         share = wrong.sum() / max(np.count_nonzero(truth != IGNORE), 1)

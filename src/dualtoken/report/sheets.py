@@ -91,7 +91,9 @@ def sheet_files(path: str | Path) -> Iterator[Callable[[Image.Image, Classificat
     """
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
-        raise OutputError(f"{str(path)!r} is no picture's name, expected {', '.join(_SUFFIXES)}.", "Example: sheet.png")
+        raise OutputError(
+            f"{str(path)!r} is not the name of a picture, expected {', '.join(_SUFFIXES)}.", "Example: sheet.png"
+        )
     items: list[SheetItem] = []
     pages = 0
 

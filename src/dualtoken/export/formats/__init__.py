@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualtoken.engines import ENGINES
+from dualtoken.engines import ENGINES, MAIN
 from dualtoken.errors import ConfigError, missing_package
 from dualtoken.registry import Registry
 
@@ -64,6 +64,18 @@ class Format:
 
 
 FORMATS: Registry[Format] = Registry("format", __name__)
+
+
+def place_of(path: Path, part: str) -> Path:
+    """The file of a part of the export `path`."""
+    return path if part == MAIN else path.with_name(f"{path.stem}.{part}{path.suffix}")
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    return (
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    )
 
 
 def others(name: str, *, several: bool = False) -> str:
