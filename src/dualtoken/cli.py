@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dualtoken import static
 from dualtoken.errors import ConfigError, DataError, Terminated, UserError, missing_package
-from dualtoken.options import Verb, command, help_of, print_json, show
+from dualtoken.options import Verb, command, print_json, show
 from dualtoken.static import Parameter
 from dualtoken.words import counted
 
@@ -512,7 +512,7 @@ class _Group(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The list of all verbs needs their first words alone."""
-        self.commands = {name: TyperCommand(name, help=help_of(verb)) for name, verb in VERBS.items()}
+        self.commands = {name: TyperCommand(name, help=static.summary(*verb.home)) for name, verb in VERBS.items()}
         super().format_help(ctx, formatter)
 
 

@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,11 +65,6 @@ class Verb:
         return module, name
 
 
-def help_of(verb: Verb) -> str:
-    """What the verb does, in the words of its function."""
-    return static.summary(*verb.home)
-
-
 def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: Bounds) -> Any:
     """The verb for typer.
 
@@ -81,8 +75,9 @@ def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: B
     """
     about, parts = static.signature(*verb.home)
     taken = {part.name for part in (*parts, *verb.more())}
-    reader = _Reader(verb, choices, suggestions, bounds)
-    options = [reader.option(part) for part in _shown(verb, parts)]
+    found = static.definition(*verb.home)
+    module = found[0] if found else verb.home[0]  # where it is defined: what names in its annotations mean
+    options = [_option(part, verb, module, choices, suggestions, bounds) for part in _shown(verb, parts)]
     if verb.json:
         told = typer.Option("--json", help="Print JSON for programs, and nothing else.")
         options.append(_parameter("json_", Annotated[bool, told], False))
@@ -146,44 +141,30 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Parameters of one function as typer's."""
-
-    verb: Verb
-    choices: Words
-    suggestions: Words
-    bounds: Bounds
-
-    @cached_property
-    def module(self) -> str:
-        """Where the function is defined: what names in its annotations mean."""
-        found = static.definition(*self.verb.home)
-        return found[0] if found else self.verb.home[0]
-
-    def option(self, part: Parameter) -> inspect.Parameter:
-        """One parameter, as an option or an argument."""
-        module = self.module
-        words = list(self.choices[part.name]()) if part.name in self.choices else literals(part, module)
-        kind, how = _kind(part, module, words, part.name in self.verb.many)
-        if kind in (int, float) and part.name in self.bounds:
-            how["min"], how["max"] = self.bounds[part.name]
-        if part.name in self.suggestions:
-            how["autocompletion"] = self.suggestions[part.name]
-        about = _PYTHON.sub("", part.about)
-        about = about[:1].upper() + about[1:] + ("" if about.endswith(".") else ".")
-        if words and "parser" in how:
-            about += f" One of: {', '.join(words)}."
-        flag = f"--{part.name.replace('_', '-')}" if part.keyword or part.name == "output" else part.name.upper()
-        name = self.verb.flags.get(part.name, flag)
-        default: Any = inspect.Parameter.empty if part.default is None else False if kind is bool else None
-        annotation: Any = kind if part.default is None else kind | None
-        if name.startswith("-"):
-            told = "" if kind is bool else _default(part, module)
-            info = typer.Option(name, help=f"{about} {told}".rstrip(), show_default=False, **how)
-        else:
-            info = typer.Argument(help=about, show_default=False, **how | {"metavar": name})
-        return _parameter(part.name, Annotated[annotation, info], default)
+def _option(
+    part: Parameter, verb: Verb, module: str, choices: Words, suggestions: Words, bounds: Bounds
+) -> inspect.Parameter:
+    """A function's parameter as typer's, an option or an argument."""
+    words = list(choices[part.name]()) if part.name in choices else literals(part, module)
+    kind, how = _kind(part, module, words, part.name in verb.many)
+    if kind in (int, float) and part.name in bounds:
+        how["min"], how["max"] = bounds[part.name]
+    if part.name in suggestions:
+        how["autocompletion"] = suggestions[part.name]
+    about = _PYTHON.sub("", part.about)
+    about = about[:1].upper() + about[1:] + ("" if about.endswith(".") else ".")
+    if words and "parser" in how:
+        about += f" One of: {', '.join(words)}."
+    flag = f"--{part.name.replace('_', '-')}" if part.keyword or part.name == "output" else part.name.upper()
+    name = verb.flags.get(part.name, flag)
+    default: Any = inspect.Parameter.empty if part.default is None else False if kind is bool else None
+    annotation: Any = kind if part.default is None else kind | None
+    if name.startswith("-"):
+        told = "" if kind is bool else _default(part, module)
+        info = typer.Option(name, help=f"{about} {told}".rstrip(), show_default=False, **how)
+    else:
+        info = typer.Argument(help=about, show_default=False, **how | {"metavar": name})
+    return _parameter(part.name, Annotated[annotation, info], default)
 
 
 def _default(part: Parameter, module: str) -> str:

@@ -165,7 +165,10 @@ def token_figure(
     height, width = view.preprocessing.image_size
     share = position[0] / width, position[1] / height
     groups, path = [_group(block, share) for block in chosen], record.path()
-    norm = PowerNorm(0.5, vmin=0, vmax=_most(groups, chosen))
+    # The darkest share is the largest, or where none is large one beside which an even share stays pale.
+    largest = max(float(panel.values.max()) for group in groups for panel in group)
+    keys = chosen[0].broadcast.keys if chosen[0].broadcast is not None else (1, 1)
+    norm = PowerNorm(0.5, vmin=0, vmax=max(largest, min(1.0, _PALE / (keys[0] * keys[1]))))
     heights = [2.9, *[1.25 * _shape(view) + 0.65] * len(groups), *([2.4] if path else [])]
     figure = Figure((_WIDTH, sum(heights) + 0.5 + 0.25 * len(notes)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -178,13 +181,6 @@ def token_figure(
     if path:
         _draw_path(parts[-1], path)
     return _finished(figure, title, notes)
-
-
-def _most(groups: Sequence[Sequence[_Panel]], chosen: Sequence[BlockRecord]) -> float:
-    """The share that is darkest: the largest, or where none is large one beside which an even share stays pale."""
-    largest = max(float(panel.values.max()) for group in groups for panel in group)
-    keys = chosen[0].broadcast.keys if chosen[0].broadcast is not None else (1, 1)
-    return max(largest, min(1.0, _PALE / (keys[0] * keys[1])))
 
 
 class _Panel(NamedTuple):

@@ -76,11 +76,8 @@ def heat_map(
             return Heat(_array(_integrated(scorer, image, target)), method, ())
         with tapped(model, levels, (image.shape[2], image.shape[3])) as taps:
             maps = METHODS[method](scorer, taps, image, target)
-    return Heat(_array(_added(maps)), method, tuple(_name(level) for level in levels))
-
-
-def _name(level: Level) -> str:
-    return level.module if level.channels is not None else f"{level.module}[{level.item}]"
+    names = (level.module if level.channels is not None else f"{level.module}[{level.item}]" for level in levels)
+    return Heat(_array(_added(maps)), method, tuple(names))
 
 
 def _array(values: Tensor) -> Floats:

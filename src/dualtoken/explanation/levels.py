@@ -59,22 +59,17 @@ def find_levels(model: nn.Module, task: str) -> list[Level]:
         name = next(name for name, module in model.named_modules() if module is body)
         outputs = len(getattr(body, "strides", ())) or len(getattr(body, "out_channels", ()))
         return [Level(name, item) for item in range(outputs)]
+    from dualtoken.backbone.dualtoken import Stage
+
     info = getattr(model, "feature_info", None) or []
     names = {name for name, _ in model.named_modules()}
     prefix = int(getattr(model, "num_prefix_tokens", 0))
-    return [
-        Level(str(entry["module"]), _item(model, str(entry["module"])), int(entry["reduction"]),
-              int(entry["num_chs"]), prefix)
-        for entry in (info if isinstance(info, list) else info.info)
-        if entry["module"] in names
-    ]  # fmt: skip
-
-
-def _item(model: nn.Module, module: str) -> int | None:
-    """Our stages give image tokens and global tokens."""
-    from dualtoken.backbone.dualtoken import Stage
-
-    return 0 if isinstance(model.get_submodule(module), Stage) else None
+    levels = []
+    for entry in info if isinstance(info, list) else info.info:
+        if (name := str(entry["module"])) in names:
+            item = 0 if isinstance(model.get_submodule(name), Stage) else None  # of image tokens and global tokens
+            levels.append(Level(name, item, int(entry["reduction"]), int(entry["num_chs"]), prefix))
+    return levels
 
 
 @contextmanager

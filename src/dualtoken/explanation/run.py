@@ -184,14 +184,17 @@ def _explanations(
     done: list[dict[str, Any]] = []
     names: set[str] = set()
     with _made(folder):
-        fresh = _fresh_copies(job)
+        seeds = range(job.seed + 1, job.seed + 1 + FRESH_COPIES) if job.learned else ()
+        fresh = [fresh_network(job.config, seed).to(job.device) for seed in seeds]
         for name, source in named:
             try:
                 image = open_input(name, source, limits, bands=job.config.preprocessing.bands)
                 seen = view(image, job.config.preprocessing)
                 given = None if job.pixel is None else seen.to_input(job.pixel)
             except (ImageError, ConfigError) as error:
-                yield name or "pixels", _of_image(name, error)
+                if isinstance(error, ConfigError) and name is not None:
+                    error = ConfigError(f"{name!r}: {error.message}", error.hint)
+                yield name or "pixels", error
                 continue
             with _progress(progress, name or "pixels") as bar:
                 result = _explain_one(job, fresh, name, image, seen, given, bar)
@@ -200,13 +203,6 @@ def _explanations(
                 done.append(result.to_dict())
                 write_json(folder / RESULT, job.to_dict() | {"images": done})
             yield result
-
-
-def _of_image(name: str | None, error: UserError) -> UserError:
-    """The same error, which says of which image it is."""
-    if isinstance(error, ImageError) or name is None:
-        return error
-    return type(error)(f"{name!r}: {error.message}", error.hint)
 
 
 @contextmanager
@@ -240,7 +236,9 @@ def _explain_one(
     questions = ask(job.model, job.config, pixels, seen.part, job.target, job.most)
     bar(total=len(questions.targets) * (2 + len(fresh)) + RANDOM_MAPS)
     targets = tuple(_explain_targets(job, fresh, questions, seen, pixels, bar))
-    position = given or _start(targets, seen)
+    left, top, right, bottom = seen.part
+    middle = (left + right) / 2, (top + bottom) / 2
+    position = given or (_strongest(targets[0].heat, seen) if targets else middle)
     tokens, blocks = _tokens(job, pixels)
     pixel = job.pixel or seen.pixel_at(position)
     return Explanation(name, seen, targets, tokens, blocks, pixel, position, (*job.notes, *questions.notes))
@@ -277,13 +275,6 @@ def _strongest(heat: Heat, seen: View) -> tuple[float, float]:
     rows, columns = np.nonzero(inside >= inside.max())
     middle = len(rows) // 2
     return float(columns[middle]) + seen.part.left + 0.5, float(rows[middle]) + seen.part.top + 0.5
-
-
-def _start(targets: Sequence[TargetExplanation], seen: View) -> tuple[float, float]:
-    if targets:
-        return _strongest(targets[0].heat, seen)
-    left, top, right, bottom = seen.part
-    return (left + right) / 2, (top + bottom) / 2
 
 
 def _tokens(job: _Job, pixels: Tensor) -> tuple[TokenRecord | None, tuple[BlockRecord, ...]]:
@@ -336,13 +327,6 @@ def _check_blocks(network: Any, blocks: str | Sequence[str]) -> None:
     for name in blocks:
         if name not in known:
             raise ConfigError(unknown_name("block", name, known), "They are STAGE.BLOCK, counted from 1.")
-
-
-def _fresh_copies(job: _Job) -> list[nn.Module]:
-    """Networks as the model's, with fresh weights; none where the model's own are."""
-    if not job.learned:
-        return []
-    return [fresh_network(job.config, job.seed + number + 1).to(job.device) for number in range(FRESH_COPIES)]
 
 
 def _named(inputs: Any) -> Iterator[Named]:

@@ -84,11 +84,6 @@ an array will do; resizing and normalising are done as the model was trained.
 """)
 
 
-def _show(config: ModelConfig) -> str:
-    kind = kind_of(config.task)
-    return _SHOW[kind.counts] if config.task == CLASSIFIER or kind.counts != "images" else _PLAIN
-
-
 def write_bundle(export: str | Path, folder: str | Path) -> Path:
     """Write a folder that runs an exported model elsewhere, without torch: the model, requirements, an example.
 
@@ -108,7 +103,10 @@ def write_bundle(export: str | Path, folder: str | Path) -> Path:
     export, folder = Path(export), Path(folder)
     config, info = read_export(export)
     refuse_existing(folder, "--output")
-    files = _files(export, info)
+    names = dict.fromkeys(
+        [export.name, *info.parts.values(), *info.sha256, sidecar(export).name, certificate(export).name]
+    )
+    files = [file for file in map(export.with_name, names) if file.exists()]
     texts = _texts(export, files, config, info)
     with atomic_folder(folder) as temporary:
         for file in files:
@@ -118,20 +116,15 @@ def write_bundle(export: str | Path, folder: str | Path) -> Path:
     return folder
 
 
-def _files(export: Path, info: ExportInfo) -> list[Path]:
-    names = dict.fromkeys([export.name, *info.parts.values(), *info.sha256])
-    beside = [export.with_name(name) for name in names]
-    extra = (sidecar(export), certificate(export))
-    return beside + [file for file in extra if file.is_file() and file not in beside]
-
-
 def _texts(export: Path, files: list[Path], config: ModelConfig, info: ExportInfo) -> dict[str, str]:
     shown = ", ".join(config.classes[:20])
     height, width = config.preprocessing.image_size
+    counts = kind_of(config.task).counts
+    show = _SHOW[counts] if config.task == CLASSIFIER or counts != "images" else _PLAIN
     trust = ", trust=True" if engine_of(export).runs_code else ""
     return {
         "requirements.txt": _requirements(engine_of(export)),
-        "predict.py": _PREDICT.substitute(model=export.name, show=_show(config), trust=trust),
+        "predict.py": _PREDICT.substitute(model=export.name, show=show, trust=trust),
         "README.md": _README.substitute(
             title=export.stem, task=config.task.replace("_", " ").capitalize(), number=len(config.classes),
             classes=shown if len(config.classes) <= 20 else f"{shown}, ...", model=export.name, format=info.format,

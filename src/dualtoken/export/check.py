@@ -218,7 +218,8 @@ class _Check:
         if change is not None:
             reference, exported = (_with(model, change(model.config)) for model in (reference, exported))
         first = self.together if "at once" in name else 1
-        for chunk in (inputs[:first], *_chunks(inputs[first:], self.together)):
+        starts = range(first, len(inputs), self.together)
+        for chunk in (inputs[:first], *(inputs[start : start + self.together] for start in starts)):
             self._chunk(reference, exported, chunk, agreement, f" with {name}" if name else "")
 
     def _chunk(
@@ -232,8 +233,12 @@ class _Check:
         self._raw(names, mine, its, where)
         for number, (name, our, their) in enumerate(zip(names, ours, theirs, strict=True)):
             again = partial(self._again, number, our)
-            sides = ((reference, mine), (exported, its))
-            reason = agreement.add(our, their, partial(_candidates, again, agreement.loosened, sides))
+
+            def candidates(again: Callable[..., Any] = again) -> Any:  # what each of the two chose its answer from
+                sides = ((reference, mine), (exported, its))
+                return tuple(again(model, heard, agreement.loosened(model.config)) for model, heard in sides)
+
+            reason = agreement.add(our, their, candidates)
             if reason and self._by_choice_of_regions(again, (exported, mine), our, reference.config):
                 agreement.ties += 1
                 reason = ""
@@ -336,13 +341,6 @@ def _answers(model: Predictor, engine: _Recorder, chunk: Sequence[NamedInput]) -
     return answers
 
 
-def _candidates(
-    again: Callable[..., Any], loosened: Callable[[ModelConfig], ModelConfig], sides: Sequence[tuple[Predictor, Any]]
-) -> Any:
-    """What each of two models chose its answer from."""
-    return tuple(again(model, recorder, loosened(model.config)) for model, recorder in sides)
-
-
 def _resized(config: ModelConfig, size: tuple[int, int]) -> ModelConfig:
     return replace(config, preprocessing=replace(config.preprocessing, image_size=size))
 
@@ -355,10 +353,6 @@ def _other_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
     """One size that is wider than it is high, and one that is higher; multiples of 32, which every task takes."""
     height, width = (max(2, round(side / 32)) for side in size)
     return [(32 * height, 32 * (width + 1)), (32 * (height + 2), 32 * max(1, width - 1))]
-
-
-def _chunks(inputs: Sequence[NamedInput], size: int) -> list[Sequence[NamedInput]]:
-    return [inputs[start : start + size] for start in range(0, len(inputs), size)]
 
 
 def _array(values: Any) -> NDArray[Any]:

@@ -130,15 +130,10 @@ def as_convolutions(openvino: Any, model: Any) -> int:
         last, bias = _bias_after(product, len(weight))
         if bias is not None:
             result = ops.add(result, ops.constant(bias.reshape(1, -1, 1, 1)))
-        _take_the_place(ops, last, result)
+        _read(ops, last.output(0).get_target_inputs(), result)
         turned += 1
     model.validate_nodes_and_infer_types()
     return turned
-
-
-def _take_the_place(ops: Any, old: Any, new: Any) -> None:
-    """Let everything that reads the maps (B, H, W, C) of `old` read the maps (B, C, H, W) of `new`."""
-    _read(ops, old.output(0).get_target_inputs(), new)
 
 
 def _read(ops: Any, readers: Iterable[Any], new: Any) -> None:

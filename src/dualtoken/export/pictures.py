@@ -55,28 +55,23 @@ def pictures_for(
         ImageError: one cannot be found.
     """
     with TemporaryDirectory(prefix="dualtoken-pictures-") as place:
-        own = [folder / SAMPLES] if folder is not None else []
-        own = [path for path in [*own, *([Path(data)] if data else [])] if path.is_dir() or _is_archive(path)]
         if images is not None:
             given = [images] if isinstance(images, str | Path) else list(images)
             found = Pictures(_spread(given), ", ".join(str(name) for name in given[:3]) + ", ..." * (len(given) > 3))
         else:
-            found = _first(own) or Pictures(
-                _spread(_invent(Path(place), bands)), "invented pictures: give your own with --images"
-            )
+            own = [path for path in (folder and folder / SAMPLES, data and Path(data)) if path]
+            invented = "invented pictures: give your own with --images"
+            found = _first(own) or Pictures(_spread(_invent(Path(place), bands)), invented)
         if grey:
             found = Pictures([*found.inputs, _grey(Path(place), bands)], f"{found.origin}; and a plain grey one")
         yield found
 
 
-def _is_archive(path: Path) -> bool:
-    """Whether it is a zip that is there."""
-    return path.suffix == ".zip" and path.is_file()
-
-
 def _first(places: Sequence[Path]) -> Pictures | None:
-    """Those of the first place that has some."""
+    """Those of the first place that is there, a folder or a zip, and has some."""
     for place in places:
+        if not (place.is_dir() or (place.suffix == ".zip" and place.is_file())):
+            continue
         with suppress(ImageError):
             return Pictures(_spread([place]), str(place))
     return None

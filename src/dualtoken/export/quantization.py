@@ -70,7 +70,8 @@ def quantize_export(
     source, target = Path(source), Path(target)
     check_drop(max_drop)
     kind = _quantizer(source, target)
-    beside = _companions(source)
+    info, own = read_export(source)[1], source.with_suffix(".bin").name
+    beside = [source.with_name(name) for name in sorted({*info.parts.values(), *info.sha256} - {own})]
     _refuse_others(source, target, beside)
     predictor = load(source)
     found, _ = open_data(
@@ -87,13 +88,6 @@ def quantize_export(
         quantizer, measure, target, float_score=measure(source), max_drop=max_drop, beside=beside
     )
     return report
-
-
-def _companions(source: Path) -> list[Path]:
-    """The files of an export's further parts, which stay in float32."""
-    info = read_export(source)[1]
-    own = source.with_suffix(".bin").name
-    return [source.with_name(name) for name in sorted({*info.parts.values(), *info.sha256} - {own})]
 
 
 def _refuse_others(source: Path, target: Path, beside: Iterable[Path]) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from dualtoken.engines import ENGINES, MAIN
 from dualtoken.errors import ConfigError, ExportError, UserError, cannot_write, first_line
 from dualtoken.export import check
-from dualtoken.export.formats import FORMATS, Format, find_format, others, place_of, size_of
+from dualtoken.export.formats import FORMATS, find_format, others, place_of, size_of
 from dualtoken.export.model_info import model_info
 from dualtoken.export.parity import Parity
 from dualtoken.export.pieces import merged, pieces
@@ -90,7 +90,8 @@ def export(
     if dynamic_size and not form.any_size:
         able = ", ".join(key for key, other in FORMATS.items() if other.any_size)
         raise ConfigError(f"{form.title} takes images of one size only.", f"Formats with open sizes: {able}.")
-    for place in _all_places(form, path):
+    parts = [path, *(place_of(path, part) for part in _COMPANIONS)]
+    for place in (*(file for part in parts for file in form.files(part)), sidecar(path), certificate(path)):
         refuse_existing(place, "--output")
     form.require()
     reference = _resized(check.load_reference(model), image_size)
@@ -166,12 +167,6 @@ def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -
         write_text(sidecar(path), text)
         files.append(sidecar(path))
     return files
-
-
-def _all_places(form: Format, path: Path) -> list[Path]:
-    """Everything that an export may write."""
-    parts = [path, *(place_of(path, part) for part in _COMPANIONS)]
-    return [*(file for part in parts for file in form.files(part)), sidecar(path), certificate(path)]
 
 
 # ---------------------------------------------------------------- the proof

@@ -31,7 +31,8 @@ def graph(subject: Subject, image_size: int, folder: Path) -> Path:
     Raises:
         GraphError: the export fails.
     """
-    path = folder / f"{_slug(Path(subject.name).name)}-{image_size}-{_fingerprint(subject, image_size)}.onnx"
+    slug = re.sub(r"[^\w.-]+", "-", Path(subject.name).name).strip("-.")
+    path = folder / f"{slug}-{image_size}-{_fingerprint(subject, image_size)}.onnx"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,10 +44,6 @@ def graph(subject: Subject, image_size: int, folder: Path) -> Path:
         lines = [line.strip() for line in (run.stderr or run.stdout).splitlines() if line.strip()]
         raise GraphError(f"no ONNX graph: {lines[-1][:300] if lines else f'code {run.returncode}'}")
     return path
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
 def _fingerprint(subject: Subject, image_size: int) -> str:

@@ -17,6 +17,7 @@ from dualtoken.model_folder import versions
 from dualtoken.readers import parse_json, read_text
 
 Row = dict[str, Any]
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")  # of the clock; most virtual machines hide it
 # By task the metrics that results are told in, the one that decides first.
 MAIN = {name: kind.headlines for name, kind in KINDS.items()}
 
@@ -36,17 +37,11 @@ def provenance(threads: int | None = None) -> Row:
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine_name(),
-        "governor": _governor(),
+        "governor": _GOVERNOR.read_text(encoding="utf-8").strip() if _GOVERNOR.exists() else None,
         "load_before": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "threads": threads,
         "versions": versions(),
     }
-
-
-def _governor() -> str | None:
-    """What decides the processor's clock; None where the machine does not say, as most virtual ones."""
-    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    return path.read_text(encoding="utf-8").strip() if path.exists() else None
 
 
 def read_rows(path: str | Path) -> list[Row]:

@@ -55,16 +55,16 @@ def check_folder(folder: Path, study: str, data: Path) -> None:
     if not folder.is_dir() or (folder / PLAN).is_file():
         return
     arms = {arm.name for arm in STUDIES[study][0]}
-    others = sorted(part.name for part in folder.iterdir() if part.name not in _OWN and not _is_arm(part, arms))
+
+    def holds_runs(part: Path) -> bool:
+        return part.name in arms and part.is_dir() and all(_RUN.fullmatch(run.name) for run in part.iterdir())
+
+    others = sorted(part.name for part in folder.iterdir() if part.name not in _OWN and not holds_runs(part))
     if others:
         raise OutputError(
             f"output is {str(folder)!r}, which holds other things than a study, such as {others[0]!r}.",
             "Give a new folder, or that of an earlier call.",
         )
-
-
-def _is_arm(folder: Path, arms: set[str]) -> bool:
-    return folder.name in arms and folder.is_dir() and all(_RUN.fullmatch(run.name) for run in folder.iterdir())
 
 
 def check_file(file: Path, name: str, output: Path) -> None:

@@ -70,8 +70,9 @@ def state_of(run: Run) -> str:
         return FINISHED
     if (folder / STATE).is_file():
         return BEGUN
-    if (folder / SETTINGS).is_file() and _youngest(folder) > time.time() - 60 * _SILENT_MINUTES:
-        return IN_DOUBT
+    if (folder / SETTINGS).is_file():
+        youngest = max(path.stat().st_mtime for path in folder.rglob("*"))
+        return IN_DOUBT if youngest > time.time() - 60 * _SILENT_MINUTES else TO_DO
     return TO_DO
 
 
@@ -86,10 +87,6 @@ def clear_unsaved(folder: Path) -> None:
     """Make room where a run ended long ago before it saved anything, as `state_of` found: nothing is lost."""
     if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= _NOTHING_SAVED:
         shutil.rmtree(folder)
-
-
-def _youngest(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in folder.rglob("*"))
 
 
 # ---------------------------------------------------------------- the plan in the folder
@@ -156,7 +153,7 @@ def check_plan(folder: Path, plan: Plan, data: dict[str, str]) -> None:
     """
     if not (folder / PLAN).is_file():
         return
-    before, now = read_plan(folder), _plain(plan.to_json())
+    before, now = read_plan(folder), json.loads(json.dumps(plan.to_json()))  # tuples as lists, as the file has them
     names = {key: now[key] for key in ("study", "scale", "task")}
     differ = list(_differences(before, names)) or list(_differences(before, now))
     if before.get("data", {}).get("fingerprint") != data["fingerprint"]:
@@ -195,10 +192,6 @@ def read_plan(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} is not the folder of a study: {error.message}", "Give what `dualtoken study` wrote."
         ) from None
     return content
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))  # tuples as lists, as the file has them
 
 
 def _short(value: Any) -> str:

@@ -5,7 +5,7 @@ An arm is one network, or one switch of it. Everything else is the same in every
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from dualtoken.errors import ConfigError, unknown_name
@@ -223,8 +223,11 @@ def make_plan(study: str, scale: str = CPU, task: str = "classification", settin
             "Give class folders for ablations and peers, boxes or masks for dense.",
         )
     arms, base = STUDIES[study]
-    plan = Plan(study, scale, task, found.recipe, found.settings, arms, base)
-    return plan if not settings else replace(plan, settings=_merged(plan.settings, settings))
+    more = settings or {}
+    check_settings(more)
+    args = found.settings.get("model_args", {}) | more.get("model_args", {})
+    together = found.settings | more | ({"model_args": args} if args else {})
+    return Plan(study, scale, task, found.recipe, together, arms, base)
 
 
 def what_it_tells(plan: Plan) -> str:
@@ -254,9 +257,3 @@ def check_settings(settings: Settings) -> None:
     for name, (why, use) in _FIXED.items():
         if name in settings:
             raise ConfigError(f"{name} is not a setting of a study, which sets it itself: {why}.", use)
-
-
-def _merged(settings: Settings, more: Settings) -> Settings:
-    check_settings(more)
-    args = settings.get("model_args", {}) | more.get("model_args", {})
-    return settings | more | ({"model_args": args} if args else {})

@@ -129,7 +129,8 @@ def read_export(path: str | Path) -> tuple[ModelConfig, ExportInfo]:
     """
     path = Path(path)
     _check_path(path)
-    text = _text(path)
+    beside, read = sidecar(path), engine_of(path).read_text
+    text = read(path) if read else read_text(beside, error=ModelError) if beside.is_file() else None
     if text is None:
         whole = path.with_name(Path(path.stem).stem + path.suffix)
         if whole != path and whole.is_file():
@@ -141,13 +142,6 @@ def read_export(path: str | Path) -> tuple[ModelConfig, ExportInfo]:
     config, info = from_json_text(text, str(path))
     _check_companions(path, info)
     return config, info
-
-
-def _text(path: Path) -> str | None:
-    if (read := engine_of(path).read_text) is not None:
-        return read(path)
-    beside = sidecar(path)
-    return read_text(beside, error=ModelError) if beside.is_file() else None
 
 
 def _check_path(path: Path) -> None:

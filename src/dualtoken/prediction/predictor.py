@@ -189,7 +189,8 @@ class Predictor:
             return self.load(samples.path(row), lambda: _open_row(samples, row, limits))
 
         done = 0
-        with _progress_bar(shown=progress) as bar:
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not (progress and console.is_terminal)) as bar:
             loaded = bar.track(
                 work_ahead(load, range(len(samples)), workers, 2 * batch_size), len(samples), description="Evaluating"
             )
@@ -329,8 +330,3 @@ def _name_of(source: Any) -> str | None:
 def _printable(name: str) -> str:
     """A file name that is not UTF-8 cannot be printed or stored: such bytes are written as \\xNN; nothing steers."""
     return shown_name(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
-
-
-def _progress_bar(*, shown: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not (shown and console.is_terminal))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
@@ -135,7 +134,10 @@ def _object_sizes(areas: NDArray[np.float64]) -> Figure:
                   ha="center", va="top", fontsize=8, color=plots.INK, bbox=_PAPER)  # fmt: skip
     axes.margins(y=0.35)
     axes.set(title="Size of the objects", xlabel="Square root of the area, pixels", ylabel="Objects")
-    _ticks(axes, [tick for tick in (1, 4, 16, 32, 96, 256, 1024, 4096) if low <= tick <= high])
+    axes.xaxis.set_major_locator(FixedLocator([t for t in (1, 4, 16, 32, 96, 256, 1024, 4096) if low <= t <= high]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return figure
 
 
@@ -148,10 +150,3 @@ def _box_shapes(widths: NDArray[np.float64], heights: NDArray[np.float64]) -> Fi
     axes.set(title="Shape of the boxes", xlabel="Width : height (tall left, wide right)", ylabel="Objects")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return figure
-
-
-def _ticks(axes: Axes, places: Sequence[float]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))

@@ -55,8 +55,12 @@ def draw(
     """
     _check_size(image, answer.size)
     if isinstance(answer, Segmentation):
-        return _draw_regions(image, answer.mask, answer.classes, _as_mask(truth), legend)
-    known = () if truth is None else _true_shapes(_as_objects(truth), answer.classes, dashed=True)
+        if isinstance(truth, Objects):
+            raise ValueError("the ground truth has objects, but the prediction is a mask.")
+        return _draw_regions(image, answer.mask, answer.classes, truth, legend)
+    if not isinstance(truth, Objects | None):
+        raise ValueError("the ground truth is a mask, but the prediction has objects.")
+    known = () if truth is None else _true_shapes(truth, answer.classes, dashed=True)
     return _draw_shapes(image, _found_shapes(answer), known, legend)
 
 
@@ -92,7 +96,8 @@ def side_by_side(
         captions: of the two.
     """
     pictures = [draw_truth(image, truth, answer.classes), draw(image, answer)]
-    pictures = [_at_most(picture, longest) for picture in pictures]
+    for picture in pictures:
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=None)
     size = max(13, round(max(pictures[0].size) / 36))
     font, gap = fonts.font_for(captions, size), size
     head = round(1.7 * size)
@@ -143,18 +148,6 @@ def _check_size(image: Image.Image, size: tuple[int, ...]) -> None:
         )
 
 
-def _as_objects(truth: Objects | NDArray[np.uint8]) -> Objects:
-    if not isinstance(truth, Objects):
-        raise ValueError("the ground truth is a mask, but the prediction has objects.")
-    return truth
-
-
-def _as_mask(truth: Objects | NDArray[np.uint8] | None) -> Pixels | None:
-    if isinstance(truth, Objects):
-        raise ValueError("the ground truth has objects, but the prediction is a mask.")
-    return truth
-
-
 def _found_shapes(answer: Detections) -> list[_Shape]:
     masks = [None] * len(answer) if answer.masks is None else answer.masks
     corners = [(0, 0)] * len(answer) if answer.corners is None else answer.corners.tolist()
@@ -195,7 +188,8 @@ def _draw_shapes(
     style = _style(image)
     shapes, known = [[_enlarged(shape, style.factor) for shape in group] for group in (shapes, known)]
     pixels = np.array(_enlarged_image(image, style.factor))
-    large_first = sorted(shapes, key=lambda shape: -_area(shape))
+    # Small objects lie on top.
+    large_first = sorted(shapes, key=lambda shape: (shape.box[0] - shape.box[2]) * (shape.box[3] - shape.box[1]))
     for shape in large_first:
         _paint_mask(pixels, shape, style)
     picture = Image.fromarray(pixels)
@@ -223,11 +217,6 @@ def _enlarged_image(image: Image.Image, factor: int) -> Image.Image:
     image = image.convert("RGB")
     size = (image.width * factor, image.height * factor)
     return image if factor == 1 else image.resize(size, Image.Resampling.BICUBIC)
-
-
-def _area(shape: _Shape) -> float:
-    left, top, right, bottom = shape.box
-    return (right - left) * (bottom - top)
 
 
 def _paint_mask(pixels: Pixels, shape: _Shape, style: _Style) -> None:
@@ -386,11 +375,3 @@ def _region_entries(mask: Pixels, classes: Sequence[str], *, by_share: bool) -> 
 
 def _percent(share: float) -> str:
     return "< 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
-
-
-def _at_most(picture: Image.Image, longest: int) -> Image.Image:
-    if max(picture.size) <= longest:
-        return picture
-    scale = longest / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS)
