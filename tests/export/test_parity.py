@@ -15,7 +15,7 @@ from PIL import Image
 import dualtoken
 from dualtoken.errors import ConfigError, DataError, ImageError, ModelError
 from dualtoken.export import check, verify
-from dualtoken.export.pictures import MOST, pictures_for
+from dualtoken.export.parity_pictures import MOST, pictures_for
 from dualtoken.runtime import load
 
 

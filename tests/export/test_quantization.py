@@ -9,7 +9,7 @@ from export_models import CLASSES, MODELS, make_model
 
 from dualtoken.answers import Evaluation
 from dualtoken.errors import ConfigError, DataError, ExportError, ModelError, OutputError
-from dualtoken.export.calibration import distance, one_by_one
+from dualtoken.export.calibration_images import distance, one_by_one
 from dualtoken.export.onnx_int8 import NARROW, OnnxQuantizer, Seen, affine, find_products, weight_scales
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
 from dualtoken.export.quantization import (

@@ -21,7 +21,7 @@ from dualtoken.answers.agreement import Agreement
 from dualtoken.engines import MAIN, Engine
 from dualtoken.errors import ConfigError, ImageError, ModelError
 from dualtoken.export.parity import LIMITS, Parity
-from dualtoken.export.pictures import Pictures, pictures_for
+from dualtoken.export.parity_pictures import Pictures, pictures_for
 from dualtoken.files import digest
 from dualtoken.hub import find_folder, find_model
 from dualtoken.machine import machine_name

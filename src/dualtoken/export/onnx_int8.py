@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.errors import require
-from dualtoken.export.calibration import Feed, Outputs, distance, one_by_one
-from dualtoken.export.precision import mark_onnx
+from dualtoken.export.calibration_images import Feed, Outputs, distance, one_by_one
+from dualtoken.export.marks import mark_onnx
 
 Floats = NDArray[np.float32]
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualtoken.errors import require
-from dualtoken.export.calibration import Feed, Outputs, distance, one_by_one
-from dualtoken.export.precision import mark_openvino
+from dualtoken.export.calibration_images import Feed, Outputs, distance, one_by_one
+from dualtoken.export.marks import mark_openvino
 from dualtoken.export.quiet import quiet
 
 NARROW = 32  # inputs or outputs of a product: below, integers do not pay

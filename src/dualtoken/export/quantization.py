@@ -21,9 +21,9 @@ from dualtoken.evaluation import Evaluation, evaluate
 from dualtoken.evaluation.sources import open_data
 from dualtoken.export.formats import FORMATS, place_of
 from dualtoken.export.guard import MAX_DROP, GuardReport, Quantizer, check_drop, quantize_with_guard
+from dualtoken.export.marks import mark_onnx, mark_openvino
 from dualtoken.export.onnx_int8 import OnnxQuantizer, finish_graph, halve_weights
 from dualtoken.export.openvino_int8 import OpenVinoQuantizer
-from dualtoken.export.precision import mark_onnx, mark_openvino
 from dualtoken.export.quiet import quiet
 from dualtoken.files import digest, refuse_existing, together
 from dualtoken.images import DEFAULT_LIMITS

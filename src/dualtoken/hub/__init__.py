@@ -9,7 +9,7 @@ from __future__ import annotations
 from dualtoken.hub.bundled import BUNDLED, DEFAULT, bundled_folder
 from dualtoken.hub.card import model_card
 from dualtoken.hub.download import download
-from dualtoken.hub.finding import HUB_PREFIX, find_folder, find_model, find_pretrained, is_named, missing_model
+from dualtoken.hub.names import HUB_PREFIX, find_folder, find_model, find_pretrained, is_named, missing_model
 from dualtoken.hub.portable import portable
 from dualtoken.hub.push import Pushed, push_to_hub
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from dualtoken.errors import ModelError, nearest, require
 from dualtoken.hub.card import model_card
 from dualtoken.hub.download import CARD, check_repo_id, explained, failures, is_offline
-from dualtoken.hub.finding import HUB_PREFIX, find_folder
+from dualtoken.hub.names import HUB_PREFIX, find_folder
 from dualtoken.hub.portable import portable
 from dualtoken.model_folder import CONFIG, WEIGHTS, ModelConfig, load_config, save_weights
 

@@ -20,8 +20,8 @@ import yaml
 from dualtoken.answers import CLASSIFIER
 from dualtoken.backbone import count_macs, count_parameters
 from dualtoken.errors import ModelError
+from dualtoken.lab.columns import markdown_table
 from dualtoken.lab.rows import MAIN, append_rows, commit, read_rows
-from dualtoken.lab.tables import markdown_table
 from dualtoken.model_folder import load_model
 from dualtoken.outputs import Interval
 from dualtoken.tasks import TASKS

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dualtoken.lab.columns import markdown_table, screen_table
 from dualtoken.lab.rows import Row, read_rows
-from dualtoken.lab.tables import markdown_table, screen_table
 from dualtoken.words import counted
 
 NOISY = 1.5  # p90 over the median: from here on the machine had something else to do

@@ -21,9 +21,9 @@ import torch
 
 from dualtoken.backbone import count_macs, create_model
 from dualtoken.files import refuse_existing
+from dualtoken.lab.columns import markdown_table
 from dualtoken.lab.networks import Subject, build, merge
 from dualtoken.lab.rows import append_rows, provenance, read_rows
-from dualtoken.lab.tables import markdown_table
 from dualtoken.machine import peak_rss
 
 SIZES = (224, 320, 448, 640, 896, 1024)

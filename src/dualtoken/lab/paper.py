@@ -17,12 +17,12 @@ import torch
 from dualtoken.backbone import count_macs, count_parameters, create_model
 from dualtoken.backbone.variants import VARIANTS
 from dualtoken.files import write_text
+from dualtoken.lab.columns import markdown_table, screen_table
 from dualtoken.lab.pages import END, START, split_page
 from dualtoken.lab.published import published
 from dualtoken.lab.rows import Row
 from dualtoken.lab.study_plans import BASE, STUDIES
 from dualtoken.lab.study_table import SHARED, Line, lines, write
-from dualtoken.lab.tables import markdown_table, screen_table
 from dualtoken.words import counted
 
 HEADS = ("network", "published", "ours, analytic", "ours, measured (proxy)")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dualtoken.lab.columns import markdown_table, screen_table
 from dualtoken.lab.rows import MAIN, Row
-from dualtoken.lab.tables import markdown_table, screen_table
 
 # Student's t, 97.5 %, by degrees of freedom from 1 on (Fisher and Yates 1938); beyond the last one by a series.
 _T = (

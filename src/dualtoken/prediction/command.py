@@ -18,7 +18,7 @@ from dualtoken.engines import suffixes
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.files import alone, atomic_path, refuse_existing, unique, writable_folder
 from dualtoken.hub import is_named
-from dualtoken.hub.finding import holds_model
+from dualtoken.hub.names import holds_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name, too_large
 from dualtoken.outputs import Answer, Classification
 from dualtoken.prediction.inputs import STDIN, NamedInput, Note, collect_inputs, open_input
