@@ -14,16 +14,7 @@ from dualtoken.errors import ModelError, require
 
 
 class ExecutorchEngine:
-    """The parts of an export in ExecuTorch's runtime for Python.
-
-    Args:
-        files: part to its file.
-        threads: not a choice of this runtime: it takes what it finds.
-
-    Raises:
-        MissingExtraError: executorch is not installed.
-        ModelError: a file cannot be loaded.
-    """
+    """The parts of an export in ExecuTorch's runtime for Python; `threads` are not a choice of it."""
 
     def __init__(self, files: Mapping[str, Path], *, threads: int | None = None) -> None:
         require("executorch.runtime", "executorch")

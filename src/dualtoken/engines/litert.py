@@ -14,16 +14,7 @@ from dualtoken.errors import ModelError, require
 
 
 class LitertEngine:
-    """The parts of an export in LiteRT's interpreter.
-
-    Args:
-        files: part to its file.
-        threads: that one run uses; None for the interpreter's own choice.
-
-    Raises:
-        MissingExtraError: ai-edge-litert is not installed.
-        ModelError: a file cannot be loaded.
-    """
+    """The parts of an export in LiteRT's interpreter."""
 
     def __init__(self, files: Mapping[str, Path], *, threads: int | None = None) -> None:
         interpreter = require("ai_edge_litert.interpreter", "litert")

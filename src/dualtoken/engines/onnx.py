@@ -23,13 +23,7 @@ _CPU = ["CPUExecutionProvider"]
 class OnnxEngine:
     """The parts of an export in onnxruntime, on the CPU; the same inputs give the same bits each time.
 
-    Args:
-        files: part to its file.
-        threads: that one run uses; None for one a core.
-
-    Raises:
-        MissingExtraError: onnxruntime is not installed.
-        ModelError: onnxruntime cannot load a file.
+    Without `threads` it takes one a core.
     """
 
     def __init__(self, files: Mapping[str, Path], *, threads: int | None = None) -> None:

@@ -17,16 +17,7 @@ _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}  # n
 
 
 class OpenvinoEngine:
-    """The parts of an export in OpenVINO, on the CPU; it takes ONNX files too.
-
-    Args:
-        files: part to its file.
-        threads: that one run uses; None for what OpenVINO thinks best.
-
-    Raises:
-        MissingExtraError: openvino is not installed.
-        ModelError: OpenVINO cannot load a file.
-    """
+    """The parts of an export in OpenVINO, on the CPU; it takes ONNX files too."""
 
     def __init__(self, files: Mapping[str, Path], *, threads: int | None = None) -> None:
         self._openvino = require("openvino", "runtime-openvino")

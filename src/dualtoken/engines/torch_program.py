@@ -14,16 +14,7 @@ from dualtoken.errors import ModelError, first_line, require
 
 
 class ProgramEngine:
-    """The parts of an export in torch, on the CPU.
-
-    Args:
-        files: part to its file.
-        threads: that torch uses in this process from now on; None leaves them.
-
-    Raises:
-        MissingExtraError: torch is not installed.
-        ModelError: a file cannot be loaded.
-    """
+    """The parts of an export in torch, on the CPU; `threads` are torch's in this process from now on."""
 
     def __init__(self, files: Mapping[str, Path], *, threads: int | None = None) -> None:
         self._torch: Any = require("torch", "train")

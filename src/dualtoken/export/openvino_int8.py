@@ -29,16 +29,7 @@ _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 class OpenVinoQuantizer:
     """An OpenVINO model that NNCF has quantised once; layers can go back to float.
 
-    Args:
-        source: the float32 `.xml`, with its `.bin` beside it.
-        calibration: as `OnnxQuantizer` takes it.
-
-    Attributes:
-        layers: names of the layers that are worth computing in integers.
-
-    Raises:
-        DataError: no calibration images.
-        MissingExtraError: openvino or nncf is not installed.
+    Args, attributes and errors are those of `OnnxQuantizer`; `source` is the float32 `.xml`, its `.bin` beside it.
     """
 
     def __init__(self, source: str | Path, calibration: Iterable[Feed]) -> None:

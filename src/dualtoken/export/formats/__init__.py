@@ -26,7 +26,7 @@ class Format:
     Attributes:
         title: what people call it.
         suffix: of its files.
-        write: writes one network of a model to a path.
+        write: writes one network of a model to a path; MissingExtraError where a package is not installed.
         exporter: what makes the file, in words.
         packages: that make it, by the names that they are imported by; their versions go into the file.
         extra: of dualtoken, that brings them.

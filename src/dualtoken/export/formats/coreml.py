@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 def write(piece: Piece, path: Path) -> None:
-    """Write one network of a model, for one image at a time, in float32.
-
-    Raises:
-        MissingExtraError: coremltools is not installed.
-    """
+    """Write one network of a model, for one image at a time, in float32."""
     with quiet("coremltools"):  # it warns of every torch newer than itself
         coremltools: Any = require("coremltools", "coreml")
         program = piece.single().program().run_decompositions({})

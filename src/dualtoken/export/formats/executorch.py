@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def write(piece: Piece, path: Path) -> None:
-    """Write one network of a model, for one image at a time.
-
-    Raises:
-        MissingExtraError: executorch is not installed.
-    """
+    """Write one network of a model, for one image at a time."""
     with quiet(""):  # the root logger: it reports every operator that it leaves to the CPU
         require("executorch.exir", "executorch")
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

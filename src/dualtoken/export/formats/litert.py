@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def write(piece: Piece, path: Path) -> None:
-    """Write one network of a model, for one image at a time.
-
-    Raises:
-        MissingExtraError: litert-torch is not installed.
-    """
+    """Write one network of a model, for one image at a time."""
     program = piece.single().program()
     convolve_single_positions(program.graph_module)
     with quiet(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it tells of every step

@@ -17,7 +17,6 @@ from dualtoken.files import atomic_path
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.export import ExportedProgram
 
     from dualtoken.export.pieces import Piece
 
@@ -48,32 +47,17 @@ def export_network(network: nn.Module, path: str | Path, image_size: tuple[int, 
 
 
 def write(piece: Piece, path: Path) -> None:
-    """Write one network of a model.
-
-    Raises:
-        MissingExtraError: onnx or onnxscript is not installed.
-    """
-    require("onnx", "onnx")
-    require("onnxscript", "onnx")
-    convert(piece.program(), path, piece.inputs, piece.outputs)
-
-
-def convert(program: ExportedProgram, path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-    """Write a program as one ONNX file with the weights in it."""
+    """Write one network of a model as one file with the weights in it."""
     import torch
 
-    onnx = require("onnx", "onnx")
+    onnx, _ = require("onnx", "onnx"), require("onnxscript", "onnx")
+    table: Any = {torch.ops.aten.scaled_dot_product_attention.default: _attention}
+    program = piece.program()
     with quiet("torch.onnx", "onnxscript", "onnx_ir"):
         exported: Any = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
-            verbose=False,
-        )
+            program, (), dynamo=True, opset_version=OPSET, input_names=list(piece.inputs),
+            output_names=list(piece.outputs), custom_translation_table=table, verbose=False,
+        )  # fmt: skip
     model = exported.model_proto
     _name_layers(model)
     _forget_source(model)

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 def write(piece: Piece, path: Path) -> None:
-    """Write one network of a model: `path`, a .xml, and a .bin with its weights in float32.
-
-    Raises:
-        MissingExtraError: openvino, onnx or onnxscript is not installed.
-    """
+    """Write one network of a model: `path`, a .xml, and a .bin with its weights in float32."""
     openvino = require("openvino", "openvino")
     graph = path.with_suffix(".onnx")
     try:
