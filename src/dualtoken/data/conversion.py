@@ -67,7 +67,8 @@ def convert(
         output: folder to make: images byte for byte, labels anew.
         to: label format to write.
         task: as for `find_data`; `detection` writes boxes even where there are outlines.
-        labels, on_bad_image, on_bad_label, limits, progress: as for `find_data`.
+        labels: label format to read where the data has several.
+        on_bad_image, on_bad_label, limits, progress: as for `find_data`.
 
     Raises:
         DataError: the source cannot be used, or the new format cannot hold it.

@@ -79,8 +79,12 @@ def _network(name: str) -> Entry:
     return Entry(name, name, ", ".join(parts + [f"at {size} px"] * (size != 224)), arm=name, size=size)
 
 
+_SWITCHES = {arm.name: arm.settings.get("model_args", {}) for arm in STUDIES["ablations"][0]}
+
+
 def _ablation(name: str, arm: str, published: str = "", **switch: Any) -> Entry:
-    return Entry(name, _S_MIX, published, switch, arm)
+    """S (mix) with the switch of an arm; an arm that no study has is given its own."""
+    return Entry(name, _S_MIX, published, switch or _SWITCHES[arm], arm)
 
 
 _BASE = _ablation("S (mix)", BASE, "79.4 %, 1.0 G")
@@ -95,15 +99,14 @@ TABLES: dict[str, PaperTable] = {
     "main": PaperTable("ImageNet-1K", "peers", "classification", _MAIN),
     "mlps": PaperTable("MLPs of the global tokens", "ablations", "classification", (
         _BASE,
-        _ablation("normal MLP", "mlp", "+0.1 points, a little more FLOPs and parameters", token_mlp="mlp"),
-        _ablation("no MLP", "no_mlp", token_mlp="none"),
+        _ablation("normal MLP", "mlp", "+0.1 points, a little more FLOPs and parameters"),
+        _ablation("no MLP", "no_mlp"),
     ), compared=True),
     "tokens": PaperTable("Ways of applying global tokens", "ablations", "classification", (
         _BASE,
-        _ablation("normal tokens", "normal", "worse, +1.1 M, -0.06 G", global_tokens="normal"),
-        _ablation("positions, fused by attention", "position_attention", "worse, more parameters",
-                  global_tokens="position_attention"),
-        _ablation("none travel", "none", global_tokens="none"),
+        _ablation("normal tokens", "normal", "worse, +1.1 M, -0.06 G"),
+        _ablation("positions, fused by attention", "position_attention", "worse, more parameters"),
+        _ablation("none travel", "none"),
     ), compared=True),
     "number": PaperTable("Number of position-aware tokens", "ablations", "classification", (
         _ablation("7 x 7, S (mix)", BASE, "79.4 %, the best"),
@@ -111,17 +114,16 @@ TABLES: dict[str, PaperTable] = {
     ), compared=True),
     "local": PaperTable("Local attention", "ablations", "classification", (
         _BASE,
-        _ablation("window attention", "window", "-0.8 points, not much less FLOPs and parameters",
-                  local_mixer="window"),
+        _ablation("window attention", "window", "-0.8 points, not much less FLOPs and parameters"),
     ), compared=True),
     "downsampling": PaperTable("Down-sampling", "ablations", "classification", (
         _BASE,
-        _ablation("in one step", "onestep", "-0.2 points, -0.1 M, -0.03 G", downsample="onestep"),
+        _ablation("in one step", "onestep", "-0.2 points, -0.1 M, -0.03 G"),
     ), compared=True),
     "weight": PaperTable("Weight a of the fusion: ours to choose, the paper fixes it and does not say at what",
                          "ablations", "classification", (
         _ablation("a = 0.8, S (mix)", BASE, ""),
-        *(_ablation(f"a = {weight}", arm, token_weight=weight)
+        *(_ablation(f"a = {weight}", arm)
           for weight, arm in ((0.0, "weight_0"), (0.5, "weight_50"), (1.0, "weight_100"))),
     ), compared=True),
     "detection": PaperTable("Detection (COCO in the paper)", "dense", "detection", _DENSE),
