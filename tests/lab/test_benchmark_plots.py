@@ -43,14 +43,15 @@ def test_every_name_is_drawn_and_none_covers_another():
 
 
 def test_without_an_accuracy_of_each_model_the_cost_is_drawn():
-    made = rows()
-    made[3]["top1"] = None
+    made = rows()[:3]
+    assert scatter(made).axes[0].get_ylabel() == "top-1, %"
+    made[1]["top1"] = None
     assert scatter(made).axes[0].get_ylabel() == "multiply-accumulates, G"
-    assert scatter(rows()).axes[0].get_ylabel() == "top-1, %"
 
 
 def test_each_engine_and_batch_has_its_panel(tmp_path):
-    figure = scatter([*rows(), *rows(batch_size=8), *rows(engine="eager"), *rows(engine="eager", batch_size=8)])
+    cells = ({}, {"batch_size": 8}, {"engine": "eager"}, {"engine": "eager", "batch_size": 8})
+    figure = scatter([row for cell in cells for row in rows(**cell)[:3]])
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[0] == "onnx, batch 1, 224 px, 2 threads"
     assert len(titles) == 4
@@ -59,10 +60,10 @@ def test_each_engine_and_batch_has_its_panel(tmp_path):
 
 
 def test_what_failed_is_left_out_and_nothing_at_all_is_said_so():
-    part = rows()
+    part = rows()[:3]
     part[0] = {key: part[0][key] for key in ("model", "engine", "batch_size", "image_size", "threads", "top1", "gmacs")}
     part[0]["error"] = "refused"
-    assert len(scatter(part).axes[0].texts) == len(MODELS) - 1
+    assert len(scatter(part).axes[0].texts) == 2
     with pytest.raises(DataError, match="nothing to draw"):
         scatter(part[:1])
 
