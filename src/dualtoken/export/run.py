@@ -132,7 +132,8 @@ def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -
     try:
         size, channels = config.preprocessing.image_size, len(config.preprocessing.mean)
         stride = TASKS[config.task].stride
-        found = pieces(merged(reference.model), size, channels, any_size=dynamic_size, multiple=stride)
+        model: Any = reference.model  # in torch, as `load_reference` gives it
+        found = pieces(merged(model), size, channels, any_size=dynamic_size, multiple=stride)
         if len(found) > 1 and not form.pieces:
             raise ExportError(
                 f"{form.title} holds one network, a model with {config.head} has {len(found)}.",
