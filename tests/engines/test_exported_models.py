@@ -180,7 +180,7 @@ def test_texts_of_a_later_version_or_of_others_are_refused(made):
     for name in ("../b.onnx", "/etc/passwd", "a\\b", ""):
         outside = json.loads(to_json_text(config, info))
         outside["export"]["parts"] = {"boxes": name}
-        with pytest.raises(ModelError, match="no name of a file beside"):
+        with pytest.raises(ModelError, match="not the name of a file beside"):
             from_json_text(json.dumps(outside))
 
 
@@ -270,7 +270,7 @@ def test_companions_must_be_there_and_unchanged(copied):
 
 def test_a_text_cannot_reach_out_of_its_folder(copied, tmp_path):
     path = rewritten(copied(), sha256={"../../secret": "0"})
-    with pytest.raises(ModelError, match="no name of a file beside the export"):
+    with pytest.raises(ModelError, match="not the name of a file beside the export"):
         load(path)
 
 
