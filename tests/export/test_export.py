@@ -354,7 +354,7 @@ def test_formats_have_different_suffixes():
 
 
 def test_an_exported_model_cannot_be_exported(exported, tmp_path):
-    with pytest.raises(ModelError, match="no model in torch"):
+    with pytest.raises(ModelError, match="not a model in torch"):
         export(load(exported("classifier")), tmp_path / "m.onnx")
 
 
