@@ -18,8 +18,7 @@ import dualtoken
 from dualtoken.answers.agreement import _paired
 from dualtoken.errors import ConfigError, ExportError, MissingExtraError, ModelError, OutputError
 from dualtoken.export import FORMATS, check, export, export_network, formats, run, verify
-from dualtoken.export.placing import together
-from dualtoken.files import alone
+from dualtoken.files import alone, together
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Detections
 from dualtoken.prediction.exported import from_json_text
