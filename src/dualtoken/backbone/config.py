@@ -99,6 +99,7 @@ class PyramidConfig:
         ffn_ratios: hidden channels of the feed-forward over its input, per stage.
         stem: image to the first stage's map.
         downsample: what halves the map before each later stage.
+        stage_position: added before the blocks of a stage, or `none`.
         position: residual branch before the mixer, or `none`.
         second_position: the same before the feed-forward.
         norm: before mixer and feed-forward.
@@ -121,6 +122,7 @@ class PyramidConfig:
     ffn_ratios: tuple[float, ...] = (4, 4, 4, 4)
     stem: str = "conv7_layer"
     downsample: str = "conv3_layer"
+    stage_position: str = "none"
     position: str = "none"
     second_position: str = "none"
     norm: str = "layer"
@@ -139,7 +141,7 @@ class PyramidConfig:
             "FFNS": self.ffn, "HEADS": self.head, "BLOCKS": self.block,
         }.items():  # fmt: skip
             _require_word(table, word)
-        for word in {self.position, self.second_position} - {"none"}:
+        for word in {self.stage_position, self.position, self.second_position} - {"none"}:
             _require_word("POSITIONS", word)
         _one_per_stage(self, "depths", "ffn_ratios", "layer_scale", "skip_scale", *(["heads"] if self.heads else []))
 

@@ -122,7 +122,7 @@ class TimmContract(nn.Module):
             [(stage, None)]
             if coarse
             else [
-                (stage + r"\.(?:merge|token_merge)", (0,)),
+                (stage + r"\.(?:merge|token_merge|position)", (0,)),
                 (stage + r"\.blocks\.(\d+)", None),
                 (stage + r"\.norm", (99998,)),
             ]
@@ -132,5 +132,5 @@ class TimmContract(nn.Module):
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, beside norms and biases."""
-        tables = ("local.bias", "attention.bias", "global_tokens")
+        tables = ("local.bias", "attention.bias", "global_tokens", "position.map")
         return {name for name, _ in self.named_parameters() if name.endswith(tables)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place
@@ -130,6 +131,24 @@ class MapBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return channels_last(super().forward(channels_first(x)))
+
+
+class LearnedMap(nn.Module):
+    """A learned map of positions for the grid of the paper's images (option `side`, 224), resized for others."""
+
+    def __init__(self, place: Place, **dd: Any) -> None:
+        super().__init__()
+        side = place.options.get("side", 224) // (4 * 2**place.stage)
+        self.map = nn.Parameter(torch.empty(1, place.channels, side, side, **dd))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normal."""
+        trunc_normal_(self.map, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (1, H, W, C), which knows of x the size alone"""
+        return channels_last(F.interpolate(self.map, size=x.shape[1:3], mode="bilinear"))
 
 
 class Attention(nn.Module):

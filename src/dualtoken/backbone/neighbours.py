@@ -182,3 +182,35 @@ _family(
     b_384=_Size(_sizes((2, 4, 32, 2), 96, **_CSWIN_384), 78, 47.0, 85.5, (77_382_184, 46.9637), 384),
     l=_Size(_sizes((2, 4, 32, 2), 144, heads=(6, 12, 24, 24)), 173, 31.5, None, (173_262_664, 33.1301)),
 )  # fmt: skip
+_family(
+    "biformer", "arXiv 2303.08810", "rayleizhu/BiFormer",
+    PyramidConfig(
+        mixer="biformer", stem="two_convs_bias", downsample="conv3_batch", position="depthwise",
+        ffn_ratios=(3, 3, 3, 3), head="batch_mean",
+    ),
+    t=_Size(_sizes((2, 2, 8, 2), 64), 13.1, 2.2, 81.4, (13_142_760, 2.2159)),
+    s=_Size(_sizes((4, 4, 18, 4), 64), 25.5, 4.5, 83.8, (25_536_232, 4.4636)),
+    b=_Size(_sizes((4, 4, 18, 4), 96), 56.8, 9.8, 84.3, (56_804_968, 9.759)),
+)  # fmt: skip
+_IFORMER_B = {"heads": (3, 6, 12, 16), "options": {"attending": ((1, 1), (3, 3), (8, 10), (15, 15))}}
+_IFORMER_L = {"heads": (3, 6, 14, 20), "options": {"attending": ((1, 1), (3, 3), (10, 12), (19, 19))}}
+_family(  # timm's iformer_s, iformer_m, iformer_l are another paper's
+    "iformer", "arXiv 2205.12956", "sail-sg/iFormer",
+    PyramidConfig(
+        mixer="iformer", stem="two_convs_bias", downsample="conv3_batch", stage_position="learned_map",
+        heads=(3, 6, 10, 12), layer_scale=(0, 0, 1e-6, 1e-6),
+    ),
+    small=_Size(_sizes((3, 3, 9, 3), 96, 192, 320, 384), 19.866, 4.849, 83.4, (19_866_344, 4.8258)),
+    base=_Size(_sizes((4, 6, 14, 6), 96, 192, 384, 512, **_IFORMER_B), 47.866, 9.379, 84.6, (47_866_216, 9.342)),
+    large=_Size(_sizes((4, 6, 18, 8), 96, 192, 448, 640, **_IFORMER_L), 86.637, 14.048, 84.8, (86_637_096, 14.0042)),
+)  # fmt: skip
+_family(
+    "l2vit", "arXiv 2501.16182", "ChuanyangZheng/L2ViT",
+    PyramidConfig(
+        mixer="l2vit", stem="two_convs_relu_layer", downsample="norm_conv2", position="depthwise",
+        second_position="local_concentration", epsilon=1e-5, heads=(3, 6, 12, 24), head="norm5_mean",
+    ),
+    t=_Size(_sizes((2, 2, 6, 2), 96), 29, 4.7, 83.1, (28_596_781, 4.6882)),
+    s=_Size(_sizes((2, 2, 18, 2), 96), 50, 9.0, 84.1, (50_199_157, 8.9801)),
+    b=_Size(_sizes((2, 2, 18, 2), 128, heads=(4, 8, 16, 32)), 89, 15.9, 84.4, (88_577_188, 15.8077)),
+)  # fmt: skip

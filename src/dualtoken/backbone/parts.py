@@ -13,7 +13,15 @@ from torch import nn
 
 from dualtoken.backbone.branch import Place
 from dualtoken.backbone.layers import DepthwiseConv, Mlp
-from dualtoken.backbone.modules import ChannelsFirst, ConvMlp, FromImages, GroupNorm1, MapBatchNorm, TwoClassifiers
+from dualtoken.backbone.modules import (
+    ChannelsFirst,
+    ConvMlp,
+    FromImages,
+    GroupNorm1,
+    LearnedMap,
+    MapBatchNorm,
+    TwoClassifiers,
+)
 from dualtoken.backbone.stem import ConvNormAct
 from dualtoken.registry import Registry
 
@@ -92,6 +100,7 @@ def conv3_layer(inputs: int, outputs: int, **dd: Any) -> nn.Module:
 
 STEMS["conv7_layer"] = conv7_layer
 STEMS["two_convs"] = two_convs
+STEMS["two_convs_bias"] = partial(two_convs, bias=True)
 STEMS["two_convs_64"] = partial(two_convs, width=64)
 STEMS["two_convs_relu"] = partial(two_convs, act=nn.ReLU, last=nn.ReLU, bias=True)
 STEMS["two_convs_gelu"] = partial(two_convs, last=nn.GELU)
@@ -111,6 +120,7 @@ def _mlp(place: Place, **dd: Any) -> nn.Module:
 
 
 POSITIONS["depthwise"] = _depthwise
+POSITIONS["learned_map"] = LearnedMap
 FFNS["mlp"] = _mlp
 FFNS["conv_mlp"] = ConvMlp
 FFNS["conv_mlp_act_first"] = partial(ConvMlp, act_first=True)

@@ -137,6 +137,9 @@ class PyramidStage(nn.Module):
             self.merge = DOWNSAMPLES.find(config.downsample)(config.channels[stage - 1], channels, **dd)
         make, depth = BLOCKS.find(config.block), len(drop_path)
         places = [Place(channels, heads, stage, block, depth, ratio, config.options) for block in range(depth)]
+        self.position: nn.Module | None = None
+        if config.stage_position != "none":
+            self.position = POSITIONS.find(config.stage_position)(places[0], **dd)
         self.blocks = nn.ModuleList(
             make(config, place, rate, **dd) for place, rate in zip(places, drop_path, strict=True)
         )
@@ -147,6 +150,8 @@ class PyramidStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to this stage's channels and resolution."""
         x = self.merge(x)
+        if self.position is not None:
+            x = x + self.position(x)
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
         return self.norm(x)
