@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,15 @@ if TYPE_CHECKING:
     from dualtoken.lab.benchmark import benchmark
     from dualtoken.prediction import from_pretrained, load, predict
     from dualtoken.training import train
+    from dualtoken.training.distillation import distill
+
+    __version__: str
 
 _HOMES = {
     "benchmark": "dualtoken.lab.benchmark",
     "compare": "dualtoken.evaluation",
     "create_model": "dualtoken.backbone",
+    "distill": "dualtoken.training.distillation",
     "evaluate": "dualtoken.evaluation",
     "explain": "dualtoken.explanation",
     "export": "dualtoken.export",
@@ -41,12 +44,12 @@ _HOMES = {
     "verify": "dualtoken.export",
 }
 
-__version__ = metadata.version("dualtoken")
 __all__ = [
     "__version__",
     "benchmark",
     "compare",
     "create_model",
+    "distill",
     "evaluate",
     "explain",
     "export",
@@ -77,6 +80,8 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":  # looked up when asked for: half of the time of importing this package
+        return importlib.import_module("importlib.metadata").version("dualtoken")
     raise AttributeError(f"module 'dualtoken' has no attribute {name!r}")
 
 

@@ -10,9 +10,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # whose import costs more than all of this package's; nothing of them is needed
+    Loader = MetaPathFinder = object
 
 _BACKBONE = "dualtoken.backbone.registry"  # its import runs timm's @register_model
 
