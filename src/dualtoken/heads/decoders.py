@@ -11,6 +11,14 @@ from dualtoken.registry import Registry
 # network has its backbone as `encoder`; and the arguments that differ from its own.
 Decoder = tuple[str | Callable[..., Any], dict[str, Any]]
 
+
+def dappm(architecture: str, classes: int, *, in_chans: int = 3, width: int = 128, **args: Any) -> Any:
+    """Context and a small head in the manner of DDRNet; `width` is the decoder's number of channels."""
+    from dualtoken.heads.context import ContextDecoder
+
+    return ContextDecoder(architecture, classes, width, in_chans=in_chans, **args)
+
+
 DECODERS: Registry[Decoder] = Registry("head")
 DECODERS["fpn"] = ("fpn", {})  # the usual one
 DECODERS["deeplabv3"] = ("deeplabv3", {"encoder_output_stride": 16})
@@ -18,3 +26,4 @@ DECODERS["deeplabv3plus"] = ("deeplabv3plus", {"encoder_output_stride": 16})
 DECODERS["pspnet"] = ("pspnet", {"encoder_depth": 5, "upsampling": 32})
 DECODERS["upernet"] = ("upernet", {})
 DECODERS["segformer"] = ("segformer", {})
+DECODERS["dappm"] = (dappm, {})
