@@ -41,6 +41,7 @@ Light-weight vision models, trained on your own images.
   See one at work      dualtoken predict photo.jpg
   Train on a folder    dualtoken train photos/ --output runs/photos
   Try it on digits     dualtoken demo
+  Try it in a browser  dualtoken app runs/photos
 
 All commands: dualtoken --help. Options of one: dualtoken train --help."""
 
@@ -405,6 +406,11 @@ VERBS = {
         "dualtoken.explanation:explain_each",
         "dualtoken explain runs/photos cat.jpg --output why --pixel 120,80",
         flags={"inputs": "IMAGE..."}, many=("inputs",), required=("output",), call=_explain, show=_explained,
+    ),
+    "app": Verb(
+        "dualtoken.service.app:app",
+        "dualtoken app runs/photos; dualtoken app runs/a runs/b --examples photos/",
+        flags={"models": "MODEL..."}, many=("models",), json=False,
     ),
     "serve": Verb(
         "dualtoken.service.serving:serve",

@@ -54,9 +54,9 @@ def picture(colour: str, size: tuple[int, int] = (20, 10), kind: str = "PNG") ->
     return file.getvalue()
 
 
-def write_export(folder: Path) -> Path:
+def write_export(folder: Path, name: str = "colours") -> Path:
     """The model as an exported file, for processes that import this module as a plug-in."""
-    path = folder / "colours.colours"
+    path = folder / f"{name}.colours"
     path.write_bytes(b"")
     sidecar(path).write_text(to_json_text(CONFIG, ExportInfo("colours", "by hand")), "utf-8")
     return path

@@ -8,44 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from running import Running
 from served_models import CLASSES, picture, write_export
 
 from dualtoken.errors import ConfigError, MissingExtraError
 from dualtoken.service.serving import serve
 
-HERE = Path(__file__).parent
-
-
-class Service:
-    """`dualtoken serve` on a port of its own."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder = folder
-        command = [sys.executable, "-m", "dualtoken.cli", "serve", str(write_export(folder)), "--port", "0"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "PYTHONWARNINGS": "error"}
-        self.process = subprocess.Popen(
-            [*command, "--plugin", "served_models", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env=environment,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().rpartition(" ")[2].strip()
-        assert self.address, self.process.communicate(timeout=20)
-        self.client = httpx.Client(base_url=self.address, timeout=30)
-
-    def close(self) -> None:
-        self.client.close()
-        self.process.kill()
-        self.process.communicate(timeout=20)
-
 
 @pytest.fixture
-def service(tmp_path) -> Iterator[Service]:
-    running = Service(tmp_path)
+def service(tmp_path) -> Iterator[Running]:
+    running = Running("serve", write_export(tmp_path))
     yield running
     running.close()
 

@@ -111,6 +111,12 @@ class Predictor:
             answers.append(answer)
         return answers[0] if single else answers
 
+    def warm(self) -> Any:
+        """The answer for an empty image: the first run of an engine takes longest."""
+        preprocessing = self.config.preprocessing
+        bands = preprocessing.bands.stored if preprocessing.bands else 3
+        return self.predict(np.zeros((*preprocessing.image_size, bands), np.uint8))
+
     def stream(self, inputs: Iterable[NamedInput], **options: Any) -> Iterator[Answer]:
         """Answer a stream of (name, source) pairs, as `collect_inputs` gives them.
 

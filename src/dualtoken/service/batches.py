@@ -109,10 +109,7 @@ class Served:
 
     async def __aenter__(self) -> Served:
         self._gatherers = [asyncio.create_task(self._gather()) for _ in range(self._runs)]
-        bands = self.predictor.config.preprocessing.bands
-        empty = np.zeros((*self.predictor.config.preprocessing.image_size, bands.stored if bands else 3), np.uint8)
-        # The first run of an engine takes longest; its answer shows what shapes there are.
-        self.example, _ = await self.answer(empty)
+        self.example = await self.in_thread(self.predictor.warm)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -46,35 +46,73 @@ def serve(
         ModelError: a model cannot be loaded.
         MissingExtraError: the extra `serve`, or what a model runs in, is not installed.
     """
-    for package in ("fastapi", "prometheus_client", "python_multipart"):
+    for package in ("fastapi", "prometheus_client", "python_multipart", "uvicorn"):
         require(package, "serve")
-    uvicorn = require("uvicorn", "serve")
     from dualtoken.service.batches import Settings
     from dualtoken.service.web import create_app
 
     chosen = Settings(**settings)
     token = None if token_file is None else _token(token_file)
-    given = [models] if isinstance(models, str | Path) else models
+    loaded = load_models(models, engine=engine, device=device, threads=chosen.threads, trust=trust)
+    with listen(host, port) as listening:
+        address = announce(listening, ", ".join(loaded))
+        if token is None and not address.is_loopback:
+            print("Note     everyone who reaches this address may ask: --token-file FILE", flush=True)
+        answer(create_app(loaded, chosen, token), listening, chosen.timeout)
+
+
+def load_models(models: str | Path | Sequence[str | Path], *, engine: str, **options: Any) -> dict[str, Predictor]:
+    """Models by the names of their files or folders.
+
+    Raises:
+        ConfigError: two have the same.
+        ModelError: one cannot be loaded.
+    """
     loaded: dict[str, Predictor] = {}
-    for model in given:
+    for model in [models] if isinstance(models, str | Path) else models:
         name = Path(model).stem if Path(model).is_file() else Path(model).name
         if name in loaded:
-            raise ConfigError(f"Two models are called {name!r}, by which clients choose one.", "Rename a file.")
-        loaded[name] = _load(model, engine, device, chosen.threads, trust)
-    with _listening(host, port) as listening:
-        at = listening.getsockname()
-        print(f"Serving  {', '.join(loaded)} at http://{f'[{at[0]}]' if ':' in at[0] else at[0]}:{at[1]}", flush=True)
-        if token is None and not ipaddress.ip_address(at[0]).is_loopback:
-            print("Note     everyone who reaches this address may ask: --token-file FILE", flush=True)
-        config = uvicorn.Config(
-            create_app(loaded, chosen, token), access_log=False, server_header=False, log_level="warning",
-            timeout_graceful_shutdown=math.ceil(chosen.timeout) + 1,
-        )  # fmt: skip
-        before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is answered
-        try:
-            uvicorn.Server(config).run(sockets=[listening])
-        finally:
-            signal.signal(signal.SIGTERM, before)
+            raise ConfigError(f"Two models are called {name!r}, by which one is chosen.", "Rename one.")
+        loaded[name] = _load(model, engine, **options)
+    return loaded
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ConfigError: there is no such address, or it is taken.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"Cannot listen on {host}:{port}: {reason}.", "Choose another --port or --host.") from None
+
+
+def announce(listening: socket.socket, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Say where it is served; the address."""
+    host, port = listening.getsockname()[:2]
+    print(f"Serving  {what} at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    return ipaddress.ip_address(host)
+
+
+def answer(app: Any, listening: socket.socket, seconds: float) -> None:
+    """Run an ASGI application until Ctrl-C or SIGTERM, and then so long that what was accepted is answered."""
+    uvicorn = require("uvicorn", "serve")
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        server_header=False,
+        log_level="warning",
+        timeout_graceful_shutdown=math.ceil(seconds) + 1,
+    )
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is answered
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _load(model: str | Path, engine: str, device: str, threads: int | None, trust: bool) -> Predictor:
@@ -92,12 +130,3 @@ def _token(file: Path) -> str:
     if not token or not token.isascii() or not token.isprintable():
         raise ConfigError(f"{str(file)!r} holds no token of printable ASCII characters.", "Type: openssl rand -hex 32")
     return token
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"Cannot listen on {host}:{port}: {reason}.", "Choose another --port or --host.") from None

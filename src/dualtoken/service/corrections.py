@@ -1,0 +1,74 @@
+"""Answers that a person corrected, as a data set that `dualtoken train` reads."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.files import atomic_path, digest
+
+Box = tuple[str, float, float, float, float]  # class, then left, top, right, bottom in pixels
+
+_LABELS = ("labels.csv", ("path", "label"))
+_BOXES = ("_annotations.csv", ("filename", "class", "xmin", "ymin", "xmax", "ymax"))
+
+
+class Corrections:
+    """A folder with copies of images and a table of their labels; an image corrected again has its last ones.
+
+    Args:
+        folder: made with the first correction, and added to where it is there.
+        classes: that a label may be.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+        self.folder, self.classes = folder, tuple(classes)
+
+    def add_labels(self, image: Path, labels: Sequence[str]) -> int:
+        """The classes of a whole image; how many images are corrected now.
+
+        Raises:
+            ConfigError: there are none, or one that the model does not know.
+            OutputError: it cannot be written.
+        """
+        if not labels:
+            raise ConfigError("Choose a class.")
+        self._check(labels)
+        return self._add(image, _LABELS, [[";".join(labels)]])
+
+    def add_boxes(self, image: Path, boxes: Sequence[Box]) -> int:
+        """All objects of an image, or none; how many images are corrected now.
+
+        Raises:
+            ConfigError: a class that the model does not know, or a box without area.
+            OutputError: it cannot be written.
+        """
+        self._check([name for name, *_ in boxes])
+        for name, left, top, right, bottom in boxes:
+            if not (left < right and top < bottom):
+                raise ConfigError(
+                    f"The box of {name!r} has no area: left {left}, top {top}, right {right}, bottom {bottom}."
+                )
+        return self._add(image, _BOXES, [list(map(str, box)) for box in boxes] or [[""] * 5])
+
+    def _check(self, names: Sequence[str]) -> None:
+        if wrong := [name for name in names if name not in self.classes]:
+            raise ConfigError(unknown_name("class", wrong[0], self.classes))
+
+    def _add(self, image: Path, table: tuple[str, tuple[str, ...]], labels: list[list[str]]) -> int:
+        name, columns = table
+        copy = f"images/{digest(image)[:16]}{image.suffix.lower()}"
+        with atomic_path(self.folder / copy) as temporary:
+            shutil.copyfile(image, temporary)
+        path = self.folder / name
+        before: list[list[str]] = []
+        if path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                before = list(csv.reader(file))[1:]
+        rows = [row for row in before if row[0] != copy] + [[copy, *label] for label in labels]
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+        return len({row[0] for row in rows})
