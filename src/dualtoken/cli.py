@@ -494,6 +494,7 @@ SUGGESTIONS = {
 BOUNDS = {
     **dict.fromkeys(("batch_size", "top", "rounds", "seeds", "most", "max_pixels", "max_bytes", "epochs"), (1, None)),
     "workers": (0, None), "tile": (32, None), "overlap": (0, 0.9), "threshold": (0, 1), "max_drop": (0, 99),
+    "max_objects": (1, 5000),
 }  # fmt: skip
 
 

@@ -45,8 +45,7 @@ HEADS["mask_rcnn"] = HeadKind(masks=True)
 Found = dict[str, NDArray[Any]]
 Weights = tuple[float, float, float, float]
 
-_CANDIDATES = 1000  # of each level go on to the suppression of repetitions
-_PROPOSALS = 1000  # of each image get a closer look
+MAX_DETECTIONS = 100  # of an image, as COCO counts them
 _PROPOSAL_IOU = 0.7
 _SMALLEST_PROPOSAL, _SMALLEST_BOX = 1e-3, 1e-2  # pixels of a side
 _PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)
@@ -68,6 +67,7 @@ class DetectorSpec:
         score_threshold: answers at or below it are not given.
         iou_threshold: of two boxes of one class that overlap more, the surer stays.
         max_detections: answers for one image.
+        candidates: of each level, and proposals of each image, go on to the suppression of repetitions.
 
     Raises:
         ConfigError: an unknown head or impossible value.
@@ -80,7 +80,8 @@ class DetectorSpec:
     anchor_scale: float = 4.0
     score_threshold: float = 0.02
     iou_threshold: float = 0.5
-    max_detections: int = 100
+    max_detections: int = MAX_DETECTIONS
+    candidates: int = 1000
 
     def __post_init__(self) -> None:
         HEADS.find(self.head)
@@ -143,9 +144,15 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "score_threshold": (lambda share: 0 <= share <= 1, "a number from 0 to 1"),
     "iou_threshold": (lambda share: 0 <= share <= 1, "a number from 0 to 1"),
     "max_detections": (lambda number: number >= 1 and number % 1 == 0, "1 or more"),
+    "candidates": (lambda number: number >= 1 and number % 1 == 0, "1 or more"),
 }
 
 HEAD_ARGS = tuple(field.name for field in fields(DetectorSpec))[2:]
+
+
+def most_objects(number: int) -> dict[str, int]:
+    """The `head_args` under which up to so many objects of an image are found: ten candidates for each, as usual."""
+    return {"max_detections": number, "candidates": max(DetectorSpec.candidates, 10 * number)}
 
 
 def detect(spec: DetectorSpec, engine: Engine, images: NDArray[np.float32]) -> list[Found]:
@@ -178,7 +185,7 @@ def detect(spec: DetectorSpec, engine: Engine, images: NDArray[np.float32]) -> l
     if spec.dense:
         centerness = rest[0] if spec.head == "fcos" else [None] * len(scores)
         return [_dense(spec, *raw, anchors, size) for raw in zip(scores, deltas, centerness, strict=True)]
-    proposals = [_proposals(*raw, anchors, size) for raw in zip(scores, deltas, strict=True)]
+    proposals = [_proposals(spec, *raw, anchors, size) for raw in zip(scores, deltas, strict=True)]
     return _second_stage(spec, engine, rest, proposals, size)
 
 
@@ -231,7 +238,7 @@ def _dense(
     """The objects of one image from the answers (N, K), (N, 4) and for FCOS (N, 1) of every position."""
     boxes, scores, labels = [], [], []
     for part, own in _by_level(anchors):
-        best = _best(logits[part], None if centerness is None else centerness[part], spec.score_threshold)
+        best = _best(spec, logits[part], None if centerness is None else centerness[part])
         chosen, around = deltas[part][best.positions], own[best.positions]
         found = _decoded(chosen, around, _PLAIN) if centerness is None else _decoded_distances(chosen, around)
         boxes.append(_clipped(found, size))
@@ -246,9 +253,9 @@ def _by_level(anchors: list[Floats]) -> list[tuple[slice, Floats]]:
     return [(slice(end - len(own), end), own) for end, own in zip(ends, anchors, strict=True)]
 
 
-def _best(logits: Floats, centerness: Floats | None, threshold: float) -> _Best:
+def _best(spec: DetectorSpec, logits: Floats, centerness: Floats | None) -> _Best:
     """The most confident predictions of a level above the threshold, from (N, K) and for FCOS (N, 1)."""
-    flat = logits.reshape(-1)
+    flat, threshold = logits.reshape(-1), spec.score_threshold
     # A cheap look at the logits leaves few; FCOS' score is the root of a product whose other factor is at most 1.
     least = threshold if centerness is None else threshold**2
     places = np.flatnonzero(flat > _logit(least) - 1e-3)
@@ -256,18 +263,18 @@ def _best(logits: Floats, centerness: Floats | None, threshold: float) -> _Best:
     if centerness is not None:
         scores = np.sqrt(scores * sigmoid(centerness.reshape(-1)[places // logits.shape[1]]))
     above = np.flatnonzero(scores > threshold)
-    chosen = above[_largest(scores[above])]
+    chosen = above[_largest(scores[above], spec.candidates)]
     positions, labels = np.divmod(places[chosen], logits.shape[1])
     return _Best(scores[chosen], positions, labels)
 
 
-def _largest(values: Floats) -> NDArray[np.int64]:
-    """Places of the `_CANDIDATES` largest values, the largest first."""
-    if len(values) <= _CANDIDATES:
+def _largest(values: Floats, number: int) -> NDArray[np.int64]:
+    """Places of the `number` largest values, the largest first."""
+    if len(values) <= number:
         return np.argsort(-values, kind="stable")
-    limit = np.partition(values, -_CANDIDATES)[-_CANDIDATES]
+    limit = np.partition(values, -number)[-number]
     chosen = np.flatnonzero(values >= limit)  # a few more where several are equal
-    return chosen[np.argsort(-values[chosen], kind="stable")][:_CANDIDATES]
+    return chosen[np.argsort(-values[chosen], kind="stable")][:number]
 
 
 def _logit(probability: float) -> float:
@@ -280,18 +287,20 @@ def _logit(probability: float) -> float:
 # ---------------------------------------------------------------- two stages
 
 
-def _proposals(objectness: Floats, deltas: Floats, anchors: list[Floats], size: tuple[int, int]) -> Floats:
+def _proposals(
+    spec: DetectorSpec, objectness: Floats, deltas: Floats, anchors: list[Floats], size: tuple[int, int]
+) -> Floats:
     """Where a closer look pays in one image, (n, 4), from (N,) and (N, 4)."""
     boxes, scores, levels = [], [], []
     for level, (part, own) in enumerate(_by_level(anchors)):
-        chosen = _largest(objectness[part])
+        chosen = _largest(objectness[part], spec.candidates)
         boxes.append(_clipped(_decoded(deltas[part][chosen], own[chosen], _PLAIN), size))
         scores.append(sigmoid(objectness[part][chosen]))
         levels.append(np.full(len(chosen), level, np.int64))
     found = np.concatenate(boxes)
     large = np.flatnonzero(_sides(found).min(axis=1) >= _SMALLEST_PROPOSAL)
     found, likely, of = found[large], np.concatenate(scores)[large], np.concatenate(levels)[large]
-    return found[nms(found, likely, of, _PROPOSAL_IOU, most=_PROPOSALS)]
+    return found[nms(found, likely, of, _PROPOSAL_IOU, most=spec.candidates)]
 
 
 def _second_stage(

@@ -15,6 +15,7 @@ from dualtoken.answers.class_meter import BINS, bin_of, bins
 from dualtoken.answers.matching import AREAS, THRESHOLDS, Floats, Ranking, Rows
 from dualtoken.answers.meter import Meter, Weights, measured
 from dualtoken.data import Objects
+from dualtoken.decode import MAX_DETECTIONS
 from dualtoken.outputs import Bin, Detections, Interval, Metric
 
 SIZES = {"small": "below 32 x 32 pixels", "medium": "32 x 32 to 96 x 96 pixels", "large": "above 96 x 96 pixels"}
@@ -119,6 +120,10 @@ class ObjectCounts:
 class BoxMeter(Meter):
     """Measures boxes; of each image only a few numbers a detection are kept.
 
+    Args:
+        classes: K class names.
+        most: detections of a class in an image that count, the most confident ones: COCO's rule is 100.
+
     Attributes:
         masks: whether masks are measured as well.
     """
@@ -127,8 +132,9 @@ class BoxMeter(Meter):
     masks = False
     resamples = 200  # each ranks all detections anew; the ends of an interval move by about a tenth of its width
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str], most: int = MAX_DETECTIONS) -> None:
         super().__init__(classes)
+        self.most = most
         self._truths: list[Rows] = []
         self._boxes: list[Rows] = []
         self._masks: list[Rows] = []
@@ -146,7 +152,7 @@ class BoxMeter(Meter):
         if detections.size != tuple(objects.size):
             raise ValueError(f"the detections are of an image {detections.size}, the objects of one {objects.size}.")
         image = len(self)
-        counted = matching.surest(detections.labels)
+        counted = matching.surest(detections.labels, self.most)
         detections = detections if len(counted) == len(detections) else detections.take(counted)
         overlaps = matching.box_overlaps(detections.boxes, objects)
         areas = matching.box_areas(detections.boxes)
@@ -266,7 +272,7 @@ class BoxMeter(Meter):
             "curves": self.ranking(areas=("all",)).curves(),
             "confusion": confusion,
             "reliability": outcome.reliability(),
-            "settings": {"threshold": outcome.threshold},
+            "settings": {"threshold": outcome.threshold, "max_objects": self.most},
             "images": outcome.counts(self._places(), self.indices()),
         }  # fmt: skip
 

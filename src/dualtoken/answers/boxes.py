@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from dualtoken.answers.box_meter import SIZES, BoxMeter, InstanceMeter, ObjectCo
 from dualtoken.answers.evaluation import BACKGROUND, Confused, Evaluation
 from dualtoken.answers.kinds import Card, Described, Kind, Size, register
 from dualtoken.data import ImageData, Objects, ObjectSamples
-from dualtoken.decode import DetectorSpec, Found, detect
+from dualtoken.decode import MAX_DETECTIONS, DetectorSpec, Found, detect, most_objects
 from dualtoken.engines import Engine
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Detections, Interval, Metric
@@ -79,7 +80,11 @@ class Boxes(Kind):
         return ObjectAgreement(limit, _spec(config), config.threshold)
 
     def meter(self, config: Described) -> BoxMeter:
-        return BoxMeter(config.classes)
+        """It counts all that the model may give, and at least as many as COCO."""
+        return BoxMeter(config.classes, max(MAX_DETECTIONS, config.head_args.get("max_detections", 0)))
+
+    def limited(self, config: Any, max_objects: int) -> Any:
+        return replace(config, head_args=config.head_args | most_objects(max_objects))
 
     def truth(self, samples: ObjectSamples, row: int, limits: ImageLimits = DEFAULT_LIMITS) -> Objects:
         """The objects of an image."""
@@ -136,7 +141,15 @@ class Boxes(Kind):
     def tell_more(self, evaluation: Evaluation) -> list[tuple[str, str]]:
         found = counted(int(evaluation.images.found.sum()), "object")
         false = counted(int(evaluation.images.false.sum()), "false positive")
-        return [("At confidence", f"{evaluation.settings['threshold']:.2f} and above: {found} found, {false}")]
+        rows = [("At confidence", f"{evaluation.settings['threshold']:.2f} and above: {found} found, {false}")]
+        most, crowded = (
+            evaluation.settings.get("max_objects", 0),
+            int((evaluation.images.objects > MAX_DETECTIONS).sum()),
+        )
+        if crowded or most > MAX_DETECTIONS:
+            more = f"{counted(crowded, 'image holds', 'images hold')} more than COCO's {MAX_DETECTIONS}"
+            rows.append(("Counted", f"up to {most} of a class in an image; {more}: --max-objects N"))
+        return rows
 
     def figures(self, evaluation: Evaluation) -> dict[str, Figure]:
         from dualtoken.report import score_plots
@@ -271,7 +284,7 @@ class Instances(Boxes):
     masks = True
 
     def meter(self, config: Described) -> InstanceMeter:
-        return InstanceMeter(config.classes)
+        return InstanceMeter(config.classes, super().meter(config).most)
 
 
 def _spec(config: Described) -> DetectorSpec:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dualtoken.answers.agreement import Agreement
 from dualtoken.data.finding import NEEDS, Need
 from dualtoken.engines import Engine, outputs_of
-from dualtoken.errors import ModelError, unknown_name
+from dualtoken.errors import ConfigError, ModelError, unknown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval, Metric
 from dualtoken.postprocess import require_finite
@@ -156,6 +156,15 @@ class Kind(ABC):
     def shown(self, config: Described, answer: Any, threshold: float | None) -> Any:
         """What is shown of an answer: what reaches a threshold, where the kind has one; None takes the model's own."""
         return answer
+
+    def limited(self, config: Any, max_objects: int) -> Any:
+        """The config of a model that finds up to so many objects of an image.
+
+        Raises:
+            ConfigError: this kind finds no objects.
+        """
+        task = self.name.replace("_", " ")
+        raise ConfigError(f"--max-objects has no meaning for a model for {task}.", "Leave it out.")
 
     def agreement(self, config: Described, limit: float) -> Agreement:
         """Compares the answers of two engines for the parity check.

@@ -20,7 +20,6 @@ from dualtoken.outputs import Detections
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the overlap (IoU) from which on an object counts as found
 RECALLS = np.linspace(0, 1, 101)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-MAX_DETECTIONS = 100  # of one class in one image; the most confident count
 
 # A field per area range has the order of AREAS; bit t of `matched` and `skipped` belongs to THRESHOLDS[t].
 ANSWERS = np.dtype(
@@ -71,7 +70,7 @@ def match(
     is chosen only where no other overlaps enough; a crowd may be chosen again and again.
 
     Args:
-        labels, scores, areas: (n,) of the answers, the most confident first, at most `MAX_DETECTIONS` of a class.
+        labels, scores, areas: (n,) of the answers, the most confident first, as `surest` leaves them.
         objects: of the image.
         overlaps: (n, g) of answers and objects.
         image: number that the rows carry.
@@ -148,14 +147,14 @@ def _greedy(
     return settled
 
 
-def surest(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of the first `MAX_DETECTIONS` answers of each class, in their order."""
-    if len(labels) <= MAX_DETECTIONS:
+def surest(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Places of the first `most` answers of each class, in their order."""
+    if len(labels) <= most:
         return np.arange(len(labels))
     order = np.argsort(labels, kind="stable")
     ordered = labels[order]
     rank = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
-    return np.sort(order[rank < MAX_DETECTIONS])
+    return np.sort(order[rank < most])
 
 
 def box_areas(boxes: NDArray[np.float32]) -> Floats:

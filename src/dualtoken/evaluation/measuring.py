@@ -29,6 +29,7 @@ def evaluate(
     labels: str = "auto",
     seed: int = 0,
     resamples: int | None = None,
+    max_objects: int | None = None,
     device: str = "auto",
     on_bad_image: OnBadImage = "fail",
     on_bad_label: OnBadLabel = "fail",
@@ -56,6 +57,8 @@ def evaluate(
         workers: loading processes; 0 loads in this one. Left out: one a core, at most 8.
         seed: decides the resamples of the bootstrap.
         resamples: of the bootstrap. Left out: 1,000, and 200 for boxes and several labels.
+        max_objects: for boxes: most objects of an image that are found and counted. Left out: the model's own, which
+            is COCO's 100 where training did not set it.
         device: where to compute: auto, cpu, cuda, cuda:1 or mps.
         on_bad_image: stop at an image that cannot be read, or skip: leave it out and list it.
         on_bad_label: stop at a box or outline that cannot be used; drop: leave it out and list it; clip: and cut it at
@@ -74,7 +77,7 @@ def evaluate(
         if output is not None:
             stack.enter_context(alone(output))
         folder = None if output is None else _report_folder(output)
-        predictor = open_predictor(model, device, trust=trust)
+        predictor = open_predictor(model, device, trust=trust).limited(max_objects)
         found, _ = open_data(
             data, predictor, labels=labels, on_bad_image=on_bad_image, on_bad_label=on_bad_label, limits=limits,
             progress=progress,

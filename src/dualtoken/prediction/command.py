@@ -42,6 +42,7 @@ class Options:
         pictures: for boxes and masks: folder for pictures and videos with the predictions drawn in.
         sheet: for classes: contact sheets to draw, such as sheet.png, 40 images a page.
         threshold: for boxes and several labels: lowest confidence shown, 0 to 1. Left out: the model's own.
+        max_objects: for boxes: most objects of an image. Left out: the model's own, 100 where it was not set.
         tile: for boxes and masks: predict large images in tiles of so many pixels.
         overlap: share of a tile that the next one repeats, 0 to 0.9.
         top: classes listed for each image.
@@ -53,6 +54,7 @@ class Options:
     pictures: Path | None = None
     sheet: Path | None = None
     threshold: float | None = None
+    max_objects: int | None = None
     tile: int | None = None
     overlap: float = 0.25
     top: int = 5
@@ -111,6 +113,7 @@ def answer_files(
         ConfigError: an option that this task has no use for.
         OutputError: a place cannot be written.
     """
+    predictor = predictor.limited(options.max_objects)
     kind = predictor.kind
     _refuse_useless(options, kind)
     videos = "pictures" in kind.options

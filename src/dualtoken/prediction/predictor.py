@@ -6,6 +6,7 @@ from the file to the answer, is here and the same for all of them. Nothing here 
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -76,6 +77,18 @@ class Predictor:
     def kind(self) -> Kind:
         """Its kind of answers."""
         return kind_of(self.config.task)
+
+    def limited(self, max_objects: int | None) -> Predictor:
+        """The same network with another limit of objects in an image; itself for None.
+
+        Raises:
+            ConfigError: it finds no objects, or the number is impossible.
+        """
+        if max_objects is None:
+            return self
+        other = copy.copy(self)
+        other.config = self.kind.limited(self.config, max_objects)
+        return other
 
     def predict(
         self,

@@ -33,6 +33,7 @@ class TaskSettings:
     mosaic: float = 0.0
     copy_paste: float = 0.0
     dice: float = 0.0
+    max_objects: int | None = None
     loss: str = "cross_entropy"
     class_weights: str = "none"
     sampling: str = "shuffled"
@@ -211,7 +212,9 @@ class AnswerMeter:
 
     def __init__(self, task: Task, samples: Any, preprocessing: Preprocessing) -> None:
         self.task, self.samples, self.preprocessing = task, samples, preprocessing
-        self.meter = task.kind.meter(Reading(task.classes, preprocessing))
+        most = task.settings.max_objects
+        args = {} if most is None else {"max_detections": most}
+        self.meter = task.kind.meter(Reading(task.classes, preprocessing, head_args=args))
 
     def add(self, raw: Any, targets: Any, indices: Tensor) -> None:
         """Raw outputs of the network for a batch, what the loader gave with it, and the images' rows."""

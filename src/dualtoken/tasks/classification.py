@@ -26,7 +26,7 @@ class ClassificationTask(Task):
     recipe = "auto"
     crop_mode = "center"
     best_by = "top1"
-    unused = frozenset({"head", "head_args", "zoom", "mosaic", "copy_paste", "dice"})
+    unused = frozenset({"head", "head_args", "zoom", "mosaic", "copy_paste", "dice", "max_objects"})
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal", "logit_adjusted")
     weighting = staticmethod(class_weights)
 

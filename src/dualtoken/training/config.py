@@ -36,6 +36,8 @@ class TrainConfig(BaseModel):
     """Detector or decoder on the backbone, for boxes or masks. Left out: the usual one of the task."""
     head_args: dict[str, Any] = {}
     """Further arguments of the head, such as `channels: 256`."""
+    max_objects: int | None = Field(None, ge=1, le=5000)
+    """With boxes: most objects of an image that are found, counted and exported. Left out: 100, as COCO has it."""
     freeze: Literal["none", "backbone"] = "none"
     """`backbone` trains the classifier or head alone; a classifier then learns from features that are computed once."""
     solver: Literal["steps", "closed"] = "steps"

@@ -15,6 +15,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from dualtoken.data import BandFacts, ImageData
+from dualtoken.decode import most_objects
 from dualtoken.errors import ConfigError, ModelError
 from dualtoken.hub import find_model
 from dualtoken.machine import command_line, machine_name
@@ -46,7 +47,8 @@ def make_network(
     else:
         mean, std = (known.preprocessing.mean, known.preprocessing.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
     head = task.choose_head(config.head or (known.head if known and alike else None) or None)
-    head_args = (known.head_args if known and alike and head == known.head else {}) | config.head_args
+    limit = {} if config.max_objects is None else most_objects(config.max_objects)
+    head_args = (known.head_args if known and alike and head == known.head else {}) | limit | config.head_args
     args = (known.model_args if known else {}) | _size_args(architecture, config) | config.model_args
     network = Network(architecture, len(images.classes), head, head_args, args, in_chans=len(mean))
     model = _with_rates(network, config, task)

@@ -6,9 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from dualtoken.data import IGNORE, ImageData, MaskSamples, ObjectSamples
+from dualtoken.decode import MAX_DETECTIONS
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, DataError, OutputError
 from dualtoken.training.config import TrainConfig
@@ -55,6 +57,17 @@ def require_work(config: TrainConfig, images: ImageData) -> None:
             f"devices is {config.devices}, but this machine has {counted(cores, 'CPU core')} and trains on them.",
             "Type: --set devices=1",
         )
+
+
+def crowded(config: TrainConfig, images: ImageData) -> str:
+    """That some images hold more objects than will be found; "" where none does."""
+    most = config.max_objects or config.head_args.get("max_detections", MAX_DETECTIONS)
+    counts = [np.diff(part.offsets) for part in images.splits.values() if isinstance(part, ObjectSamples)]
+    objects = np.concatenate([*counts, np.zeros(1, np.int64)])
+    number = int((objects > most).sum())
+    hold = counted(number, "image holds", "images hold")
+    advice = f"{hold} more than {most} objects, of which {most} will be found: --set max_objects={objects.max()}"
+    return advice if number else ""
 
 
 def require_truth(images: ImageData) -> None:

@@ -44,7 +44,7 @@ from dualtoken.training.optimizer import freeze_backbone
 from dualtoken.training.processes import as_launched, make_fabric
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
-from dualtoken.training.requirements import require_space, require_splits, require_truth, require_work
+from dualtoken.training.requirements import crowded, require_space, require_splits, require_truth, require_work
 from dualtoken.training.seen_bands import asked_bands, with_fixed_bands
 from dualtoken.training.state import run_counters
 from dualtoken.words import counted
@@ -257,6 +257,8 @@ def _prepare(
     fabric.launch()
     fabric.print(images.describe())
     require_truth(images)
+    if note := crowded(config, images):
+        fabric.print(f"{'Note':<12}{note}")
 
     def build(config: TrainConfig) -> tuple[Loop, nn.Module, ModelConfig, str]:
         seed_all(config.seed)  # the fresh weights
