@@ -186,15 +186,15 @@ def test_levels_of_the_pyramids():
 
 def test_the_largest_values_and_no_more_of_equal_ones():
     values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
-    np.testing.assert_array_equal(decode._largest(values), np.argsort(-values)[:1000])
-    np.testing.assert_array_equal(decode._largest(np.zeros(1500, np.float32)), np.arange(1000))
-    np.testing.assert_array_equal(decode._largest(values[:7]), np.argsort(-values[:7]))
+    np.testing.assert_array_equal(decode._largest(values, 1000), np.argsort(-values)[:1000])
+    np.testing.assert_array_equal(decode._largest(np.zeros(1500, np.float32), 1000), np.arange(1000))
+    np.testing.assert_array_equal(decode._largest(values[:7], 1000), np.argsort(-values[:7]))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0])
 def test_no_answer_at_or_below_the_threshold(threshold):
     logits = np.linspace(-10, 10, 400, dtype=np.float32).reshape(-1, 2)
-    best = decode._best(logits, None, threshold)
+    best = decode._best(DetectorSpec("retinanet", 2, score_threshold=threshold), logits, None)
     assert len(best.scores) == (1 / (1 + np.exp(-logits.astype(float)))).astype(np.float32).__gt__(threshold).sum()
     assert (best.scores > threshold).all()
     np.testing.assert_array_equal(
