@@ -17,7 +17,7 @@ BRANCHES = [name for name, mixer in MIXERS.items() if isinstance(mixer, partial)
 # What a paper's own counter leaves out, or a code that differs from its paper, makes the two differ by more than 3 %.
 DIFFERS = {
     **dict.fromkeys(("lightvit_t", "lightvit_s", "lightvit_b", "rmt_t", "rmt_s", "rmt_b", "rmt_l"), ("gmacs",)),
-    **dict.fromkeys(("vssd_micro", "vssd_tiny", "vssd_small", "vssd_base", "cswin_l"), ("gmacs",)),
+    **dict.fromkeys(("vssd_micro", "vssd_tiny", "vssd_small", "vssd_base", "cswin_l", "lsnet_b"), ("gmacs",)),
     "ffnet_1": ("gmacs",),  # theirs is merged for inference
     "spartan_s": ("gmacs",),  # the abstract says about 1
     "smt_s": ("mparams",),  # the code makes 22.6 M
@@ -46,7 +46,8 @@ def test_every_parameter_gets_a_finite_gradient_checkpointed_or_not(name):
     for checkpointed in (False, True):
         model = tiny(name).train()
         model.set_grad_checkpointing(checkpointed)
-        logits = model(images(64, 64))
+        side = 2 * model.feature_info[-1]["reduction"]  # a position has another one to look at
+        logits = model(images(side, side))
         assert logits.shape == (2, 5)
         logits.square().mean().backward()
         gradients.append({key: parameter.grad for key, parameter in model.named_parameters()})
@@ -77,9 +78,11 @@ def test_timms_contract(name):
     with torch.inference_mode():
         final, maps = model.forward_intermediates(batch)
         torch.testing.assert_close(final, model.forward_features(batch))
-        assert [tuple(m.shape[1:]) for m in maps] == [(16 * 2**i, 24 // 2**i, 16 // 2**i) for i in range(4)]
+        strides = [PYRAMIDS[name].config.stride * 2**i for i in range(4)]
+        expected = [(16 * 2**i, -(-96 // stride), -(-64 // stride)) for i, stride in enumerate(strides)]
+        assert [tuple(m.shape[1:]) for m in maps] == expected
         features = tiny(name, features_only=True, out_indices=(1, 3)).eval()
-        assert features.feature_info.reduction() == [8, 32]
+        assert features.feature_info.reduction() == [strides[1], strides[3]]
         for got, index in zip(features(batch), (1, 3), strict=True):
             torch.testing.assert_close(got, maps[index])
         assert model.forward_head(final, pre_logits=True).shape == (2, model.head_hidden_size)

@@ -26,7 +26,7 @@ class Place:
     Attributes:
         channels: of the map.
         heads: of attention; a divisor of the channels.
-        stage: by its stride, whatever the frame: 0, 1, 2, 3 at strides 4, 8, 16, 32.
+        stage: by its stride, whatever the frame: 0, 1, 2, 3, 4 at strides 4, 8, 16, 32, 64.
         block: within the stage, from 0.
         depth: blocks of the stage.
         ratio: hidden channels of the feed-forward over its input.

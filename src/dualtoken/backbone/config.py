@@ -86,7 +86,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class PyramidConfig:
-    """The network of another paper, in words: four stages at strides 4, 8, 16 and 32 around its mixer.
+    """The network of another paper, in words: four stages around its mixer, each at half the resolution of the last.
 
     Each word names an entry of the table of its part in `dualtoken.backbone.parts`, to which the files of
     `backbone/mixers/` add what their papers alone have.
@@ -96,6 +96,7 @@ class PyramidConfig:
         depths: blocks in each stage.
         mixer: a name in `dualtoken.backbone.mixers.MIXERS`.
         heads: attention heads of each stage; one for 32 channels if empty.
+        stride: of the first stage's map, 4 or 8; each later one has twice the last.
         ffn_ratios: hidden channels of the feed-forward over its input, per stage.
         stem: image to the first stage's map.
         downsample: what halves the map before each later stage.
@@ -119,6 +120,7 @@ class PyramidConfig:
     depths: tuple[int, ...] = (2, 2, 6, 2)
     mixer: str = "pool"
     heads: tuple[int, ...] = ()
+    stride: int = 4
     ffn_ratios: tuple[float, ...] = (4, 4, 4, 4)
     stem: str = "conv7_layer"
     downsample: str = "conv3_layer"
@@ -143,7 +145,14 @@ class PyramidConfig:
             _require_word(table, word)
         for word in {self.stage_position, self.position, self.second_position} - {"none"}:
             _require_word("POSITIONS", word)
+        if self.stride not in (4, 8):
+            raise ConfigError(f"stride is {self.stride}, expected 4 or 8.")
         _one_per_stage(self, "depths", "ffn_ratios", "layer_scale", "skip_scale", *(["heads"] if self.heads else []))
+
+    @property
+    def level(self) -> int:
+        """Of the first stage, as `Place.stage` counts: 0 at stride 4, 1 at stride 8."""
+        return self.stride // 4 - 1
 
 
 @cache

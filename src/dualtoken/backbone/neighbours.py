@@ -214,3 +214,13 @@ _family(
     s=_Size(_sizes((2, 2, 18, 2), 96), 50, 9.0, 84.1, (50_199_157, 8.9801)),
     b=_Size(_sizes((2, 2, 18, 2), 128, heads=(4, 8, 16, 32)), 89, 15.9, 84.4, (88_577_188, 15.8077)),
 )  # fmt: skip
+_family(
+    "lsnet", "arXiv 2503.23135", "jameslahm/lsnet",
+    PyramidConfig(
+        mixer="lsnet", stride=8, stem="three_convs", downsample="depthwise_pointwise", norm="none", ffn="batch_mlp",
+        ffn_ratios=(2, 2, 2, 2), heads=(3, 3, 3, 4), block="lsnet", head="mean_batch",
+    ),
+    t=_Size(_sizes((0, 2, 8, 10), 64, 128, 256, 384), 11.4, 0.3, 74.9, (11_409_832, 0.3151)),
+    s=_Size(_sizes((1, 2, 8, 10), 96, 192, 320, 448), 16.1, 0.5, 77.8, (16_146_304, 0.5371)),
+    b=_Size(_sizes((4, 6, 8, 10), 128, 256, 384, 512), 23.2, 1.3, 80.3, (23_313_608, 1.2409)),
+)  # fmt: skip

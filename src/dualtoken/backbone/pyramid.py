@@ -1,4 +1,4 @@
-"""The second frame: four stages at strides 4, 8, 16 and 32, which most papers of token mixers share.
+"""The second frame: four stages at strides 4, 8, 16 and 32, which most papers of token mixers share (LSNet's: 8 to 64).
 
     image -> stem -> stage 1 -> halve -> stage 2 -> halve -> stage 3 -> halve -> stage 4 -> norm -> mean -> classifier
 
@@ -78,7 +78,7 @@ class Pyramid(TimmContract):
         self.head_drop = nn.Dropout(drop_rate)
         self.head = self.make_head(head.size, num_classes, **dd) if num_classes else nn.Identity()
         self.feature_info = [
-            {"num_chs": channels, "reduction": 4 * 2**i, "module": f"stages.{i}"}
+            {"num_chs": channels, "reduction": config.stride * 2**i, "module": f"stages.{i}"}
             for i, channels in enumerate(config.channels)
         ]
         self.init_weights()
@@ -136,7 +136,9 @@ class PyramidStage(nn.Module):
         if stage > 0:
             self.merge = DOWNSAMPLES.find(config.downsample)(config.channels[stage - 1], channels, **dd)
         make, depth = BLOCKS.find(config.block), len(drop_path)
-        places = [Place(channels, heads, stage, block, depth, ratio, config.options) for block in range(depth)]
+        places = [
+            Place(channels, heads, config.level + stage, block, depth, ratio, config.options) for block in range(depth)
+        ]
         self.position: nn.Module | None = None
         if config.stage_position != "none":
             self.position = POSITIONS.find(config.stage_position)(places[0], **dd)
@@ -163,7 +165,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, config: PyramidConfig, place: Place, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
         norm, channels = NORMS.find(config.norm), place.channels
-        layer_scale, skip_scale = config.layer_scale[place.stage], config.skip_scale[place.stage]
+        stage = place.stage - config.level
+        layer_scale, skip_scale = config.layer_scale[stage], config.skip_scale[stage]
 
         def scale(start: float) -> nn.Module:
             return Scale(channels, start, **dd) if start else nn.Identity()

@@ -18,12 +18,13 @@ OURS = {name: variant for name, variant in VARIANTS.items() if variant.config is
 
 
 def _cfg(variant: Variant) -> dict[str, Any]:
+    side = -(-variant.image_size // (8 * getattr(variant.config, "stride", 4)))  # of the last map
     double = variant.config is not None and getattr(variant.config, "head", "").endswith("_two")
     return {
         "num_classes": 1000,
         "input_size": (3, variant.image_size, variant.image_size),
         "min_input_size": (3, 32, 32),
-        "pool_size": (variant.image_size // 32, variant.image_size // 32),
+        "pool_size": (side, side),
         "crop_pct": 0.95,
         "interpolation": "bicubic",
         "mean": IMAGENET_MEAN,
