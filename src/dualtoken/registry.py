@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import cache
 from importlib import metadata
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dualtoken.errors import ConfigError, unknown_name
 
@@ -73,6 +73,22 @@ class Registry(MutableMapping[str, Entry]):
 
     def __len__(self) -> int:
         return len(self._all())
+
+
+def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package some of whose names are imported when they are first used.
+
+    Args:
+        package: `__name__` of the package.
+        homes: by name the file within the package that has it.
+    """
+
+    def get(name: str) -> Any:
+        if name in homes:
+            return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
 
 
 @cache

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dualtoken.backbone import neighbours  # noqa: F401 (adds to VARIANTS)
 from dualtoken.backbone.config import BackboneConfig, PyramidConfig
 from dualtoken.backbone.variants import VARIANTS, Variant
+from dualtoken.registry import lazily
 
 if TYPE_CHECKING:
     from dualtoken.backbone.dualtoken import DualTokenViT
@@ -37,9 +37,5 @@ __all__ = [
     "require_known",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import torch when a network is made: names, sizes and switches are known without it."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Import torch when a network is made: names, sizes and switches are known without it.
+__getattr__ = lazily(__name__, _HOMES)

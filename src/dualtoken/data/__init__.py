@@ -5,8 +5,9 @@ Other rooms import from here, whichever file something lives in.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dualtoken.registry import lazily
 
 if TYPE_CHECKING:
     from dualtoken.data.archives import read_member
@@ -104,9 +105,5 @@ __all__ = [
     "training_transform",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch, or is seldom needed, when it is first used."""
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(f"dualtoken.data.{_HOME_OF[name]}"), name)
-    raise AttributeError(f"module 'dualtoken.data' has no attribute {name!r}")
+# Import what needs torch, or is seldom needed, when it is first used.
+__getattr__ = lazily(__name__, _HOME_OF)

@@ -6,8 +6,9 @@ maps, by captum), `faithfulness` (what they are worth), `attention` (what the gl
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dualtoken.registry import lazily
 
 if TYPE_CHECKING:
     from dualtoken.explanation.results import Explanation
@@ -17,9 +18,5 @@ _HOMES = {"Explanation": "results", "explain": "run", "explain_each": "run"}
 
 __all__ = ["Explanation", "explain", "explain_each"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is used: settings can be checked without torch."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dualtoken.explanation.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'dualtoken.explanation' has no attribute {name!r}")
+# Import what is used: settings can be checked without torch.
+__getattr__ = lazily(__name__, _HOMES)

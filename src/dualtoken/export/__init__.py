@@ -5,8 +5,9 @@ dualtoken.export("runs/photos", "photos.onnx").parity.line()
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dualtoken.registry import lazily
 
 if TYPE_CHECKING:
     from dualtoken.export.check import verify
@@ -27,9 +28,5 @@ _HOMES = {
 
 __all__ = ["FORMATS", "ExportResult", "Format", "Parity", "export", "export_network", "verify"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is used: listing formats, and writing a bundle, needs no torch."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dualtoken.export.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'dualtoken.export' has no attribute {name!r}")
+# Import what is used: listing formats, and writing a bundle, needs no torch.
+__getattr__ = lazily(__name__, _HOMES)

@@ -6,10 +6,10 @@ in `DECODERS`.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dualtoken.heads.decoders import DECODERS
+from dualtoken.registry import lazily
 
 if TYPE_CHECKING:
     from dualtoken.heads.body import Body
@@ -32,9 +32,5 @@ __all__ = [
     "register_detector",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import torch when a network is made: the names of heads are known without it."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Import torch when a network is made: the names of heads are known without it.
+__getattr__ = lazily(__name__, _HOMES)

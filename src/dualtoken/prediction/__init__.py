@@ -6,8 +6,9 @@ model.predict("photo.jpg").label
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dualtoken.registry import lazily
 
 if TYPE_CHECKING:
     from dualtoken.prediction.inputs import NamedInput, collect_inputs, open_input
@@ -36,9 +37,5 @@ __all__ = [
     "predict_stream",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is used: choosing a device needs torch, exported models do not."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dualtoken.prediction.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'dualtoken.prediction' has no attribute {name!r}")
+# Import what is used: choosing a device needs torch, exported models do not.
+__getattr__ = lazily(__name__, _HOMES)
