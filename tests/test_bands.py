@@ -93,6 +93,11 @@ def test_near_infrared_in_the_place_of_alpha_is_a_band() -> None:
     assert np.array_equal(np.asarray(open_image(buffer.getvalue(), bands=window(4))), values(4))
 
 
+def test_a_tiff_that_is_no_picture_says_how_it_is_read() -> None:
+    with pytest.raises(ImageError, match="--set channels=all trains on them"):
+        open_image(tiff(values(6), planarconfig="contig"))
+
+
 def test_pages_are_bands_where_that_is_asked_for() -> None:
     stack = np.moveaxis(values(3), 2, 0)
     buffer = io.BytesIO()

@@ -438,6 +438,8 @@ def _identified(file: BinaryIO, name: str) -> ImageFile.ImageFile:
                 return factory(file, name)
             except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as pillow: not this format
                 reason = f"its header is damaged ({error})"
+                if "pixel mode" in str(error) and prefix.startswith(TIFF_STARTS):
+                    reason = "its bands or numbers are none of a colour picture's; --set channels=all trains on them"
                 break
     else:
         reason = f"it looks like {_kind(prefix)}"

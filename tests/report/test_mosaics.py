@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dualtoken.bands import Bands
 from dualtoken.data import IGNORE
 from dualtoken.preprocess import Preprocessing
 from dualtoken.report import batch_mosaic
@@ -83,6 +84,8 @@ def test_any_shape_and_grey_images():
     wide = Preprocessing(image_size=(50, 200), crop_mode="border")
     assert batch_mosaic(batch(1, wide), [objects((0, 0, 200, 50))], CLASSES, wide).size == (400, 100)
     grey = Preprocessing(image_size=(40, 40), mean=(0.5,), std=(0.5,))
+    bands = Preprocessing((40, 40), mean=(0.5,) * 5, std=(0.5,) * 5, bands=Bands(5, tuple(range(5))))
+    assert batch_mosaic(np.zeros((1, 5, 40, 40), np.float32), [objects()], CLASSES, bands).mode == "RGB"
     pixels = np.asarray(batch_mosaic(np.zeros((1, 1, 40, 40), np.float32), [objects()], CLASSES, grey))
     assert near(pixels, (128, 128, 128), 1).all()
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dualtoken.bands import BandImage
 from dualtoken.data import IGNORE, Objects
 from dualtoken.outputs.detections import encode_runs
 from dualtoken.preprocess import Preprocessing
@@ -61,11 +62,10 @@ def batch_mosaic(
 
 
 def _to_picture(image: NDArray[np.float32], preprocessing: Preprocessing) -> Image.Image:
-    """A normalised image (C, H, W) as RGB, its longer side 400 pixels: what is drawn into it can be read then."""
+    """A normalised image (C, H, W) as RGB, of many bands three, enlarged: what is drawn into it can be read then."""
     mean, std = (np.asarray(part, np.float32)[:, None, None] for part in (preprocessing.mean, preprocessing.std))
     pixels = (255 * (image * std + mean)).round().clip(0, 255).astype(np.uint8)
-    pixels = np.broadcast_to(pixels, (3, *pixels.shape[1:]))  # grey ones become RGB
-    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    picture = BandImage.of(pixels.transpose(1, 2, 0)).convert("RGB")
     scale = _TILE / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.BICUBIC)

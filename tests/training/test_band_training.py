@@ -66,6 +66,12 @@ def test_bands_from_training_to_answers(data: Path, tmp_path: Path, capsys: pyte
     assert json.loads((tuned / "config.json").read_text())["dualtoken"]["bands"] == own["dualtoken"]["bands"]
 
 
+@pytest.mark.parametrize("way", [{"resident": True, "rand_augment": None}, {"freeze": "backbone"}])
+def test_every_way_to_train_sees_bands(way: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    result = train(data, tmp_path / "run", channels="all", random_erasing=0, **way)
+    assert dualtoken.load(result.folder).config.preprocessing.bands.stored == 5
+
+
 def test_without_asking_arrays_are_no_pictures(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a numpy array, which is read for bands only \(--set channels=all\)"):
         train(data, tmp_path / "run")
