@@ -363,6 +363,11 @@ def _study(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(**given | {"settings": parse_settings(given.pop("set", []))})
 
 
+def _reproduced(found: Any, _: bool, __: dict[str, Any]) -> int:
+    typer.echo(f"\n{found.summary()}")
+    return WITH_FAILURES if found.difference else DONE
+
+
 def _pushed(pushed: Any, _: bool, given: dict[str, Any]) -> None:
     typer.echo((f"{pushed.card}\n" if given.get("dry_run") else "") + pushed.summary())
 
@@ -385,6 +390,10 @@ VERBS = {
         optional=("images", "teachers", "output"),
         more=partial(_settings, DISTILLED, "teacher_size=160", TRAIN_CONFIG, DISTILL_CONFIG), json=False, call=_distill,
         show=_says("\nModel   {0.folder}\nNext    dualtoken train DATA --model {0.folder} --output NEW"),
+    ),
+    "reproduce": Verb(
+        "dualtoken.training.reproduce:reproduce", "dualtoken reproduce runs/photos photos/ --output runs/again",
+        json=False, show=_reproduced,
     ),
     "evaluate": Verb(
         EVALUATE, "dualtoken evaluate runs/photos photos/ --split val --output results/photos", hidden=("resamples",),

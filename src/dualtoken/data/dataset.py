@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from dualtoken.readers import read_text
 from dualtoken.words import counted
 
 BadImage = tuple[str, str]
-LEFT_OUT = "left_out.csv"
+LEFT_OUT, MANIFEST = "left_out.csv", "data.csv"
 _SHOWN = 5
 _WHERE = re.compile(r"(\'.*?\', (?:line|annotations|shapes|element).*?): (.*)", re.DOTALL)
 
@@ -61,12 +63,18 @@ class ImageData:
     bad_labels: tuple[BadLabel, ...] = ()
     redraw: Callable[[int, float, int | None], ImageData] | None = None
 
+    @cached_property
+    def manifest(self) -> dict[tuple[str, str], str]:
+        """(split, path) of each image, or of a sample of very many, to a digest of what its file holds."""
+        return {
+            (split, path): hashlib.sha256(mark).hexdigest()[:16]
+            for split, samples in sorted(self.splits.items())
+            for path, mark in samples.marks()
+        }
+
     def content(self) -> str:
         """SHA-256 over what the images of all splits hold, where `fingerprint` is of their names, sizes and labels."""
-        digest = hashlib.sha256()
-        for name, samples in sorted(self.splits.items()):
-            digest.update(name.encode() + samples.content())
-        return digest.hexdigest()
+        return hashlib.sha256(json.dumps(list(self.manifest.items())).encode()).hexdigest()
 
     def describe(self) -> str:
         """The table printed before training: what was found, how it is split, what is odd about it."""
@@ -92,6 +100,42 @@ def _first(lines: list[str]) -> list[tuple[str, str]]:
     return [("", line) for line in (*lines[:_SHOWN], *rest)]
 
 
+def write_manifest(folder: Path, data: ImageData) -> None:
+    """Write `data.csv`: split, path and digest of each image, so that it can be told later which of them changed.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    _write_table(folder / MANIFEST, [("split", "path", "digest"), *((*key, of) for key, of in data.manifest.items())])
+
+
+def changes(folder: Path, data: ImageData) -> str:
+    """What is other than in the `data.csv` of `folder`, in words: `1 file is missing: cats/3.jpg`; or empty."""
+    place = folder / MANIFEST
+    rows = list(csv.reader(read_text(place).splitlines()))[1:] if place.is_file() else []
+    before, now = {(split, path): of for split, path, of in rows}, data.manifest
+    kinds = {
+        "changed": [path for key, of in before.items() if now.get(key, of) != of for path in key[1:]],
+        "missing": [path for split, path in before if (split, path) not in now],
+        "new": [path for split, path in now if (split, path) not in before],
+    }
+    words = [
+        f"{counted(len(names), 'file')} {'is' if len(names) == 1 else 'are'} {kind}: {', '.join(names[:_SHOWN])}"
+        + (", ..." if len(names) > _SHOWN else "")
+        for kind, names in kinds.items()
+        if names
+    ]
+    return "; ".join(words) if rows else ""
+
+
+def _write_table(place: Path, rows: Iterable[Sequence[str]]) -> None:
+    with (
+        atomic_path(place) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
 def write_left_out(folder: Path, images: Iterable[BadImage], labels: Iterable[BadLabel] = ()) -> None:
     """Write `left_out.csv`: a line for each image and label that was left out, after those that stand there already.
 
@@ -106,12 +150,7 @@ def write_left_out(folder: Path, images: Iterable[BadImage], labels: Iterable[Ba
     before = list(csv.reader(read_text(place).splitlines()))[1:] if place.is_file() else []
     new = [row for row in rows if row not in before]
     if new:
-        with (
-            atomic_path(place) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            table = csv.writer(file, lineterminator="\n")
-            table.writerows([("what", "image", "kind", "where", "reason"), *before, *new])
+        _write_table(place, [("what", "image", "kind", "where", "reason"), *before, *new])
 
 
 def find_split(data: ImageData, split: str | None = None) -> Any:

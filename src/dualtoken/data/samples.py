@@ -7,9 +7,8 @@ objects would be copied page by page into every loading worker, since reading an
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
@@ -93,19 +92,18 @@ class ImageFiles:
         source = self.source(index, limits)
         return open_image(source, name=self.path(index), limits=limits, warn=False, bands=self.bands)
 
-    def content(self) -> bytes:
-        """A digest of what the files hold: both ends of each, or its checksum in an archive; of many, a sample."""
-        digest = hashlib.sha256()
+    def marks(self) -> Iterator[tuple[str, bytes]]:
+        """Of each file its path, and its two ends or its checksum in an archive; of many, a sample."""
         for index in range(0, len(self), max(1, len(self) // _LOOKED_AT)):
             if self.members is not None:
-                digest.update(self.members[index][["size", "crc"]].tobytes())
+                yield self.path(index), self.members[index][["size", "crc"]].tobytes()
                 continue
+            ends = b""
             with suppress(OSError), open(self._place(index), "rb") as file:  # noqa: PTH123
-                digest.update(file.read(_END))
+                ends = file.read(_END)
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
-                digest.update(file.read(_END))
-            digest.update(b"\0")
-        return digest.digest()
+                ends += file.read(_END)
+            yield self.path(index), ends + b"\0"
 
     def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
         """Image `index` with what is known about it; errors as in `open`."""

@@ -24,7 +24,7 @@ from dualtoken.data import (
     find_data,
     plan_data,
 )
-from dualtoken.data.dataset import LEFT_OUT, write_left_out
+from dualtoken.data.dataset import LEFT_OUT, changes, write_left_out, write_manifest
 from dualtoken.errors import ConfigError, DataError, OutputError, UserError
 from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
 from dualtoken.images import ImageLimits, open_image
@@ -279,13 +279,16 @@ def _prepare(
     if resuming:
         loop.restore()
         if loop.counters.fingerprint != images.fingerprint or loop.counters.content not in ("", images.content()):
+            other = changes(folder, images)
             raise DataError(
-                f"{images.source!r} holds not the images that this run was trained on.",
+                f"{images.source!r} holds not the images that this run was trained on. {other}".strip(),
                 "Give the same data, or start anew: --model RUN --output NEW trains on from its weights.",
             )
         fabric.print(f"{'Continuing':<12}at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
     else:
         loop.counters.fingerprint, loop.counters.content = images.fingerprint, images.content()
+        if fabric.is_global_zero:
+            write_manifest(folder, images)
         if TASKS[config.task].heads and fabric.is_global_zero:
             _draw_first_batch(loop, description)
         if config.solver == "steps":
