@@ -129,6 +129,15 @@ def test_a_drawn_val_has_its_share_of_a_rare_class_and_leaves_each_to_learn(tmp_
         assert splits["val"].labels[:, 1].sum() >= 1  # of `rare`
 
 
+def test_a_class_whose_images_are_drawn_with_those_of_others_keeps_one_to_learn_from(tmp_path: Path) -> None:
+    own = ["ant;wasp", "bee;wasp", "ant", "bee"]  # as rare as each other: `wasp` is drawn with the others
+    rows = [f"{name},{labels}" for name, labels in zip(photos(tmp_path, 4), own, strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,labels", *rows]))
+    for seed in range(12):
+        splits = find_data(tmp_path, seed=seed, val_fraction=0.5, progress=False).splits
+        assert splits["train"].counts(3).min() >= 1
+
+
 def test_bad_rows_are_told_with_their_line(tmp_path: Path) -> None:
     names = photos(tmp_path)
     (tmp_path / "table.csv").write_text(joined(names, ";") + "photos/none.png,cat\nphotos/1.png,cat,too,many\n")

@@ -418,9 +418,9 @@ def draw_splits(
     if reading.strata is not None:
         chosen = _draw_from_classes(train, reading, fraction, generator, notes)
         if isinstance(reading.samples, LabelSamples):  # a class may lose all its images with those of others
-            labels = reading.samples.labels
-            lost = ~labels[np.setdiff1d(train, chosen)].any(axis=0)
-            chosen = chosen[~labels[chosen][:, lost].any(axis=1)]
+            for has in reading.samples.labels.T:  # (N,)
+                if has[chosen].any() and not has[np.setdiff1d(train, chosen)].any():
+                    chosen = chosen[chosen != chosen[has[chosen]][0]]
     else:
         chosen = _draw(train, reading, fraction, generator, notes)
     of = "the images" if reading.strata is None else "each class"
