@@ -186,11 +186,21 @@ def test_the_registry_knows_them_with_their_sizes():
 # ---------------------------------------------------------------- branches in our frame
 
 
-@pytest.mark.parametrize("branch", BRANCHES)
-def test_a_branch_is_a_mixer_of_ours(branch):
+def ours(branch: str) -> torch.nn.Module:
     torch.manual_seed(0)
     sizes = {"channels": (16, 32, 64), "depths": (1, 2, 1), "heads": (1, 2, 4), "neck": 32, "num_classes": 5}
-    model = create_model("dualtoken_vit_t_mix", mixer=branch, global_tokens="none", **sizes)
+    return create_model("dualtoken_vit_t_mix", mixer=branch, global_tokens="none", **sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_a_branch_exports_in_our_frame(branch, tmp_path):
+    exports(ours(branch), tmp_path / "model.onnx", (64, 96))
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_a_branch_is_a_mixer_of_ours(branch):
+    model = ours(branch)
     model(images(64, 64)).square().mean().backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key

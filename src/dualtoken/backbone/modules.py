@@ -10,7 +10,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place
-from dualtoken.backbone.layers import DepthwiseConv, attend, channels_first, channels_last
+from dualtoken.backbone.layers import DepthwiseConv, attend, channels_first, channels_last, pad_to_multiple
 from dualtoken.backbone.stem import ConvNormAct
 
 
@@ -164,6 +164,26 @@ class Attention(nn.Module):
         """(B, H, W, C) to (B, H, W, C)"""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         return self.proj(attend(q, k, v, self.heads))
+
+
+class PlainWindowAttention(nn.Module):
+    """Attention within windows of 7 x 7, without position biases; the map is padded with zeros to whole windows."""
+
+    def __init__(self, place: Place, window: int = 7, **dd: Any) -> None:
+        super().__init__()
+        self.heads, self.window = place.heads, window
+        self.qkv = nn.Linear(place.channels, 3 * place.channels, **dd)
+        self.proj = nn.Linear(place.channels, place.channels, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C)"""
+        height, width, window = x.shape[1], x.shape[2], self.window
+        x = pad_to_multiple(x, window)
+        windows = x.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3)  # (B, rows, columns, 7, 7, C)
+        rows, columns = windows.shape[1:3]
+        q, k, v = self.qkv(windows.flatten(0, 2)).chunk(3, dim=-1)
+        y = self.proj(attend(q, k, v, self.heads)).unflatten(0, (-1, rows, columns))
+        return y.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width]
 
 
 class ConvMlp(nn.Module):

@@ -224,3 +224,11 @@ _family(
     s=_Size(_sizes((1, 2, 8, 10), 96, 192, 320, 448), 16.1, 0.5, 77.8, (16_146_304, 0.5371)),
     b=_Size(_sizes((4, 6, 8, 10), 128, 256, 384, 512), 23.2, 1.3, 80.3, (23_313_608, 1.2409)),
 )  # fmt: skip
+
+# ---------------------------------------------------------------- networks of timm, mixers of ours (davit.py, volo.py)
+
+_family("davit", "arXiv 2204.03645", "dingmyu/davit", None, tiny=_Size({}, 28.3, 4.5, 82.8, (28_360_168, 4.5218)))
+_family(
+    "volo", "arXiv 2106.13112; with token labels", "sail-sg/volo", None,
+    d1_224=_Size({}, 27, None, 84.1, (26_632_040, 6.9187)),
+)  # fmt: skip
