@@ -43,7 +43,7 @@ Light-weight vision models, trained on your own images.
   Try it on digits     dualtoken demo
   Try it in a browser  dualtoken app runs/photos
 
-All commands: dualtoken --help. Options of one: dualtoken train --help."""
+All commands: dualtoken --help. Options of one: dualtoken train --help. Completion: dualtoken --install-completion."""
 
 
 def main() -> NoReturn:

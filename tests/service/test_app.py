@@ -103,6 +103,6 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tab, tmp_path):
 def _tab_to(tab, text: str) -> None:
     for _ in range(80):
         tab.keyboard.press("Tab")
-        if text in tab.evaluate("document.activeElement.innerText || ''"):
+        if text in tab.evaluate("document.activeElement.closest('button')?.innerText || ''"):
             return
     raise AssertionError(f"the keyboard does not reach {text!r}")

@@ -101,6 +101,7 @@ def _told(gradio: Any) -> Any:
 
 def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
     whole, boxes = _correctable(page)
+    looks = {"columns": 2, "fit_columns": False, "object_fit": "contain", "height": "auto", "interactive": False}
     with gradio.Blocks(title="DualToken", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         images, answers = gradio.State([]), gradio.State([])
         gradio.Markdown(f"# DualToken\n{', '.join(page.models)}")
@@ -124,7 +125,7 @@ def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
             for columns in page.columns:
                 with gradio.Column(min_width=280):
                     title = gradio.Markdown()
-                    gallery = gradio.Gallery(label="Predictions", columns=2, height="auto", interactive=False)
+                    gallery = gradio.Gallery(label="Predictions", **looks)
                     with gradio.Accordion("Table", open=False):
                         table = gradio.Dataframe(headers=columns, interactive=False, wrap=True)
                     taken = gradio.File(label="To take away: tables, pictures", interactive=False)
@@ -133,7 +134,7 @@ def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
         with gradio.Row():
             with gradio.Column(min_width=280):
                 why = gradio.Button("Why? (heat map)")
-                maps = gradio.Gallery(label="Where the model looks", columns=1, height="auto", interactive=False)
+                maps = gradio.Gallery(label="Where the model looks", **looks)
                 worth = gradio.Textbox(label="What the map is worth", lines=4, max_lines=12, interactive=False)
             with gradio.Column(min_width=280, visible=whole or boxes):
                 right = gradio.Dropdown(
