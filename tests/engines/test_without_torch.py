@@ -95,7 +95,6 @@ def test_json_lines_and_evaluation(made, photos, make_image_folder):
         (["predict", "MODEL", "PHOTOS"], "pip install 'dualtoken[train]'"),
         (["evaluate", "MODEL", "PHOTOS"], "pip install 'dualtoken[train]'"),
         (["train", "PHOTOS", "--output", "out"], "pip install 'dualtoken[train]'"),
-        (["models"], "pip install 'dualtoken[train]'"),
         (["demo"], "pip install 'dualtoken["),
         (["evaluate", "EXPORT", "DATA", "--output", "out"], "pip install 'dualtoken[train]'"),
     ],
@@ -108,6 +107,12 @@ def test_what_needs_torch_says_so(made, photos, make_image_folder, tmp_path, arg
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_list_of_networks_needs_no_torch():
+    done = dualtoken_without(HEAVY, "models", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "dualtoken_vit_t_mix" in {row["model"] for row in json.loads(done.stdout)}
 
 
 @pytest.mark.parametrize(
