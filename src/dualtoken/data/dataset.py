@@ -65,7 +65,7 @@ class ImageData:
 
     @cached_property
     def manifest(self) -> dict[tuple[str, str], str]:
-        """(split, path) of each image, or of a sample of very many, to a digest of what its file holds."""
+        """(split, name) of each image, or of a sample of very many, to a digest of what its file holds."""
         return {
             (split, path): hashlib.sha256(mark).hexdigest()[:16]
             for split, samples in sorted(self.splits.items())

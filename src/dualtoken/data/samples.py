@@ -93,17 +93,17 @@ class ImageFiles:
         return open_image(source, name=self.path(index), limits=limits, warn=False, bands=self.bands)
 
     def marks(self) -> Iterator[tuple[str, bytes]]:
-        """Of each file its path, and its two ends or its checksum in an archive; of many, a sample."""
+        """Of each file its name, and its two ends or its checksum in an archive; of many, a sample."""
         for index in range(0, len(self), max(1, len(self) // _LOOKED_AT)):
             if self.members is not None:
-                yield self.path(index), self.members[index][["size", "crc"]].tobytes()
+                yield str(self.names[index]), self.members[index][["size", "crc"]].tobytes()
                 continue
             ends = b""
             with suppress(OSError), open(self._place(index), "rb") as file:  # noqa: PTH123
                 ends = file.read(_END)
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
                 ends += file.read(_END)
-            yield self.path(index), ends + b"\0"
+            yield str(self.names[index]), ends + b"\0"
 
     def example(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Example:
         """Image `index` with what is known about it; errors as in `open`."""

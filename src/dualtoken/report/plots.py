@@ -58,7 +58,7 @@ def curves(history: Sequence[Row]) -> dict[str, Figure]:
     shares = [name for name in names if name.startswith("val_") and name not in (*losses, *parts)]
     rates = [name for name in names if name == "lr" or name.startswith("lr_")]
     grouped = {*losses, *parts, *shares, *rates}
-    rest = {_label(name): [name] for name in names if name not in grouped}
+    rest = {_label(name).capitalize(): [name] for name in names if name not in grouped}
     panels = {"Loss": losses, "Parts of the loss": parts, "Validation": shares, "Learning rate": rates} | rest
     return {title: _curve(history, title, keys) for title, keys in panels.items() if keys}
 

@@ -363,6 +363,8 @@ def _numbers(given: Any) -> list[float]:
             except ValueError:
                 pass
         raise ValueError(f"expected a list of numbers, found {str(given)[:60]}")
+    if not given or -1e300 < min(given) <= max(given) < 1e300:  # nearly always, and told in a fifth of the time
+        return given
     return [number if abs(number) < 1e300 else math.nan for number in given]
 
 
