@@ -244,7 +244,8 @@ def _set(about: str) -> Parameter:
 
 
 def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
-    """Judge the settings before torch is imported, then train."""
+    """Judge the settings before torch is imported, and look whether there is any data, then train."""
+    from dualtoken.data.tree import require_there
     from dualtoken.training.checks import check_settings
     from dualtoken.training.folder import run_folder
     from dualtoken.training.recipes import load_recipe, parse_settings
@@ -255,6 +256,7 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     settings = parse_settings(given.pop("set", [])) | given
     if "resume" not in own:
         check_settings(load_recipe(own.get("recipe", "auto"), settings))
+    require_there(Path(own["data"]))
     run_folder(own.get("output"), own.get("resume"))
     return function(**own, **settings)
 

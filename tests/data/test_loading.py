@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
 import random
 import signal
@@ -95,6 +97,15 @@ def test_seed_and_epoch_have_an_effect(samples: Samples) -> None:
     first = torch.cat([images for images, *_ in batches(samples)])
     for other in ({"seed": 1}, {"epoch": 1}):
         assert not torch.equal(first, torch.cat([images for images, *_ in batches(samples, **other)]))
+
+
+def test_a_worker_outlives_the_sigterm_that_all_of_a_job_get(samples: Samples) -> None:
+    loader = evaluation_loader(samples, PREPROCESSING, batch_size=2, workers=1)
+    loaded = iter(loader)
+    next(loaded)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGTERM)
+    assert sum(len(rows) for _, _, rows in loaded) == len(samples) - 2
 
 
 def test_set_epoch_reaches_living_workers(samples: Samples) -> None:

@@ -403,6 +403,8 @@ def _as_is(batch: Any) -> Any:
 
 
 def _prepare_worker(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal: the main one decides, workers end when it does.
+    # Ctrl-C reaches every process of the terminal, and SLURM's SIGTERM every one of the job: the main one decides, and
+    # workers end when it does. A second SIGTERM ends a worker that does not listen.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     torch.set_num_threads(1)
