@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from dualtoken.cli import BOUNDS, CHOICES, SUGGESTIONS, VERBS
+from dualtoken.errors import Terminated
 from dualtoken.options import command
 
 
@@ -48,6 +49,18 @@ def test_help_imports_nothing_heavy(typed, heavy):
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_stop_has_its_own_exit_code(stop, code, monkeypatch, tmp_path):
+    def stopped(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("dualtoken.training.reproduce.reproduce", stopped)
+    verb = command("reproduce", VERBS["reproduce"], CHOICES, SUGGESTIONS, BOUNDS)
+    with pytest.raises(SystemExit) as ended:
+        verb.main(["run", "data", "--output", str(tmp_path)], standalone_mode=True)
+    assert ended.value.code == code
 
 
 def test_without_a_command_it_says_what_to_do_first():

@@ -18,12 +18,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dualtoken import static
-from dualtoken.errors import ConfigError, DataError, Terminated, UserError, missing_package
+from dualtoken.errors import ConfigError, DataError, UserError, missing_package
 from dualtoken.options import Verb, command, print_json, show
 from dualtoken.static import Parameter
 from dualtoken.words import counted
 
-DONE, WITH_FAILURES, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, WITH_FAILURES, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 # The extra that brings a package, by the name that it is imported by.
 EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "timm", "lightning_fabric", "tensorboardX", "matplotlib", "jinja2", "safetensors"),
@@ -63,10 +63,10 @@ def main() -> NoReturn:
         if debug or extra is None:
             raise
         _tell(missing_package(name, extra))
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         if debug:
             raise
-        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `dualtoken ... | head`: the reader left, which is not an error
         sys.stderr.close()
         sys.exit(DONE)

@@ -19,9 +19,10 @@ from typing import Annotated, Any
 import typer
 
 from dualtoken import static
-from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.errors import ConfigError, Terminated, unknown_name
 from dualtoken.static import Parameter
 
+TERMINATED = 143  # exit code after SIGTERM: 128 and its number
 _PYTHON = re.compile(r"\s*In Python .*?\.(?=\s|$)")  # what a docstring says to those who write it
 Words = Mapping[str, Callable[[], Iterable[str]]]  # by name of a parameter
 Bounds = Mapping[str, tuple[float | None, float | None]]
@@ -89,7 +90,10 @@ def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: B
             given["limits"] = importlib.import_module("dualtoken.images").ImageLimits(**own)
         called = dict(given) | ({"progress": not as_json} if "progress" in taken else {})
         module, function = verb.home
-        result = verb.call(lambda **own: getattr(importlib.import_module(module), function)(**own), called)
+        try:
+            result = verb.call(lambda **own: getattr(importlib.import_module(module), function)(**own), called)
+        except Terminated as stop:  # typer knows Ctrl-C alone
+            raise typer.Exit(TERMINATED) from stop
         if code := (verb.show or show)(result, as_json, given):
             raise typer.Exit(code)
 
