@@ -229,6 +229,7 @@ def test_a_command_makes_the_run_that_the_plan_means(tmp_path):
 
     plan = make_plan("dense", "cpu", "semantic_segmentation")
     run = Run(plan.arms[1], 2, tmp_path / "run")
+    (tmp_path / "data").mkdir()
     words = shlex.split(command(plan, run, tmp_path / "data"))
     assert words[:3] == ["dualtoken", "train", str(tmp_path / "data")]
     assert "image_size=[192, 256]" in words
