@@ -13,6 +13,7 @@ from dualtoken.preprocess import Preprocessing
 SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 2], "heads": [1, 2, 2], "neck": 16}
 CLASSES = ("cat", "dog", "big bird")
 SIZE = (64, 96)
+PLAIN = ModelConfig("toy", CLASSES, Preprocessing())  # probabilities as they come
 _FPN = {"decoder_pyramid_channels": 32, "decoder_segmentation_channels": 32}
 
 # Name: task, head, its arguments, architecture, its arguments.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from explained_models import Bright
+from explained_models import PLAIN, Bright
 
 from dualtoken.explanation.faithfulness import (
     RANDOM_MAPS,
@@ -36,7 +36,7 @@ def maps():
 
 @pytest.mark.parametrize("baseline", ["blur", "grey"])
 def test_a_right_map_beats_noise_and_a_wrong_one_does_not(baseline):
-    scorer = ClassScorer(Bright().eval(), (1, 1))
+    scorer = ClassScorer(Bright().eval(), (1, 1), PLAIN)
     good, bad = measure(maps(), scorer, spot(), WHOLE, baseline=baseline, steps=8)
     assert len(good.random) == RANDOM_MAPS
     if baseline == "grey":  # a blurred image is as bright on the whole
@@ -55,7 +55,7 @@ def test_a_right_map_beats_noise_and_a_wrong_one_does_not(baseline):
 
 
 def test_the_seed_decides_the_noise():
-    scorer = ClassScorer(Bright().eval(), (1, 1))
+    scorer = ClassScorer(Bright().eval(), (1, 1), PLAIN)
     one, same, other = (measure(maps(), scorer, spot(), WHOLE, steps=4, seed=seed)[0] for seed in (0, 0, 1))
     assert one == same
     assert one.random != other.random

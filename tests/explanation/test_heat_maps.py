@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from explained_models import Bright
+from explained_models import PLAIN, Bright
 
 from dualtoken.backbone import create_model
 from dualtoken.errors import ConfigError, ModelError
@@ -24,7 +24,7 @@ def spot(height=32, width=48):
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC", "tokens"])
 def test_the_map_points_at_the_reason(method, layout):
     model = Bright(layout).eval()
-    scorer, image = ClassScorer(model, (1, 0)), spot()
+    scorer, image = ClassScorer(model, (1, 0), PLAIN), spot()
     levels = choose_levels(model, TASK, scorer, image)
     heat = heat_map(method, model, levels, scorer, image, 0)
     place = (2, 8) if method != "integrated_gradients" else (1, 4)  # its cells are 8 pixels
@@ -36,7 +36,7 @@ def test_the_map_points_at_the_reason(method, layout):
 
 def test_hirescam_of_a_linear_network_adds_up_to_its_logit():
     model, image = Bright("NHWC").eval(), spot()
-    scorer = ClassScorer(model, (1,))
+    scorer = ClassScorer(model, (1,), PLAIN)
     heat = heat_map("hirescam", model, find_levels(model, TASK), scorer, image, 0)
     assert heat.values.sum() == pytest.approx(model(image)[0, 1].item(), rel=1e-4)
 
@@ -60,7 +60,7 @@ def test_maps_of_several_levels_add_up_to_what_the_head_makes_of_them():
             return self.model(images)
 
     model, image = TwoMaps().eval(), spot()
-    scorer = Sum(model, (0,))
+    scorer = Sum(model, (0,), PLAIN)
     levels = choose_levels(model, "detection", scorer, image)
     heat = heat_map("hirescam", model, levels, scorer, image, 0)
     assert heat.levels == ("body[0]", "body[1]")
@@ -84,7 +84,7 @@ def test_the_level_is_chosen_and_read(name, args, stride, module, shape):
     model = create_model(name, num_classes=4, **args).eval()
     side = args.get("img_size", 64)
     image = torch.randn(1, 3, side, side)
-    scorer = ClassScorer(model, (2,))
+    scorer = ClassScorer(model, (2,), PLAIN)
     (level,) = choose_levels(model, TASK, scorer, image, stride)
     heat = heat_map("gradcam", model, [level], scorer, image, 0)
     assert (heat.levels, heat.values.shape) == ((module,), shape)
@@ -94,12 +94,12 @@ def test_the_level_is_chosen_and_read(name, args, stride, module, shape):
 def test_a_stride_that_is_not_there_is_refused():
     model = Bright().eval()
     with pytest.raises(ConfigError, match=r"stride is 8, but the network has maps at \[4\]"):
-        choose_levels(model, TASK, ClassScorer(model, (0,)), spot(), 8)
+        choose_levels(model, TASK, ClassScorer(model, (0,), PLAIN), spot(), 8)
 
 
 def test_a_network_without_maps_is_told_what_works():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 48, 2)).eval()
-    scorer, image = ClassScorer(model, (0,)), spot()
+    scorer, image = ClassScorer(model, (0,), PLAIN), spot()
     with pytest.raises(ModelError) as error:
         choose_levels(model, TASK, scorer, image)
     assert "integrated_gradients" in error.value.hint
@@ -111,7 +111,7 @@ def test_the_network_is_left_as_it_was():
     next(model.parameters()).requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     flags = [parameter.requires_grad for parameter in model.parameters()]
-    scorer = ClassScorer(model, (0,))
+    scorer = ClassScorer(model, (0,), PLAIN)
     for method in METHODS:
         heat_map(method, model, choose_levels(model, TASK, scorer, image), scorer, image, 0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -124,7 +124,7 @@ def test_the_network_is_left_as_it_was():
 
 def test_frozen_networks_are_explained_too():
     model = Bright().eval().requires_grad_(False)
-    scorer = ClassScorer(model, (1,))
+    scorer = ClassScorer(model, (1,), PLAIN)
     heat = heat_map("gradcam", model, choose_levels(model, TASK, scorer, spot()), scorer, spot(), 0)
     assert heat.values.max() > 0
 
