@@ -46,7 +46,7 @@ def test_curves_take_any_columns():
     rows = [{"epoch": e, "step": e, "train_loss": 2.0, "train_box_loss": 1.0, "train_mask_loss": 0.5, "val_ap": e / 9,
              "val_ap50": e / 5, "lr": 1e-3, "lr_backbone": 1e-4, "grad_norm": 3.0} for e in (1, 2, 3)]  # fmt: skip
     figures = curves(rows)
-    assert list(figures) == ["Loss", "Parts of the loss", "Validation", "Learning rate", "grad norm"]
+    assert list(figures) == ["Loss", "Parts of the loss", "Validation", "Learning rate", "Grad norm"]
     labels = {title: [line.get_label() for line in figure.axes[0].lines] for title, figure in figures.items()}
     assert labels["Parts of the loss"] == ["box", "mask"]
     assert labels["Validation"][:2] == ["AP", "AP50"]
