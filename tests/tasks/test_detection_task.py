@@ -282,7 +282,13 @@ def test_evaluation_gives_every_image_in_order(samples):
 
 
 def test_tasks_and_their_heads():
-    assert list(TASKS) == ["classification", "detection", "instance_segmentation", "semantic_segmentation"]
+    assert list(TASKS) == [
+        "classification",
+        "detection",
+        "instance_segmentation",
+        "multilabel",
+        "semantic_segmentation",
+    ]
     assert DetectionTask.choose_head(None) == "retinanet"
     assert InstanceSegmentationTask.choose_head(None) == "mask_rcnn"
     assert TASKS["classification"].choose_head(None) == ""

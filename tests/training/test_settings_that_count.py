@@ -16,7 +16,7 @@ NARROW = {"channels": 64}
 
 @pytest.mark.parametrize("key", sorted(TASKS["classification"].unused - {"head"}))
 def test_settings_of_other_tasks_are_refused(key, image_folder, tmp_path):
-    value = {"head_args": NARROW, "zoom": [1, 1]}.get(key, 0.5)
+    value = {"head_args": NARROW, "zoom": [1, 1], "max_objects": 5}.get(key, 0.5)
     with pytest.raises(ConfigError, match=f"{key} has no effect for classification"):
         train(image_folder, tmp_path / "run", **{key: value})
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualtoken.errors import DataError, shown, unknown_name
+from dualtoken.errors import DataError, shown, shown_name, unknown_name
 from dualtoken.files import atomic_path
 from dualtoken.readers import read_text
 from dualtoken.words import counted
@@ -67,7 +67,7 @@ class ImageData:
     def manifest(self) -> dict[tuple[str, str], str]:
         """(split, name) of each image, or of a sample of very many, to a digest of what its file holds."""
         return {
-            (split, path): hashlib.sha256(mark).hexdigest()[:16]
+            (split, shown_name(path)): hashlib.sha256(mark).hexdigest()[:16]
             for split, samples in sorted(self.splits.items())
             for path, mark in samples.marks()
         }

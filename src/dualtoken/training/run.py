@@ -287,14 +287,14 @@ def _prepare(
         fabric.print(f"{'Continuing':<12}at step {loop.counters.step:,} of {loop.counters.total_steps:,}")
     else:
         loop.counters.fingerprint, loop.counters.content = images.fingerprint, images.content()
-        if fabric.is_global_zero:
-            write_manifest(folder, images)
         if TASKS[config.task].heads and fabric.is_global_zero:
             _draw_first_batch(loop, description)
         if config.solver == "steps":
             say_plan(loop, measure(loop))
         resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
         write_text(folder / SETTINGS, settings_text(resolved))
+        if fabric.is_global_zero:
+            write_manifest(folder, images)
         write_left_out(folder, images.bad_images, images.bad_labels)
     return loop, images, model, description
 
