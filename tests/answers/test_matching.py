@@ -16,8 +16,8 @@ from dualtoken.answers.matching import (
     Ranking,
     box_overlaps,
     mask_overlaps,
+    most_confident,
     object_crops,
-    surest,
 )
 from dualtoken.data import Objects
 from dualtoken.outputs import Detections
@@ -165,8 +165,8 @@ def test_at_most_100_answers_of_a_class_count_in_an_image():
 
 def test_the_surest_of_each_class_in_their_order():
     labels = np.array([0, 1, 0, 1] * 70)
-    assert surest(labels, 100).tolist() == list(range(200))
-    assert surest(np.zeros(5, np.int64), 100).tolist() == [0, 1, 2, 3, 4]
+    assert most_confident(labels, 100).tolist() == list(range(200))
+    assert most_confident(np.zeros(5, np.int64), 100).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_weights_count_images_as_often_as_they_say():

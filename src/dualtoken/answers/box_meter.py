@@ -152,7 +152,7 @@ class BoxMeter(Meter):
         if detections.size != tuple(objects.size):
             raise ValueError(f"the detections are of an image {detections.size}, the objects of one {objects.size}.")
         image = len(self)
-        counted = matching.surest(detections.labels, self.most)
+        counted = matching.most_confident(detections.labels, self.most)
         detections = detections if len(counted) == len(detections) else detections.take(counted)
         overlaps = matching.box_overlaps(detections.boxes, objects)
         areas = matching.box_areas(detections.boxes)

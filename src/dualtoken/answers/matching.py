@@ -70,7 +70,7 @@ def match(
     is chosen only where no other overlaps enough; a crowd may be chosen again and again.
 
     Args:
-        labels, scores, areas: (n,) of the answers, the most confident first, as `surest` leaves them.
+        labels, scores, areas: (n,) of the answers, the most confident first, as `most_confident` leaves them.
         objects: of the image.
         overlaps: (n, g) of answers and objects.
         image: number that the rows carry.
@@ -147,7 +147,7 @@ def _greedy(
     return settled
 
 
-def surest(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def most_confident(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Places of the first `most` answers of each class, in their order."""
     if len(labels) <= most:
         return np.arange(len(labels))

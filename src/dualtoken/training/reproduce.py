@@ -69,11 +69,14 @@ def reproduce(run: str | Path, data: str | Path, output: str | Path) -> Reproduc
                       most=config.images_per_split, progress=False)  # fmt: skip
     if other := changes(run, found):
         raise DataError(f"{str(data)!r} holds not the images that {str(run)!r} was trained on. {other}")
-    steps = run_counters(run).step  # what a clock chose is taken as it came out
+    # What a clock chose is taken as it came out; all else decides itself again, early stopping included.
+    timed: dict[str, Any] = (
+        {"limit_minutes": None, "steps": run_counters(run).step} if config.limit_minutes is not None else {}
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(before.get("threads") or threads)
     try:
-        again = train(data, output, recipe=run / SETTINGS, limit_minutes=None, steps=steps).folder
+        again = train(data, output, recipe=run / SETTINGS, **timed).folder
     finally:
         torch.set_num_threads(threads)
     return Reproduced(again, _difference(run, again), _others(before))
