@@ -16,6 +16,8 @@ from dualtoken.preprocess import Preprocessing
 from dualtoken.training.distillation import DistillConfig, distill
 from dualtoken.training.loop import Loop
 from dualtoken.training.state import run_counters
+from dualtoken.training.student import student_of
+from dualtoken.training.teachers import open_teacher
 
 SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 1], "heads": [1, 2, 2], "neck": 16}
 SETTINGS = {
@@ -93,6 +95,22 @@ def test_maps_are_learned_where_they_have_a_weight(images, teacher, tmp_path):
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["train_loss"]) < 0.85 * float(rows[0]["train_loss"])
     assert all(float(row["val_loss"]) == pytest.approx(1 - float(row["val_cosine_maps"]), abs=1e-4) for row in rows)
+
+
+def test_maps_on_the_way_are_learned_too(teacher, tmp_path):
+    model, _ = load_model(teacher)
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    student = student_of(model, [open_teacher(str(teacher))], {}, maps=True)
+    assert same(before, model.state_dict())  # asking which maps there are is no training
+    said = student(torch.rand(2, 3, 64, 64))
+    assert {name: tuple(one.shape) for name, one in said.items() if name.startswith("maps.")} == {
+        "maps.8.0": (2, 8, 8, 8),
+        "maps.16.0": (2, 16, 4, 4),
+        "maps.last.0": (2, 32, 2, 2),
+    }
+    said["maps.8.0"].sum().backward()
+    assert all(one.grad is not None for one in model.stem.parameters())
+    assert all(one.grad is None for one in model.stages[1].parameters())  # the first level is before it
 
 
 def test_maps_that_are_kept_are_those_that_are_asked_anew(images, teacher, tmp_path):

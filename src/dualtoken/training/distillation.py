@@ -80,7 +80,7 @@ class DistillConfig(TrainConfig):
     features: float = Field(1.0, ge=0)
     """Weight of the cosine to the teachers' pooled features."""
     maps: float = Field(0.0, ge=0)
-    """Weight of the cosine to the teachers' maps of features, on a grid of 4 x 4 places."""
+    """Weight of the cosine to the teachers' maps of features: on the way, and before they are pooled."""
     hard_labels: float = Field(0.0, ge=0)
     """Weight of the cross-entropy to the labels, in a classifier for each labelled source."""
     temperature: float = Field(1.0, gt=0)

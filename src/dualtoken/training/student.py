@@ -4,7 +4,8 @@
   crop for all (Beyer et al. 2022, arXiv 2106.05237);
 - features: one minus the cosine between the student's pooled features, through a linear projection for each teacher,
   and the teacher's own (which come standardised, channel by channel);
-- maps: the same at each place of a small grid, before pooling (Romero et al. 2015, arXiv 1412.6550);
+- maps: the same at each place of small grids, on the way (after strides of 8 and 16) and before pooling (hints:
+  Romero et al. 2015, arXiv 1412.6550);
 - hard labels: the cross-entropy of a classifier for each set that has classes.
 """
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
-from dualtoken.training.teachers import Teacher, is_map, on_grid
+from dualtoken.training.teachers import Teacher, last_and_between, on_grids
 
 
 @dataclass(frozen=True)
@@ -38,35 +39,39 @@ class Student(nn.Module):
 
     Args:
         backbone: what is kept; its own classifier learns the teachers' classes.
-        widths: of the teachers' features and maps, by name: `features.I`, `maps.I`.
+        widths: of the teachers' features and maps, by name: `features.I`, `maps.LEVEL.I`.
         classes: number of classes of each labelled set, by name.
     """
 
     def __init__(self, backbone: nn.Module, widths: Mapping[str, int], classes: Mapping[str, int]) -> None:
         super().__init__()
         self.backbone = backbone
-        own, channels = int(cast(Any, backbone).head_hidden_size), int(cast(Any, backbone).num_features)
+        own = int(cast(Any, backbone).head_hidden_size)
+        channels = map_widths(backbone) if any(name.startswith("maps.") for name in widths) else {}
         self.projections, self.map_projections = (
             nn.ModuleDict(
-                {_key(name): nn.Linear(inputs, width) for name, width in widths.items() if name.startswith(kind)}
+                {
+                    _key(name): nn.Linear(channels.get(name.split(".")[1], own), width)
+                    for name, width in widths.items()
+                    if name.startswith(kind)
+                }
             )
-            for kind, inputs in (("features.", own), ("maps.", channels))
+            for kind in ("features.", "maps.")
         )
         self.classifiers = nn.ModuleDict({_key(name): nn.Linear(own, count) for name, count in classes.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) to `pooled` (B, D), `logits` (B, teachers' classes), and the rest by name."""
         backbone = cast(Any, self.backbone)
-        maps = backbone.forward_features(images)
-        pooled = backbone.forward_head(maps, pre_logits=True)
+        last, maps = last_and_between(backbone, images, between=len(self.map_projections) > 0)
+        pooled = backbone.forward_head(last, pre_logits=True)
         outputs = {"pooled": pooled, "logits": backbone.get_classifier()(pooled)}
         for parts in (self.projections, self.classifiers):
             outputs |= {name.replace("_", "."): part(pooled) for name, part in parts.items()}
-        if self.map_projections:
-            places = on_grid(maps).movedim(1, -1)  # channels last for the linear layers
-            outputs |= {
-                name.replace("_", "."): part(places).movedim(-1, 1) for name, part in self.map_projections.items()
-            }
+        places = {level: one.movedim(1, -1) for level, one in on_grids(maps).items()}  # channels last for linear layers
+        for name, part in self.map_projections.items():
+            _, level, _ = name.split("_")
+            outputs[name.replace("_", ".")] = part(places[level]).movedim(-1, 1)
         return outputs
 
 
@@ -170,17 +175,29 @@ def student_of(
     """
     widths = {f"features.{number}": teacher.width for number, teacher in enumerate(teachers) if teacher.width}
     if maps:
+        own = map_widths(backbone)
         with_maps = {
-            f"maps.{number}": teacher.map_width for number, teacher in enumerate(teachers) if teacher.map_width
+            f"maps.{level}.{number}": width
+            for number, teacher in enumerate(teachers)
+            for level, width in teacher.map_widths.items()
+            if level in own or not own
         }
-        known = next(backbone.parameters())
-        if not (with_maps and is_map(cast(Any, backbone).forward_features(known.new_zeros(2, 3, 64, 64)))):
+        if not (with_maps and own):
             raise ConfigError(
                 "maps is above 0, but " + ("the model" if with_maps else "no teacher") + " has maps of features.",
                 "A teacher in a file shows them as an output `features` of (B, C, h, w). Else: --set maps=0",
             )
         widths |= with_maps
     return Student(backbone, widths, classes)
+
+
+def map_widths(backbone: nn.Module) -> dict[str, int]:
+    """Channels of the maps of a network of timm's kind, by level."""
+    training = backbone.training
+    with torch.no_grad():
+        _, maps = last_and_between(backbone.eval(), next(backbone.parameters()).new_zeros(1, 3, 64, 64))
+    backbone.train(training)  # its batch norms have seen nothing
+    return {level: one.shape[1] for level, one in maps.items()}
 
 
 def _key(name: str) -> str:

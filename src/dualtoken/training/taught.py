@@ -22,14 +22,14 @@ from torch import Tensor
 from dualtoken.data.loading import ImageLoader
 from dualtoken.files import write_json
 from dualtoken.training.pool import PoolSampler
-from dualtoken.training.teachers import MAP_SIDE, Taught, Teacher, normalised, scaled
+from dualtoken.training.teachers import MAP_SIDES, Taught, Teacher, normalised, scaled
 
 Targets = dict[str, Tensor]
 
 
 class Kept:
     """What one teacher said of each view, as float16 on disk: logits (N, classes), features (N, width) and, if they
-    are learned, maps (N, map_width, MAP_SIDE, MAP_SIDE).
+    are learned, the maps of each level (N, width of the level, side, side).
 
     Args:
         folder: where it is kept.
@@ -45,7 +45,7 @@ class Kept:
         self.folder.mkdir(parents=True, exist_ok=True)
         shapes = self._shapes(teacher, maps=maps)
         self.parts = {name: self._open(name, (places, *shape), np.float16) for name, shape in shapes.items()}
-        self.known = self._open("known_maps" if maps else "known", (places,), np.uint8)
+        self.known = self._open("known_levels" if maps else "known", (places,), np.uint8)
         write_json(self.folder / "about.json", {"teacher": teacher.name, "views": places, "digest": about})
 
     def _open(self, name: str, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
@@ -61,19 +61,19 @@ class Kept:
         new = self.known[places] == 0
         if new.any():
             said = teacher(pixels[torch.from_numpy(new)])
+            shown = {"logits": said.logits, "features": said.features} | {f"maps.{k}": v for k, v in said.maps.items()}
             for name, part in self.parts.items():
-                part[places[new]] = cast(Tensor, getattr(said, name)).cpu().numpy()
+                part[places[new]] = cast(Tensor, shown[name]).cpu().numpy()
             self.known[places[new]] = 1  # after the rest: a view is known only once all of it is there
         found = {name: torch.from_numpy(part[places].astype(np.float32)) for name, part in self.parts.items()}
-        return Taught(**{name: found.get(name) for name in Taught._fields})
+        maps = {name.removeprefix("maps."): one for name, one in found.items() if name.startswith("maps.")}
+        return Taught(found.get("logits"), found.get("features"), maps)
 
     @staticmethod
     def _shapes(teacher: Teacher, *, maps: bool) -> dict[str, tuple[int, ...]]:
-        shapes = {
-            "logits": (len(teacher.classes),),
-            "features": (teacher.width,),
-            "maps": (teacher.map_width if maps else 0, MAP_SIDE, MAP_SIDE),
-        }
+        widths = teacher.map_widths if maps else {}
+        shapes: dict[str, tuple[int, ...]] = {"logits": (len(teacher.classes),), "features": (teacher.width,)}
+        shapes |= {f"maps.{level}": (width, *2 * (MAP_SIDES[level],)) for level, width in widths.items()}
         return {name: shape for name, shape in shapes.items() if shape[0]}
 
     @classmethod
@@ -87,8 +87,8 @@ class TaughtLoader:
     """Batches (images float32 (B, 3, h, h), targets, places) of a loader of views.
 
     Targets are `set` and `label` int64 (B,), `probabilities` (B, classes): the mean of the teachers' own, where they
-    have logits; and of each teacher that has some `features.I` (B, width) and, where they are learned, `maps.I`
-    (B, map_width, MAP_SIDE, MAP_SIDE), both standardised channel by channel by `standards`.
+    have logits; and of each teacher that has some `features.I` (B, width) and, where they are learned,
+    `maps.LEVEL.I` (B, width of the level, side, side), all standardised channel by channel by `standards`.
 
     Args:
         views: loader of pixels.
@@ -182,8 +182,9 @@ class TaughtLoader:
         for number, one in enumerate(said):
             if one.features is not None:
                 targets[f"features.{number}"] = self._standard(f"features.{number}", one.features)
-            if one.maps is not None and self.maps:
-                targets[f"maps.{number}"] = self._standard(f"maps.{number}", one.maps)
+            if self.maps:
+                names = {f"maps.{level}.{number}": maps for level, maps in one.maps.items()}
+                targets |= {name: self._standard(name, maps) for name, maps in names.items()}
         return targets
 
     def _standard(self, name: str, shown: Tensor) -> Tensor:

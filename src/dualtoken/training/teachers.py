@@ -7,8 +7,9 @@ its own input and normalises them as its own description says.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -24,7 +25,10 @@ from dualtoken.hub import find_model, missing_model
 from dualtoken.model_folder import class_names, load_config, load_model
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
-MAP_SIDE = 4  # maps are compared on a grid of so many places a side: enough to say where, little to keep
+# Maps are compared by level: after strides of 8 and 16, and the last ones before pooling. Each on a grid of so many
+# places a side: enough to say where, little to keep.
+LAST = "last"
+MAP_SIDES = {"8": 8, "16": 4, LAST: 2}
 
 
 class Taught(NamedTuple):
@@ -33,17 +37,34 @@ class Taught(NamedTuple):
     Attributes:
         logits: (B, classes).
         features: (B, width), pooled.
-        maps: (B, map_width, MAP_SIDE, MAP_SIDE), the last features before they are pooled.
+        maps: by level, (B, width of the level, side, side) with the side that `MAP_SIDES` names.
     """
 
     logits: Tensor | None
     features: Tensor | None
-    maps: Tensor | None = None
+    maps: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def on_grid(maps: Tensor) -> Tensor:
-    """Maps (B, C, h, w) to (B, C, MAP_SIDE, MAP_SIDE), by their means."""
-    return F.adaptive_avg_pool2d(maps, MAP_SIDE)
+def on_grids(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Maps (B, C, h, w) by level to (B, C, side, side), by their means."""
+    return {level: F.adaptive_avg_pool2d(one, MAP_SIDES[level]) for level, one in maps.items()}
+
+
+def last_and_between(model: nn.Module, images: Tensor, *, between: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+    """What a network of timm's kind sees before pooling, and its maps by level; none where it has tokens only.
+
+    Without `between` these are the last alone.
+    """
+    network = cast(Any, model)
+    strides = [str(one["reduction"]) for one in getattr(network, "feature_info", None) or ()]
+    levels = {stride: place for place, stride in enumerate(strides) if stride in MAP_SIDES}  # the last of each
+    if not (between and levels and hasattr(network, "forward_intermediates")):
+        last = network.forward_features(images)
+        return last, {LAST: last} if is_map(last) else {}
+    last, maps = network.forward_intermediates(images, indices=sorted(levels.values()))
+    if not is_map(last):
+        return last, {}
+    return last, dict(zip(sorted(levels, key=lambda stride: levels[stride]), maps, strict=True)) | {LAST: last}
 
 
 class TeacherInput(NamedTuple):
@@ -79,14 +100,14 @@ class Teacher(Protocol):
         name: as it was given.
         classes: class names in the order of its logits; none where it gives no logits.
         width: of its pooled features; 0 where it gives none.
-        map_width: channels of its maps; 0 where it gives none.
+        map_widths: channels of its maps by level; empty where it gives none.
         key: digest of its weights and of its input.
     """
 
     name: str
     classes: tuple[str, ...]
     width: int
-    map_width: int
+    map_widths: Mapping[str, int]
     key: str
 
     def __call__(self, pixels: Tensor) -> Taught:
@@ -149,10 +170,8 @@ class TorchTeacher:
         self.model = model.eval().requires_grad_(False).to(device or "cpu")
         self.width = int(cast(Any, model).head_hidden_size)
         with torch.no_grad():
-            shown = cast(Any, self.model).forward_features(
-                next(model.parameters()).new_zeros(2, 3, *[prepare.size] * 2)
-            )
-        self.map_width = shown.shape[1] if is_map(shown) else 0
+            _, maps = last_and_between(self.model, next(model.parameters()).new_zeros(2, 3, *[prepare.size] * 2))
+        self.map_widths = {level: one.shape[1] for level, one in maps.items()}
         weights = hashlib.sha256(repr(prepare).encode())
         for key, tensor in sorted(model.state_dict().items()):
             weights.update(
@@ -164,9 +183,9 @@ class TorchTeacher:
     def __call__(self, pixels: Tensor) -> Taught:
         model = cast(Any, self.model)
         device = next(self.model.parameters()).device
-        maps = model.forward_features(self.prepare(pixels.to(device)))
-        features = model.forward_head(maps, pre_logits=True)
-        places = on_grid(maps.float()) if is_map(maps) else None
+        last, maps = last_and_between(model, self.prepare(pixels.to(device)))
+        features = model.forward_head(last, pre_logits=True)
+        places = on_grids({level: one.float() for level, one in maps.items()})
         return Taught(model.get_classifier()(features).float(), features.float(), places)
 
 
@@ -178,7 +197,7 @@ def is_map(features: Any) -> bool:
 class ExportedTeacher:
     """An ONNX or OpenVINO file, run on the CPU: its outputs `logits` and `features`, or the only one as logits.
 
-    Features (B, C, h, w) are maps too, and are pooled here.
+    Features (B, C, h, w) are the last maps too, and are pooled here. Outputs `maps_8` and `maps_16` are those between.
 
     What it says about itself is read where this package wrote the file. Else classes are ImageNet's or numbered, and
     size, mean and std are those given, or 224 pixels and ImageNet's.
@@ -194,7 +213,7 @@ class ExportedTeacher:
             raise ModelError(f"{self.name!r} names {len(classes)} classes, but that is not what it gives.")
         self.classes = classes or (class_names(logits.shape[1]) if logits is not None else ())
         self.width = 0 if features is None else features.shape[1]
-        self.map_width = 0 if maps is None else maps.shape[1]
+        self.map_widths = {level: one.shape[1] for level, one in maps.items()}
         self.key = hashlib.sha256(path.read_bytes() + repr(self.prepare).encode()).hexdigest()
 
     def __call__(self, pixels: Tensor) -> Taught:
@@ -218,7 +237,9 @@ class ExportedTeacher:
         features = _tensor(named.get("features"))
         if features is None or not is_map(features):
             return Taught(_tensor(logits), features)
-        return Taught(_tensor(logits), features.mean((2, 3)), on_grid(features))
+        between = {level: _tensor(named.get(f"maps_{level}")) for level in MAP_SIDES}
+        maps = {level: one for level, one in between.items() if one is not None} | {LAST: features}
+        return Taught(_tensor(logits), features.mean((2, 3)), on_grids(maps))
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:
