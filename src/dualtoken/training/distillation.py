@@ -45,7 +45,7 @@ from dualtoken.training.run import (
     settings_text,
     writable_run,
 )
-from dualtoken.training.student import LossWeights, Student, Teaching, student_of
+from dualtoken.training.student import LossWeights, Student, Teaching, shared_levels, student_of
 from dualtoken.training.taught import Kept, TaughtLoader, crop_digest
 from dualtoken.training.teachers import Teacher, open_teacher, shared_classes
 from dualtoken.words import counted
@@ -53,6 +53,7 @@ from dualtoken.words import counted
 STANDARDS = "teachers.safetensors"  # mean and standard deviation of their features
 MEASURED = 2048  # images for these
 VIEWS = 4  # of each image, where they are kept
+MAPS = 3.0  # weight of their loss where there are some: they teach more than all the rest (docs/distill.md)
 USELESS = frozenset(
     ("head", "head_args", "freeze", "labels", "zoom", "mosaic", "copy_paste", "dice", "resident", "rand_augment",
      "random_erasing", "val_fraction", "images_per_split", "label_smoothing", "devices", "nodes", "task",
@@ -79,8 +80,10 @@ class DistillConfig(TrainConfig):
     """Weight of the cross-entropy to the teachers' probabilities."""
     features: float = Field(1.0, ge=0)
     """Weight of the cosine to the teachers' pooled features."""
-    maps: float = Field(0.0, ge=0)
-    """Weight of the cosine to the teachers' maps of features: on the way, and before they are pooled."""
+    maps: float | None = Field(None, ge=0)
+    """Weight of the cosine to the teachers' maps of features, on the way and before they are pooled; none takes 3
+    where student and teachers have maps, else 0.
+    """
     hard_labels: float = Field(0.0, ge=0)
     """Weight of the cross-entropy to the labels, in a classifier for each labelled source."""
     temperature: float = Field(1.0, gt=0)
@@ -111,7 +114,7 @@ class DistillConfig(TrainConfig):
     @property
     def loss_weights(self) -> LossWeights:
         """Of the three losses."""
-        return LossWeights(self.soft_labels, self.features, self.maps, self.hard_labels)
+        return LossWeights(self.soft_labels, self.features, self.maps or 0.0, self.hard_labels)
 
 
 def distill(
@@ -187,7 +190,7 @@ def _check(config: DistillConfig) -> None:
         raise ConfigError("There are no images to learn from.", usage)
     if not config.teachers:
         raise ConfigError("There is no teacher.", usage)
-    if not any(vars(config.loss_weights).values()):
+    if config.maps == 0 and not any(vars(config.loss_weights).values()):
         raise ConfigError("soft_labels, features, maps and hard_labels are all 0: nothing would be learned.")
     if config.image_weights and len(config.image_weights) != len(config.images):
         raise ConfigError(
@@ -235,18 +238,20 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
     for teacher in teachers:
         fabric.print(f"{'Teacher':<12}{teacher.name}: {_describe_teacher(teacher)}")
 
-    config = config.model_copy(update={"views": _choose_views(config, pool, teachers)})  # a resumed run keeps them
     seed_all(config.seed)  # the fresh weights
     task = ClassificationTask(classes or ("nothing",))
     data = ImageData(", ".join(config.images), task.classes, {}, _fingerprint(pool), layout="images to distill on")
     backbone, description = make_network(config, task, data)
+    if config.maps is None:
+        config = config.model_copy(update={"maps": MAPS if shared_levels(backbone, teachers) else 0.0})
+    config = config.model_copy(update={"views": _choose_views(config, pool, teachers)})  # a resumed run keeps both
     description.provenance["teachers"] = [{"name": Path(one.name).name, "key": one.key[:16]} for one in teachers]
     description.provenance["data"]["sets"] = [
         replace(one, source=Path(one.source).name).describe() for one in pool.sets
     ]
     names = [f"labels.{number}" if one.classes and config.hard_labels else None for number, one in enumerate(pool.sets)]
     counts = {name: len(one.classes) for name, one in zip(names, pool.sets, strict=True) if name}
-    student = student_of(backbone, teachers, counts, maps=config.maps > 0)
+    student = student_of(backbone, teachers, counts, maps=config.loss_weights.maps > 0)
     require_space(folder, student)
     training, validation = _loaders(config, pool, teachers, description, folder, limits)
     probe = _probe(config, description, limits)
@@ -288,7 +293,7 @@ def _loaders(
     """Batches to learn from, and of the held-out images."""
     learned, held_out = pool.divide(config.held_out, config.seed)
     images = config.images_per_epoch or sum(map(len, learned))
-    views, maps = config.views or 0, config.maps > 0
+    views, maps = config.views or 0, config.loss_weights.maps > 0
     weights = config.image_weights or [len(rows) for rows in learned]
     sampler = PoolSampler(learned, weights, images=images, batch_size=config.batch_size, views=views, seed=config.seed)
     crops: dict[str, Any] = {
@@ -326,7 +331,7 @@ def _choose_views(config: DistillConfig, pool: Pool, teachers: Sequence[Teacher]
         return config.views
     images = config.images_per_epoch or len(pool) - config.held_out
     passes = config.epochs * images / len(pool)
-    needed = Kept.bytes_needed(teachers, VIEWS * len(pool), maps=config.maps > 0)
+    needed = Kept.bytes_needed(teachers, VIEWS * len(pool), maps=config.loss_weights.maps > 0)
     place = Path(config.cache) if config.cache else Path()
     free = shutil.disk_usage(place if place.is_dir() else Path()).free
     mixed = config.mixup or config.cutmix

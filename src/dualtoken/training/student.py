@@ -97,7 +97,7 @@ class Teaching:
         if self.weights.soft_labels and "probabilities" in targets:
             found["soft_labels"] = F.cross_entropy(outputs["logits"], targets["probabilities"])
         for kind in ("features", "maps"):
-            names = [name for name in targets if name.startswith(f"{kind}.")]
+            names = [name for name in targets if name.startswith(f"{kind}.") and name in outputs]
             if getattr(self.weights, kind) and names:
                 cosines = [F.cosine_similarity(outputs[name], targets[name]).mean() for name in names]  # over channels
                 found[kind] = 1 - torch.stack(cosines).mean()
@@ -175,20 +175,25 @@ def student_of(
     """
     widths = {f"features.{number}": teacher.width for number, teacher in enumerate(teachers) if teacher.width}
     if maps:
-        own = map_widths(backbone)
-        with_maps = {
-            f"maps.{level}.{number}": width
-            for number, teacher in enumerate(teachers)
-            for level, width in teacher.map_widths.items()
-            if level in own or not own
-        }
-        if not (with_maps and own):
+        if not (levels := shared_levels(backbone, teachers)):
+            taught = any(teacher.map_widths for teacher in teachers)
             raise ConfigError(
-                "maps is above 0, but " + ("the model" if with_maps else "no teacher") + " has maps of features.",
+                "maps is above 0, but " + ("the model" if taught else "no teacher") + " has maps of features.",
                 "A teacher in a file shows them as an output `features` of (B, C, h, w). Else: --set maps=0",
             )
-        widths |= with_maps
+        widths |= {
+            f"maps.{level}.{number}": teacher.map_widths[level]
+            for number, teacher in enumerate(teachers)
+            for level in levels
+            if level in teacher.map_widths
+        }
     return Student(backbone, widths, classes)
+
+
+def shared_levels(backbone: nn.Module, teachers: Sequence[Teacher]) -> list[str]:
+    """The levels at which the student and at least one teacher have maps."""
+    taught = {level for teacher in teachers for level in teacher.map_widths}
+    return [level for level in map_widths(backbone) if level in taught] if taught else []
 
 
 def map_widths(backbone: nn.Module) -> dict[str, int]:
