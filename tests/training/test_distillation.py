@@ -26,17 +26,21 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def teacher(tmp_path):
+def small_teacher(place):
     """A model folder of three classes with weights that were never trained."""
     torch.manual_seed(0)
     model = create_model("dualtoken_vit_t_mix", num_classes=3, **SMALL)
-    folder = tmp_path / "teacher"
+    folder = place / "teacher"
     folder.mkdir()
     save_model(
         model, ModelConfig("dualtoken_vit_t_mix", ("x", "y", "z"), Preprocessing((32, 32)), model_args=SMALL), folder
     )
     return folder
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    return small_teacher(tmp_path)
 
 
 @pytest.fixture

@@ -28,10 +28,14 @@ TASKS = {
 }
 
 
-def write_script(folder: Path, data: Path, output: str, settings: dict, before: str = "") -> list[str]:
-    """The command of a training run that can start processes of its own."""
+def write_script(
+    folder: Path, data: Path, output: str, settings: dict, before: str = "", teacher: Path | None = None
+) -> list[str]:
+    """The command of a training run, or with a teacher a distillation, that can start processes of its own."""
     script = folder / f"{output}.py"
     call = f"dualtoken.train({str(data)!r}, {str(folder / output)!r}, **{settings!r})"
+    if teacher:
+        call = f"dualtoken.distill([{str(data)!r}], [{str(teacher)!r}], {str(folder / output)!r}, **{settings!r})"
     script.write_text(f"import os, signal\nimport dualtoken\n{before}\nif __name__ == '__main__':\n    {call}\n")
     return [sys.executable, str(script)]
 
@@ -66,6 +70,21 @@ def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
         for name in left:
             if name.startswith("val_") and name != "val_loss":
                 assert float(left[name]) == pytest.approx(float(right[name]), abs=1e-6)
+
+
+def test_two_processes_distill_as_one_does(make_image_folder, tmp_path):
+    from test_distillation import SETTINGS, small_teacher
+
+    data, teacher = make_image_folder(classes=("cat", "dog", "emu"), per_class=8), small_teacher(tmp_path)
+    for output, own in {"one": {"batch_size": 4}, "two": {"batch_size": 2, "devices": 2}}.items():
+        command = write_script(tmp_path, data, output, SETTINGS | own | {"device": "cpu"}, teacher=teacher)
+        subprocess.run(command, check=True, timeout=300, capture_output=True)
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
+    assert len(one) == len(two) == 3
+    for left, right in zip(one, two, strict=True):
+        for name in ("train_loss", "val_loss", "val_cosine", "val_cosine_maps", "val_agreement"):
+            assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-4, abs=1e-6), name
+    assert (tmp_path / "two" / "report.html").is_file()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from lightning_fabric import Fabric
 from pydantic import Field
 from timm.data import Mixup
 from torch import nn
@@ -30,7 +31,7 @@ from dualtoken.training.loop import Loop, seed_all
 from dualtoken.training.network import make_network
 from dualtoken.training.pool import CENTRE, Pool, PoolSampler, Views, find_pool
 from dualtoken.training.probe import Probe
-from dualtoken.training.processes import make_fabric
+from dualtoken.training.processes import as_launched, make_fabric
 from dualtoken.training.recipes import recipe_settings
 from dualtoken.training.requirements import require_space
 from dualtoken.training.run import (
@@ -56,7 +57,7 @@ VIEWS = 4  # of each image, where they are kept
 MAPS = 3.0  # weight of their loss where there are some: they teach more than all the rest (docs/distill.md)
 USELESS = frozenset(
     ("head", "head_args", "freeze", "labels", "zoom", "mosaic", "copy_paste", "dice", "resident", "rand_augment",
-     "random_erasing", "val_fraction", "images_per_split", "label_smoothing", "devices", "nodes", "task",
+     "random_erasing", "val_fraction", "images_per_split", "label_smoothing", "task",
      "channels", "pages", "window", "percentiles")
 )  # fmt: skip
 
@@ -153,13 +154,16 @@ def distill(
             loop, description = _prepare(config, folder, resuming=resume is not None)
 
         def on_best(best: nn.Module) -> None:
-            save_model(cast(Student, best).backbone, description, folder)
+            if loop.fabric.is_global_zero:
+                save_model(cast(Student, best).backbone, description, folder)
 
         try:
             carry_out(loop, on_best, "dualtoken distill")
         finally:
-            _write_report(folder, description, loop.counters.history)
-        metrics = _finish(folder, loop)
+            if loop.fabric.is_global_zero:
+                _write_report(folder, description, loop.counters.history)
+        loop.fabric.barrier()
+        metrics = _finish(folder, loop) if loop.fabric.is_global_zero else {}
         return TrainResult(folder, metrics, loop.stopped)
 
 
@@ -177,7 +181,7 @@ def _new(
         raise ConfigError(f"{', '.join(useless)} has no effect on a distillation.", "Leave it out.")
     given = {"images": tuple(map(str, images)), "teachers": tuple(map(str, teachers)), "task": CLASSIFIER}
     named = {key: value for key, value in given.items() if value}
-    config = DistillConfig.from_settings(recipe_settings(recipe or "distill") | settings | named)
+    config = as_launched(DistillConfig.from_settings(recipe_settings(recipe or "distill") | settings | named))
     check_settings(config)
     _check(config)
     return config
@@ -253,7 +257,7 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
     counts = {name: len(one.classes) for name, one in zip(names, pool.sets, strict=True) if name}
     student = student_of(backbone, teachers, counts, maps=config.loss_weights.maps > 0)
     require_space(folder, student)
-    training, validation = _loaders(config, pool, teachers, description, folder, limits)
+    training, validation = _loaders(config, pool, teachers, description, folder, limits, fabric)
     probe = _probe(config, description, limits)
     loop = DistillLoop(config, Teaching(config.loss_weights, names), student, description, training, validation, folder,
                        fabric, probe)  # fmt: skip
@@ -268,9 +272,10 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
         return loop, description
     loop.counters.fingerprint = data.fingerprint
     write_left_out(folder, [bad for one in pool.sets for bad in one.bad_images])
-    training.standardise(MEASURED)
+    training.standardise(MEASURED, fabric)
     validation.standards = training.standards
-    write_tensors(folder / STANDARDS, training.standards, {})
+    if fabric.is_global_zero:
+        write_tensors(folder / STANDARDS, training.standards, {})
     say_plan(loop, measure(loop))
     resolved = config.model_copy(update={"precision": fabric._precision.precision})
     write_text(folder / SETTINGS, settings_text(resolved))
@@ -288,14 +293,16 @@ def _fingerprint(pool: Pool) -> str:
 
 def _loaders(
     config: DistillConfig, pool: Pool, teachers: Sequence[Teacher], description: ModelConfig, folder: Path,
-    limits: ImageLimits,
+    limits: ImageLimits, fabric: Fabric,
 ) -> tuple[TaughtLoader, TaughtLoader]:  # fmt: skip
-    """Batches to learn from, and of the held-out images."""
+    """Batches to learn from, and of the held-out images: those of this process."""
     learned, held_out = pool.divide(config.held_out, config.seed)
     images = config.images_per_epoch or sum(map(len, learned))
     views, maps = config.views or 0, config.loss_weights.maps > 0
     weights = config.image_weights or [len(rows) for rows in learned]
-    sampler = PoolSampler(learned, weights, images=images, batch_size=config.batch_size, views=views, seed=config.seed)
+    rank, world = fabric.global_rank, fabric.world_size
+    sampler = PoolSampler(learned, weights, images=images, batch_size=config.batch_size, views=views, seed=config.seed,
+                          rank=rank, world_size=world)  # fmt: skip
     crops: dict[str, Any] = {
         "size": config.view_size,
         "scale": config.scale,
@@ -304,14 +311,16 @@ def _loaders(
     }
     about = crop_digest([one.fingerprint for one in pool.sets], views=views, seed=config.seed, **crops)
     cache = Path(config.cache) if config.cache else folder / "cache"
-    kept = [Kept(cache, teacher, len(pool) * views, about, maps=maps) for teacher in teachers] if views else []
     central = crop_digest([one.fingerprint for one in pool.sets], size=config.view_size, seed="centre")
-    kept_central = [Kept(cache, teacher, len(pool), central, maps=maps) for teacher in teachers] if views else []
+    with fabric.rank_zero_first():  # makes the files that the others open
+        asked = teachers if views else ()
+        kept = [Kept(cache, teacher, len(pool) * views, about, maps=maps) for teacher in asked]
+        kept_central = [Kept(cache, teacher, len(pool), central, maps=maps) for teacher in asked]
 
     options: dict[str, Any] = {"on_bad_image": "skip", "workers": config.workers}
     training = ImageLoader(Views(pool, views=views, limits=limits, **crops), batch_sampler=sampler,
                            persistent_workers=True, **options)  # fmt: skip
-    draws = [(int(row), CENTRE) for row in held_out]
+    draws = [(int(row), CENTRE) for row in held_out][rank::world]
     fixed = [draws[first : first + config.batch_size] for first in range(0, len(draws), config.batch_size)]
     validation = ImageLoader(Views(pool, config.view_size, limits=limits), batch_sampler=fixed, **options)
     mixer = Mixup(config.mixup, config.cutmix, num_classes=1) if config.mixup or config.cutmix else None

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from timm.data import Mixup
 from torch import Tensor
@@ -122,16 +123,27 @@ class TaughtLoader:
         self.standards: dict[str, Tensor] = {}
         self.epoch = 0
 
-    def standardise(self, images: int) -> None:
-        """Measure mean and standard deviation of each channel of what the teachers show, over the first `images`."""
-        self.standards, seen = {}, []
-        for _, targets, _ in self:
-            seen.append({name: value for name, value in targets.items() if name.startswith(("features.", "maps."))})
-            if len(seen) * self.batch_size >= images:
+    def standardise(self, images: int, fabric: Fabric) -> None:
+        """Measure mean and standard deviation of each channel of what the teachers show, over the first `images`.
+
+        Several processes measure together.
+        """
+        sums: dict[str, Tensor] = {}
+        self.standards, seen = {}, 0
+        for pixels, targets, _ in self:
+            for name, value in targets.items():
+                if name.startswith(("features.", "maps.")):
+                    shown = value.double().transpose(0, 1).flatten(1)  # (channels, rest)
+                    counted = torch.full((len(shown),), shown.shape[1], dtype=torch.float64)
+                    sums[name] = sums.get(name, 0) + torch.stack([shown.sum(1), shown.square().sum(1), counted])
+            seen += len(pixels) * fabric.world_size
+            if seen >= images:
                 break
-        for name in seen[0]:
-            shown = torch.cat([one[name] for one in seen]).transpose(0, 1).flatten(1)  # (channels, rest)
-            self.standards |= {f"{name}.mean": shown.mean(1), f"{name}.std": shown.std(1).clamp_min(1e-3)}
+        for name in sorted(sums):
+            total, squares, count = cast(Tensor, fabric.all_reduce(sums[name], reduce_op="sum"))
+            mean = total / count
+            std = (squares / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-3)
+            self.standards |= {f"{name}.mean": mean.float(), f"{name}.std": std.float()}
 
     @property
     def batch_sampler(self) -> Any:
