@@ -171,7 +171,7 @@ class TorchTeacher:
         self.width = int(cast(Any, model).head_hidden_size)
         with torch.no_grad():
             _, maps = last_and_between(self.model, next(model.parameters()).new_zeros(2, 3, *[prepare.size] * 2))
-        self.map_widths = {level: one.shape[1] for level, one in maps.items()}
+        self.map_widths: Mapping[str, int] = {level: one.shape[1] for level, one in maps.items()}
         weights = hashlib.sha256(repr(prepare).encode())
         for key, tensor in sorted(model.state_dict().items()):
             weights.update(
@@ -213,7 +213,7 @@ class ExportedTeacher:
             raise ModelError(f"{self.name!r} names {len(classes)} classes, but that is not what it gives.")
         self.classes = classes or (class_names(logits.shape[1]) if logits is not None else ())
         self.width = 0 if features is None else features.shape[1]
-        self.map_widths = {level: one.shape[1] for level, one in maps.items()}
+        self.map_widths: Mapping[str, int] = {level: one.shape[1] for level, one in maps.items()}
         self.key = hashlib.sha256(path.read_bytes() + repr(self.prepare).encode()).hexdigest()
 
     def __call__(self, pixels: Tensor) -> Taught:
