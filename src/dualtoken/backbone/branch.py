@@ -43,8 +43,9 @@ class Place:
 
     @property
     def grid(self) -> int:
-        """The side of the map at 224 pixels."""
-        return 56 // 2**self.stage
+        """The side of the map of images of `side` (an option, 224) pixels."""
+        side: int = self.options.get("side", 224)
+        return -(-side // 2 ** (self.stage + 2))
 
 
 class BranchMixer(nn.Module):

@@ -99,7 +99,7 @@ class PyramidConfig:
         stride: of the first stage's map, 4 or 8; each later one has twice the last.
         ffn_ratios: hidden channels of the feed-forward over its input, per stage.
         stem: image to the first stage's map.
-        downsample: what halves the map before each later stage.
+        downsample: what halves the map before each later stage, or one for each of them.
         stage_position: added before the blocks of a stage, or `none`.
         position: residual branch before the mixer, or `none`.
         second_position: the same before the feed-forward.
@@ -123,7 +123,7 @@ class PyramidConfig:
     stride: int = 4
     ffn_ratios: tuple[float, ...] = (4, 4, 4, 4)
     stem: str = "conv7_layer"
-    downsample: str = "conv3_layer"
+    downsample: str | tuple[str, ...] = "conv3_layer"
     stage_position: str = "none"
     position: str = "none"
     second_position: str = "none"
@@ -139,15 +139,26 @@ class PyramidConfig:
 
     def __post_init__(self) -> None:
         for table, word in {
-            "MIXERS": self.mixer, "STEMS": self.stem, "DOWNSAMPLES": self.downsample, "NORMS": self.norm,
-            "FFNS": self.ffn, "HEADS": self.head, "BLOCKS": self.block,
+            "MIXERS": self.mixer, "STEMS": self.stem, "NORMS": self.norm, "FFNS": self.ffn, "HEADS": self.head,
+            "BLOCKS": self.block,
         }.items():  # fmt: skip
             _require_word(table, word)
+        for word in self.downsamples:
+            _require_word("DOWNSAMPLES", word)
         for word in {self.stage_position, self.position, self.second_position} - {"none"}:
             _require_word("POSITIONS", word)
         if self.stride not in (4, 8):
             raise ConfigError(f"stride is {self.stride}, expected 4 or 8.")
         _one_per_stage(self, "depths", "ffn_ratios", "layer_scale", "skip_scale", *(["heads"] if self.heads else []))
+
+    @property
+    def downsamples(self) -> tuple[str, ...]:
+        """The word for each stage but the first."""
+        later = len(self.channels) - 1
+        words = (self.downsample,) * later if isinstance(self.downsample, str) else tuple(self.downsample)
+        if len(words) != later:
+            raise ConfigError(f"downsample is {words}, expected one word or {later}, one for each stage but the first.")
+        return words
 
     @property
     def level(self) -> int:

@@ -28,6 +28,24 @@ class FromImages(nn.Sequential):
         return channels_last(super().forward(x))
 
 
+class Patches(nn.Conv2d):
+    """A convolution whose kernel is its stride; zeros at the bottom and right fill the last patches."""
+
+    def __init__(self, inputs: int, outputs: int, side: int, **dd: Any) -> None:
+        super().__init__(inputs, outputs, side, side, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, ceil(H/side), ceil(W/side), C')"""
+        return channels_last(super().forward(channels_first(pad_to_multiple(x, self.kernel_size[0]))))
+
+
+class ImagesLast(nn.Module):
+    """Images (B, in_chans, H, W) as maps (B, H, W, in_chans)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return channels_last(images)
+
+
 class Scale(nn.Module):
     """A learned factor for each channel."""
 
@@ -138,8 +156,7 @@ class LearnedMap(nn.Module):
 
     def __init__(self, place: Place, **dd: Any) -> None:
         super().__init__()
-        side = place.options.get("side", 224) // (4 * 2**place.stage)
-        self.map = nn.Parameter(torch.empty(1, place.channels, side, side, **dd))
+        self.map = nn.Parameter(torch.empty(1, place.channels, place.grid, place.grid, **dd))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

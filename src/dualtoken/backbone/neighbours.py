@@ -131,6 +131,38 @@ _family(
     s=_Size(_sizes((3, 3, 12, 2), 32), 3.8, 1.0, 77.7, (3_820_296, 0.7996)),
 )  # fmt: skip
 
+_family(
+    "ms_mlp", "arXiv 2202.06510", "JegZheng/MS-MLP",
+    PyramidConfig(
+        mixer="ms_mlp", stem="patches_layer", downsample="patches2_layer", block="one_branch",
+        layer_scale=(1e-6,) * 4, head="mean_norm",
+    ),
+    t=_Size(_sizes((3, 3, 9, 3), 96), 28, 4.9, 82.1, (28_656_232, 4.4378)),
+    s=_Size(_sizes((3, 3, 27, 3), 96), 50, 9.0, 83.4, (50_303_752, 8.6671)),
+    b=_Size(_sizes((3, 3, 27, 3), 128), 88, 16.1, 83.8, (88_696_792, 15.3342)),
+)  # fmt: skip
+_AFFNET_ET = {"stem": "inverted_2", "downsample": "inverted_2", "ffn_ratios": (2, 2, 2, 2)}
+_family(  # the transforms are counted as the products that they are here
+    "affnet", "arXiv 2307.14008", "microsoft/TokenMixers",
+    PyramidConfig(
+        mixer="affnet", stem="inverted_4", downsample="inverted_4", block="affnet", norm="group", epsilon=1e-5,
+        depths=(2, 1, 1, 1), ffn_ratios=(4, 2, 2, 2), head="neck_four_times", options={"filters": (0, 2, 4, 3)},
+    ),
+    et=_Size(_sizes((2, 1, 1, 1), 48, 64, 104, 144, **_AFFNET_ET), 1.4, 0.4, 73.0, (1_436_264, 0.3961), 256),
+    t=_Size(_sizes((2, 1, 1, 1), 48, 96, 160, 192), 2.6, 0.8, 77.0, (2_654_232, 0.8465), 256),
+    s=_Size(_sizes((2, 1, 1, 1), 64, 128, 256, 320), 5.5, 1.5, 79.8, (5_568_696, 1.5392), 256),
+)  # fmt: skip
+_family(
+    "raft_mlp", "arXiv 2108.04384", "okojoalg/raft-mlp",
+    PyramidConfig(
+        mixer="raft_mlp", stem="patches_4_8", downsample=("patches_2_4", "patches_2_4", "patches_2"), block="raft",
+        head="norm5_mean",
+    ),
+    s=_Size(_sizes((2, 2, 6, 2), 64), 9.9, 2.1, 76.1, (9_868_768, 2.0870)),
+    m=_Size(_sizes((2, 2, 6, 2), 96), 21.4, 4.3, 78.8, (21_413_632, 4.2673)),
+    l=_Size(_sizes((2, 2, 6, 2), 128, 192, 512, 1024), 36.2, 6.5, 79.4, (36_184_672, 6.544)),
+)  # fmt: skip
+
 # ---------------------------------------------------------------- modulation and attention
 
 _family(
@@ -213,6 +245,28 @@ _family(
     t=_Size(_sizes((2, 2, 6, 2), 96), 29, 4.7, 83.1, (28_596_781, 4.6882)),
     s=_Size(_sizes((2, 2, 18, 2), 96), 50, 9.0, 84.1, (50_199_157, 8.9801)),
     b=_Size(_sizes((2, 2, 18, 2), 128, heads=(4, 8, 16, 32)), 89, 15.9, 84.4, (88_577_188, 15.8077)),
+)  # fmt: skip
+_family(
+    "crossformer", "arXiv 2108.00154", "cheerss/CrossFormer",
+    PyramidConfig(
+        mixer="crossformer", stem="four_scales", downsample="norm_two_scales", epsilon=1e-5, heads=(3, 6, 12, 24),
+        head="norm5_mean",
+    ),
+    t=_Size(_sizes((1, 1, 8, 6), 64, heads=(2, 4, 8, 16)), 27.8, 2.9, 81.5, (27_776_794, 2.8574)),
+    s=_Size(_sizes((2, 2, 6, 2), 96), 30.7, 4.9, 82.5, (30_657_394, 4.9061)),
+    b=_Size(_sizes((2, 2, 18, 2), 96), 52.0, 9.2, 83.4, (51_971_554, 9.1594)),
+    l=_Size(_sizes((2, 2, 18, 2), 128, heads=(4, 8, 16, 32)), 92.0, 16.1, 84.0, (91_971_184, 16.1075)),
+)  # fmt: skip
+_family(
+    "transnext", "arXiv 2311.17132", "DaiShiResearch/TransNeXt",
+    PyramidConfig(
+        mixer="transnext", stem="conv7_layer_padded", ffn="gated_conv_mlp", ffn_ratios=(8, 8, 4, 4), stage_norm=True,
+        heads=(3, 6, 12, 24), head="mean",
+    ),
+    micro=_Size(_sizes((2, 2, 15, 2), 48, heads=(2, 4, 8, 16)), 12.8, 2.7, 82.5, (12_809_304, 2.6486)),
+    tiny=_Size(_sizes((2, 2, 15, 2), 72), 28.2, 5.7, 84.0, (28_258_960, 5.7111)),
+    small=_Size(_sizes((5, 5, 22, 5), 72), 49.7, 10.3, 84.7, (49_741_564, 10.2906)),
+    base=_Size(_sizes((5, 5, 23, 5), 96, heads=(4, 8, 16, 32)), 89.7, 18.4, 84.8, (89_721_496, 18.2999)),
 )  # fmt: skip
 _family(
     "lsnet", "arXiv 2503.23135", "jameslahm/lsnet",

@@ -18,8 +18,10 @@ from dualtoken.backbone.modules import (
     ConvMlp,
     FromImages,
     GroupNorm1,
+    ImagesLast,
     LearnedMap,
     MapBatchNorm,
+    Patches,
     TwoClassifiers,
 )
 from dualtoken.backbone.stem import ConvNormAct
@@ -98,6 +100,18 @@ def conv3_layer(inputs: int, outputs: int, **dd: Any) -> nn.Module:
     return nn.Sequential(ChannelsFirst(conv), nn.LayerNorm(outputs, **dd))
 
 
+def _patches_layer(in_chans: int, channels: int, **dd: Any) -> nn.Module:
+    """Patches of 4 x 4 pixels and LayerNorm."""
+    return nn.Sequential(ImagesLast(), Patches(in_chans, channels, 4, **dd), nn.LayerNorm(channels, eps=1e-6, **dd))
+
+
+def _patches2_layer(inputs: int, outputs: int, **dd: Any) -> nn.Module:
+    """Patches of 2 x 2 positions and LayerNorm."""
+    return nn.Sequential(Patches(inputs, outputs, 2, **dd), nn.LayerNorm(outputs, eps=1e-6, **dd))
+
+
+STEMS["patches_layer"] = _patches_layer
+DOWNSAMPLES["patches2_layer"] = _patches2_layer
 STEMS["conv7_layer"] = conv7_layer
 STEMS["two_convs"] = two_convs
 STEMS["two_convs_bias"] = partial(two_convs, bias=True)

@@ -134,7 +134,7 @@ class PyramidStage(nn.Module):
         heads = config.heads[stage] if config.heads else max(1, channels // 32)
         self.merge: nn.Module = nn.Identity()
         if stage > 0:
-            self.merge = DOWNSAMPLES.find(config.downsample)(config.channels[stage - 1], channels, **dd)
+            self.merge = DOWNSAMPLES.find(config.downsamples[stage - 1])(config.channels[stage - 1], channels, **dd)
         make, depth = BLOCKS.find(config.block), len(drop_path)
         places = [
             Place(channels, heads, config.level + stage, block, depth, ratio, config.options) for block in range(depth)
@@ -194,4 +194,22 @@ class ResidualBlock(nn.Module):
         return self.skip2(x) + self.drop_path(self.scale2(self.ffn(self.norm2(x))))
 
 
+class OneBranchBlock(nn.Module):
+    """x + scale * ffn(norm(mixer(x))): mixer and feed-forward share one residual."""
+
+    def __init__(self, config: PyramidConfig, place: Place, drop_path: float = 0.0, **dd: Any) -> None:
+        super().__init__()
+        start = config.layer_scale[place.stage - config.level]
+        self.mixer = find_branch(config.mixer)(place, **dd)
+        self.norm = NORMS.find(config.norm)(place.channels, config.epsilon, **dd)
+        self.ffn = FFNS.find(config.ffn)(place, **dd)
+        self.scale = Scale(place.channels, start, **dd) if start else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C)"""
+        return x + self.drop_path(self.scale(self.ffn(self.norm(self.mixer(x)))))
+
+
 BLOCKS["residual"] = ResidualBlock
+BLOCKS["one_branch"] = OneBranchBlock

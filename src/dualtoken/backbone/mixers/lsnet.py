@@ -55,7 +55,7 @@ class BiasedAttention(nn.Module):
     def __init__(self, place: Place, **dd: Any) -> None:
         super().__init__()
         channels, self.heads = place.channels, place.heads
-        self.side = -(-place.options.get("side", 224) // 64)
+        self.side = place.grid
         narrow = _KEY * self.heads
         self.split = [narrow, narrow, channels]
         self.bias = nn.Parameter(torch.empty(self.heads, self.side**2, **dd))
