@@ -72,11 +72,13 @@ for _name in OURS:
     _register(_name)
 
 
-def create_model(name: str, **kwargs: Any) -> nn.Module:
+def create_model(name: str, *, reduction: str | None = None, keep: float = 0.7, **kwargs: Any) -> nn.Module:
     """A network by its name in timm's registry, ours or any other, with fresh weights.
 
     Args:
         name: such as `dualtoken_vit_t_mix` or `mobilenetv4_conv_small`.
+        reduction: how a plain vision transformer drops or merges tokens: `evit` or `tome`; None keeps them all.
+        keep: with a reduction, the share of tokens that it keeps, in (0, 1].
         **kwargs: those of `timm.create_model`; for our networks also the fields of their config.
 
     Raises:
@@ -85,7 +87,11 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
     """
     require_known(name)
     model: nn.Module = timm.create_model(name, **kwargs)
-    return model
+    if reduction is None:
+        return model
+    from dualtoken.backbone.reduction import reduce_tokens  # here: timm may be imported first by a part of it
+
+    return reduce_tokens(model, reduction, keep)
 
 
 def require_known(name: str) -> None:
