@@ -1,11 +1,13 @@
 """The arms are networks that can be made, the scales are settings that exist, and mistakes are named."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from dualtoken.backbone import count_parameters, create_model
+from dualtoken.backbone import count_macs, count_parameters, create_model, mixers
 from dualtoken.errors import ConfigError
-from dualtoken.lab.study_plans import _SCALES, ABLATIONS, PEERS, STUDIES, check_names, make_plan, what_it_tells
+from dualtoken.lab.study_plans import _SCALES, ABLATIONS, MIXERS, PEERS, STUDIES, check_names, make_plan, what_it_tells
 from dualtoken.training.recipes import load_recipe
 
 
@@ -34,6 +36,19 @@ def test_every_arm_is_a_network(arm):
     with torch.device("meta"):
         model = create_model(arm.settings.get("model", "dualtoken_vit_t_mix"), **arm.settings.get("model_args", {}))
     assert count_parameters(model) > 1e6
+
+
+def test_every_branch_is_an_arm_of_the_mixers():
+    branches = {name for name, mixer in mixers.MIXERS.items() if isinstance(mixer, partial)}
+    assert {arm.name for arm in MIXERS[1:]} == branches, "Give it a width in study_plans.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", MIXERS, ids=lambda arm: arm.name)
+def test_the_mixers_cost_about_the_same(arm):
+    with torch.device("meta"):
+        model = create_model("dualtoken_vit_t_mix", **arm.settings.get("model_args", {}))
+    assert count_macs(model) / 1e9 == pytest.approx(0.5, rel=0.09)
 
 
 def test_arguments_of_scale_and_arm_are_merged():

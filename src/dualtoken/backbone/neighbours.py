@@ -281,7 +281,12 @@ _family(
 
 # ---------------------------------------------------------------- networks of timm, mixers of ours (davit.py, volo.py)
 
-_family("davit", "arXiv 2204.03645", "dingmyu/davit", None, tiny=_Size({}, 28.3, 4.5, 82.8, (28_360_168, 4.5218)))
+_family(
+    "davit", "arXiv 2204.03645", "dingmyu/davit", None,
+    tiny=_Size({}, 28.3, 4.5, 82.8, (28_360_168, 4.5218)),
+    small=_Size({}, 49.7, 8.8, 84.2, (49_745_896, 8.7730)),
+    base=_Size({}, 87.9, 15.5, 84.6, (87_954_408, 15.4738)),
+)  # fmt: skip
 _family(
     "volo", "arXiv 2106.13112; with token labels", "sail-sg/volo", None,
     d1_224=_Size({}, 27, None, 84.1, (26_632_040, 6.9187)),

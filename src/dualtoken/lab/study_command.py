@@ -38,7 +38,7 @@ def run(
     """Train networks that differ in one thing, seed by seed, and say which differences are more than chance.
 
     Args:
-        name: which study: ablations, peers or dense.
+        name: which study: ablations, peers, mixers or dense.
         data: images and their labels, as for `dualtoken train`.
         output: folder of the study, new or to go on with.
         budget: time to spend, such as 2h, 25m or 1h30m. Left out: no end.

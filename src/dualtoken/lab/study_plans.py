@@ -114,6 +114,21 @@ PEERS = _models(
     _T, _S, "lightvit_t", "pvt_v2_b0", "pvt_v2_b1", "mobilevitv2_100", "edgenext_small", "deit_tiny_patch16_224",
     "mobilenetv4_conv_small", "mobilenetv4_conv_medium", "repvit_m0_9",
 )  # fmt: skip
+# Our frame with the mixers of other papers, as wide as makes 0.5 G at 224 pixels (within 9 %: widths have steps).
+_WIDTHS = {
+    "affnet": 72, "biformer": 60, "cas_vit": 64, "conv_attention": 60, "crossformer": 60, "cswin": 60, "cvt": 64,
+    "davit": 60, "ffnet": 68, "gmm": 52, "identity": 72, "iformer": 64, "l2vit": 60, "lsnet": 72, "ms_mlp": 72,
+    "ninformer": 44, "pool": 72, "raft_mlp": 68, "random": 72, "rmt": 60, "sep_conv": 60, "smt": 60, "soft": 52,
+    "spartan": 64, "spectformer": 60, "transnext": 60, "volo": 60, "vssd": 56,
+}  # fmt: skip
+
+
+def _mixer(name: str, width: int) -> Arm:
+    channels = [width, 2 * width, 4 * width]
+    return Arm(name, {"model_args": {"mixer": name, "global_tokens": "none", "channels": channels}}, f"{width} wide")
+
+
+MIXERS = (Arm(BASE, {}, "T (mix) as it is"), *(_mixer(*item) for item in _WIDTHS.items()))
 DENSE = _models(_T, _S, "lightvit_t", "pvt_v2_b0")
 
 # ---------------------------------------------------------------- the scales
@@ -156,6 +171,10 @@ _SCALES: dict[tuple[str, str, str], Scale] = {
         "short", {"image_size": 64, "epochs": 1, "validate_every": 100}, _TOO_SMALL
     ),
     ("peers", "classification", GPU): Scale("short", _CIFAR_ON_GPU, _AT_96),
+    ("mixers", "classification", CPU): Scale(
+        "short", {"image_size": 64, "epochs": 1, "validate_every": 100, "model": _T}, _TOO_SMALL
+    ),
+    ("mixers", "classification", GPU): Scale("short", _CIFAR_ON_GPU | {"model": _T}, _AT_96),
     ("dense", "semantic_segmentation", CPU): Scale(
         "segmentation", {"head": "fpn", "image_size": [192, 256], "epochs": 6}, _FROM_SCRATCH
     ),
@@ -174,6 +193,7 @@ _SCALES: dict[tuple[str, str, str], Scale] = {
 STUDIES: dict[str, tuple[tuple[Arm, ...], str]] = {
     "ablations": (ABLATIONS, BASE),
     "peers": (PEERS, _T),
+    "mixers": (MIXERS, BASE),
     "dense": (DENSE, _T),
 }
 
@@ -220,7 +240,7 @@ def make_plan(study: str, scale: str = CPU, task: str = "classification", settin
         raise ConfigError(
             f"The study {study!r} is for {' or '.join(fitting).replace('_', ' ')}, the data are for"
             f" {task.replace('_', ' ')}.",
-            "Give class folders for ablations and peers, boxes or masks for dense.",
+            "Give class folders for ablations, peers and mixers, boxes or masks for dense.",
         )
     arms, base = STUDIES[study]
     more = settings or {}
