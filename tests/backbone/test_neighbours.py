@@ -238,6 +238,9 @@ def test_a_branch_is_a_mixer_of_ours(branch):
         ({"mixer": "pol"}, "Did you mean 'pool'"),
         ({"mixer": "lightvit"}, "our own frame alone"),
         ({"depths": (1, 2)}, "one per stage"),
+        ({"downsample": ("conv3_batch", "conv3_layer")}, "expected one word or 3"),
+        ({"downsample": ("conv3_batch", "conv3_layer", "conv3_lair")}, "Did you mean 'conv3_layer'"),
+        ({"block": "raft"}, "expected 'raft_mlp'"),
     ],
 )
 def test_impossible_settings_say_what_was_expected(kwargs, said):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
@@ -55,7 +55,7 @@ def reduce_tokens(model: nn.Module, reduction: str, keep: float) -> nn.Module:
             " answers by one class token.",
             "Such as deit_tiny_patch16_224, deit_small_patch16_224 or vit_base_patch16_224.",
         )
-    tokens = model.patch_embed.num_patches
+    tokens = int(cast(Any, model.patch_embed).num_patches)
     made = [make(block, index, len(blocks), tokens, float(keep)) for index, block in enumerate(blocks)]
     model.blocks = ReducedBlocks(*(new or old for new, old in zip(made, blocks, strict=True)))
     return model

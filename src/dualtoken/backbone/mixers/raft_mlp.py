@@ -19,6 +19,7 @@ from dualtoken.backbone.config import PyramidConfig
 from dualtoken.backbone.layers import Mlp, channels_first, channels_last, pad_to_multiple
 from dualtoken.backbone.modules import ImagesLast
 from dualtoken.backbone.parts import BLOCKS, DOWNSAMPLES, FFNS, STEMS
+from dualtoken.errors import ConfigError
 
 _RAFTS = 2
 
@@ -58,12 +59,19 @@ class RaftMixing(nn.Module):
 
 
 class RaftBlock(nn.Module):
-    """Columns, rows and channels, each with its norm and its residual."""
+    """Columns, rows and channels, each with its norm and its residual.
+
+    Raises:
+        ConfigError: another mixer than `raft_mlp`.
+    """
 
     def __init__(self, config: PyramidConfig, place: Place, drop_path: float = 0.0, **dd: Any) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(place.channels, **dd)
-        self.mixer = find_branch(config.mixer)(place, **dd)
+        mixer = find_branch(config.mixer)(place, **dd)
+        if not isinstance(mixer, RaftMixing):
+            raise ConfigError(f"mixer is {config.mixer!r}, expected 'raft_mlp': the block 'raft' is made for it.")
+        self.mixer = mixer
         self.norm2 = nn.LayerNorm(place.channels, **dd)
         self.ffn = FFNS.find(config.ffn)(place, **dd)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
