@@ -32,7 +32,7 @@ EXTRAS = dict.fromkeys(
     "onnxruntime": "runtime", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino", "nncf": "openvino",
     "executorch": "executorch", "litert_torch": "litert", "coremltools": "coreml", "sklearn": "demo",
     "captum": "explain", "pycocotools": "detection", "segmentation_models_pytorch": "segmentation", "av": "video",
-    "supervision": "supervision", "pyarrow": "parquet", "huggingface_hub": "hub",
+    "supervision": "supervision", "pyarrow": "parquet", "fsspec": "shards", "huggingface_hub": "hub",
 }  # fmt: skip
 
 FIRST_STEPS = """\
@@ -111,7 +111,7 @@ def predict(
 
     Args:
         model: as for `evaluate`. Left out: the model of the package.
-        inputs: files, folders, patterns, zip archives, videos (for boxes and masks), or - for stdin.
+        inputs: files, folders, patterns, zip archives, shards, videos (for boxes and masks), or - for stdin.
     """
     from dualtoken.hub import BUNDLED, DEFAULT, bundled_folder
     from dualtoken.prediction import load
@@ -152,7 +152,7 @@ def predict(
 
 def quantize(
     export: Path,
-    data: Path | None = None,
+    data: str | Path | None = None,
     *,
     output: Path,
     precision: Literal["int8", "fp16", "weights-int8", "weights-int4"] = "int8",
@@ -256,7 +256,7 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     settings = parse_settings(given.pop("set", [])) | given
     if "resume" not in own:
         check_settings(load_recipe(own.get("recipe", "auto"), settings))
-    require_there(Path(own["data"]))
+    require_there(own["data"])
     run_folder(own.get("output"), own.get("resume"))
     return function(**own, **settings)
 
@@ -434,6 +434,10 @@ VERBS = {
         like=EVALUATE, flags={"source": "DATA", "to": "--to"}, hidden=("task",), json=False,
         show=_converted,
     ),
+    "pack": Verb(
+        "dualtoken.data:pack", "dualtoken pack photos/ shards/; dualtoken pack coco/ shards/ --shard-mb 500",
+        like=EVALUATE, flags={"source": "DATA", "output": "OUT"}, json=False, show=_converted,
+    ),
     "export": Verb(
         "dualtoken.export:export", "dualtoken export runs/photos --output photos.onnx --images photos/val",
         optional=("output",), call=_export, show=_exported,
@@ -505,7 +509,7 @@ SUGGESTIONS = {
 BOUNDS = {
     **dict.fromkeys(("batch_size", "top", "rounds", "seeds", "most", "max_pixels", "max_bytes", "epochs"), (1, None)),
     "workers": (0, None), "tile": (32, None), "overlap": (0, 0.9), "threshold": (0, 1), "max_drop": (0, 99),
-    "max_objects": (1, 5000),
+    "max_objects": (1, 5000), "shard_mb": (1, None),
 }  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def test_member_that_lies_about_its_size(archive: Path) -> None:
     liar = members[0].copy()
     liar["size"] = 10
     with pytest.raises(ImageError, match="checksum"):
-        archives.read_member(str(archive), liar, "liar.jpg", ImageLimits())
+        archives.read_member(str(archive), "liar.jpg", liar, ImageLimits())
 
 
 def test_flipped_bit_that_still_decodes_is_seen(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_lie_about_the_size_costs_no_memory(tmp_path: Path) -> None:
     members["size"] = 10
     tracemalloc.start()
     with pytest.raises(ImageError, match="checksum"):
-        archives.read_member(str(path), members[0], "bomb.bmp", ImageLimits())
+        archives.read_member(str(path), "bomb.bmp", members[0], ImageLimits())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20

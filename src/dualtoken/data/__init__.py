@@ -1,4 +1,4 @@
-"""Files on disk to batches: classes, boxes or masks, in folders, tables, label files and zip archives.
+"""Files on disk to batches: classes, boxes or masks, in folders, tables, label files, zip archives and shards.
 
 Other rooms import from here, whichever file something lives in.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         evaluation_loader,
         training_loader,
     )
+    from dualtoken.data.packing import Packed, pack
     from dualtoken.data.plans import ClassPlan, LabelPlan, MaskPlan, NoClassesError, ObjectPlan, Plan
     from dualtoken.data.reading import OnBadImage, OnBadLabel
     from dualtoken.data.resident import resident_loader
@@ -53,6 +54,7 @@ _HOMES = {
     "loading": (
         "EpochSampler", "ImageDataset", "ImageLoader", "PackedTargets", "evaluation_loader", "training_loader",
     ),
+    "packing": ("Packed", "pack"),
     "plans": ("ClassPlan", "LabelPlan", "MaskPlan", "NoClassesError", "ObjectPlan", "Plan"),
     "reading": ("OnBadImage", "OnBadLabel"),
     "resident": ("resident_loader",),
@@ -85,6 +87,7 @@ __all__ = [
     "Objects",
     "OnBadImage",
     "OnBadLabel",
+    "Packed",
     "PackedTargets",
     "Plan",
     "Samples",
@@ -98,6 +101,7 @@ __all__ = [
     "joint_transform",
     "masks_among",
     "open_tree",
+    "pack",
     "plan_data",
     "read_member",
     "resident_loader",

@@ -1,8 +1,8 @@
-"""Zip archives, read in place: nothing is ever extracted.
+"""Zip archives and tars, read in place: nothing is ever extracted.
 
 The central directory is read once, into one compact array. A member is then read by its place in the
 file, with a file handle of its own: no state is shared, so threads, forks and spawned workers are all safe
-and no worker holds an index of its own.
+and no worker holds an index of its own. Of members that lie in tars (`shards`) an index tells the places.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dualtoken.errors import DataError, ImageError
+from dualtoken.data.addresses import Part, join, read_part
+from dualtoken.errors import DataError, ImageError, shown_name
 from dualtoken.images import ImageLimits
 
-# Where a member lies and what it must give: enough to read it without the central directory.
+# Where a member lies and what it must give: enough to read it without the central directory. A `crc` of 0 is not known.
 MEMBER = np.dtype([("offset", "<i8"), ("packed", "<i8"), ("size", "<i8"), ("crc", "<u4"), ("method", "<u2")])
 Members = NDArray[np.void]
+IN_TAR = 0xFFFF  # the method of a member that lies as it is in the tar that its name begins with
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # magic, ..., length of the name, length of the extra field
 _ENCRYPTED, _UTF8 = 0x1, 0x800
@@ -60,41 +62,47 @@ def read_directory(path: Path) -> tuple[list[str], Members, list[str], list[str]
     return [names[i] for i in files], members, folders, notes
 
 
-def read_member(path: str, member: np.void, name: str, limits: ImageLimits) -> bytes:
-    """The bytes of one member.
+def read_member(root: str, name: str, member: np.void, limits: ImageLimits) -> bytes:
+    """The bytes of the member `name` of the archive `root`, or of a tar below it: `train-00000.tar/cat/1.jpg`.
 
     Raises:
         ImageError: it is over `limits.max_bytes`, or the archive is damaged there or was changed since.
     """
-    offset, packed, size, crc, method = (int(member[key]) for key in ("offset", "packed", "size", "crc", "method"))
+    packed, size, crc, method = (int(member[key]) for key in ("packed", "size", "crc", "method"))
+    place = shown_name(join(root, name))
     if max(size, packed) > limits.max_bytes:
         raise ImageError(
-            f"{name!r} has {size:,} bytes, the limit is {limits.max_bytes:,}.",
+            f"{place!r} has {size:,} bytes, the limit is {limits.max_bytes:,}.",
             f"If you trust it: --max-bytes {size} (Python: limits=ImageLimits(max_bytes={size})).",
         )
     try:
-        content = _read_packed(path, offset, packed)
+        content = read_part(part_of(root, name, member)) if method == IN_TAR else _read_packed(root, member)
         if method == zipfile.ZIP_DEFLATED:
             # One byte more than promised is enough to see a lie, and never a bomb.
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
     except (OSError, zlib.error, struct.error, ValueError) as error:
-        raise ImageError(f"{name!r} cannot be read from its archive: {error}.") from error
-    if len(content) != size or zlib.crc32(content) != crc:
+        raise ImageError(f"{place!r} cannot be read from its archive: {error}.") from error
+    if len(content) != size or (zlib.crc32(content) != crc and not (method == IN_TAR and crc == 0)):
         raise ImageError(
-            f"{name!r} is damaged in its archive: its checksum is wrong.",
+            f"{place!r} is damaged in its archive: its checksum is wrong.",
             "Copy or download the archive again.",
         )
     return content
 
 
-def _read_packed(path: str, offset: int, packed: int) -> bytes:
+def part_of(root: str, name: str, member: np.void) -> Part:
+    """Where a member of a tar lies."""
+    return Part(join(root, name[: name.index(".tar/") + 4]), int(member["offset"]), int(member["size"]))
+
+
+def _read_packed(path: str, member: np.void) -> bytes:
     with Path(path).open("rb") as file:
-        file.seek(offset)
+        file.seek(int(member["offset"]))
         magic, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         if magic != b"PK\x03\x04":
             raise ValueError("no member begins where the index says")
         file.seek(name_length + extra_length, 1)
-        return file.read(packed)
+        return file.read(int(member["packed"]))
 
 
 def _stored(info: zipfile.ZipInfo) -> bytes | None:

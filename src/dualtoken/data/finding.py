@@ -21,11 +21,12 @@ from dualtoken.data.band_values import with_counted_bands
 from dualtoken.data.dataset import ImageData
 from dualtoken.data.foreign import refuse_foreign
 from dualtoken.data.formats import FORMATS, Format, by_rank
-from dualtoken.data.frames import check_frames
+from dualtoken.data.frames import Frames, check_frames
 from dualtoken.data.plans import HINT, SPLIT_ORDER, NoClassesError, ObjectPlan, Plan, some
 from dualtoken.data.reading import TARGETS, Asked, OnBadImage, OnBadLabel, Reading, refuse
 from dualtoken.data.samples import ImageFiles, LabelSamples, Samples
-from dualtoken.data.tree import Tree, open_tree, require_there, split_named, stem_of
+from dualtoken.data.shards import are_shards
+from dualtoken.data.tree import Tree, open_tree, split_named, stem_of
 from dualtoken.errors import ConfigError, DataError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.words import counted
@@ -80,10 +81,12 @@ def find_data(
     """Find the images of a data set with their classes, objects or masks.
 
     Recognised are class folders, CSV files and the label formats of `FORMATS`, in a folder or a zip archive that is
-    read in place; see docs/data.md for the layouts. Every image is checked, and every label against its image.
+    read in place, and shards at any address; see docs/data.md for the layouts. Every image is checked, and every label
+    against its image; images of shards were when they were packed.
 
     Args:
-        source: a folder, a zip archive, a label file (.csv, .json, .yaml), or what `plan_data` gave.
+        source: a folder, a zip archive, a label file (.csv, .json, .yaml), shards (a folder, tars, an address such as
+            s3://...), or what `plan_data` gave.
         task: a key of `NEEDS`, which decides where several formats are there; `auto` takes what the labels are for:
             boxes and outlines are for detection, masks alone for semantic segmentation, class folders and tables for
             classification.
@@ -125,7 +128,9 @@ def find_data(
     files = ImageFiles(plan.tree.root, names, members)
     files = files if bands is None else with_counted_bands(files, bands, limits)
 
-    def look() -> Any:
+    def look() -> Frames:
+        if plan.looked_at is not None and check_images != "all":
+            return Frames(plan.looked_at, plan.looked_at, np.zeros(len(files), bool))
         frames = check_frames(files, full=full, limits=limits, progress=progress)
         plan.problems += [(files.path(index), reason) for index, reason in sorted(frames.bad.items())]
         notes.extend(frames.notes(files))
@@ -165,9 +170,9 @@ def plan_data(source: str | Path, *, task: str = "auto", labels: str = "auto") -
     """
     _check("task", task, ("auto", *NEEDS))
     _check("labels", labels, ("auto", *FORMATS))
-    path = Path(source)
-    wanted = _wanted(task, labels)
-    plan = _of_file(path, task, labels, wanted) if _is_label_file(path) else _of_tree(path, task, labels, wanted)
+    wanted, path = _wanted(task, labels), Path(source)
+    label_file = not are_shards(source) and _is_label_file(path)
+    plan = _of_file(path, task, labels, wanted) if label_file else _of_tree(source, task, labels, wanted)
     _require_learnable(plan, task)
     return plan
 
@@ -216,9 +221,10 @@ def _of_file(path: Path, task: str, labels: str, wanted: dict[str, Format]) -> P
     raise error or DataError(f"{str(path)!r} is no label file of a known kind.", _looked_for(readers))
 
 
-def _of_tree(path: Path, task: str, labels: str, wanted: dict[str, Format]) -> Plan:
-    require_there(path)
-    tree = open_tree(path, ", ".join(sorted({s for form in FORMATS.values() for s in form.suffixes})))
+def _of_tree(source: str | Path, task: str, labels: str, wanted: dict[str, Format]) -> Plan:
+    tree = open_tree(source, ", ".join(sorted({s for form in FORMATS.values() for s in form.suffixes})))
+    if tree.index is not None:
+        return _of_shards(tree, tree.index.kind, task, wanted)
     found: dict[str, Plan] = {}
     refused: NoClassesError | None = None
     for name, form in wanted.items():
@@ -247,6 +253,21 @@ def _of_tree(path: Path, task: str, labels: str, wanted: dict[str, Format]) -> P
     same = [other for other in others if FORMATS[other].target == FORMATS[name].target]
     plan.notes += [f"labels of several kinds: {name} is taken, another with --labels {same[0]}"] if same else []
     return plan
+
+
+def _of_shards(tree: Tree, kind: str, task: str, wanted: dict[str, Format]) -> Plan:
+    """The plan of shards, which have labels of one kind."""
+    if not kind:
+        raise NoClassesError(
+            f"The tars in {tree.root!r} hold no labels: no .cls, .json or .mask.png is beside an image.",
+            "Which files are labels: docs/shards.md.",
+        )
+    name = f"shards_{kind}"
+    if name not in wanted:
+        raise DataError(f"{tree.root!r} has labels of the kind {name}, expected {', '.join(wanted)}.")
+    plan = FORMATS[name].find(tree)
+    assert plan is not None
+    return _named(plan, name, task)
 
 
 def _named(plan: Plan, name: str, task: str) -> Plan:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dualtoken.data.addresses import ahead
 from dualtoken.data.dataset import BadImage
 from dualtoken.data.joint_transforms import DrawOther, JointPreprocessing, JointTransform, Target, ToInput
 from dualtoken.data.reading import OnBadImage
@@ -124,12 +125,13 @@ class ImageDataset(Dataset[Item]):
         Errors travel as values: one raised in a worker would reach the user wrapped in a traceback.
         """
         items, errors = [], []
-        for key in keys:
-            try:
-                items.append(self[key])
-            except ImageError as error:
-                index = key[0] if isinstance(key, tuple) else key
-                errors.append((self.samples.path(index), error))
+        rows = [key[0] if isinstance(key, tuple) else key for key in keys]
+        with ahead([part for row in rows for part in self.samples.parts(row)]):
+            for row, key in zip(rows, keys, strict=True):
+                try:
+                    items.append(self[key])
+                except ImageError as error:
+                    errors.append((self.samples.path(row), error))
         images = torch.stack([item.image for item in items]) if items else torch.empty(0)
         indices = torch.tensor([item.row for item in items], dtype=torch.int64)
         return Batch(images, _together([item.target for item in items]), indices, tuple(errors))

@@ -40,6 +40,7 @@ class Plan:
         problems: (path, reason) of what is wrong and belongs to no image that can be read.
         notes: what a person should know.
         named: whether the source names its classes; else they are class_0, class_1 ...
+        looked_at: (N, 2) height and width of each upright image, where all were found good before; else None.
         plain: whether the source itself shows that it is for this; else it is taken only where its task is asked for.
         format: the format's name; task: what is to be learned. Both are filled in by the finder.
     """
@@ -51,6 +52,7 @@ class Plan:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     named: bool = True
+    looked_at: NDArray[np.int64] | None = None
     plain: bool = True
     format: str = ""
     task: str = ""
@@ -147,10 +149,12 @@ class MaskPlan(Plan):
     Attributes:
         masks: name of each image's mask.
         key: what the class file says; None where there is none.
+        values: values of each mask, and how many pixels have them, where that was found before; else None.
     """
 
     masks: list[str] = field(default_factory=list)
     key: ClassKey | None = None
+    values: list[tuple[list[int], list[int]]] | None = None
 
 
 def side_given(given: object, side: str, where: str) -> float:

@@ -342,7 +342,10 @@ def read_masks(plan: MaskPlan, files: ImageFiles, look: Callable[[], Frames], as
     frames = look()
     names, members = plan.tree.arrays(plan.masks)
     masks = ImageFiles(plan.tree.root, names, members)
-    facts, contents = _mask_facts(plan, masks, asked)
+    if plan.values is None or plan.looked_at is None:
+        facts, contents = _mask_facts(plan, masks, asked)
+    else:
+        facts, contents = _known_facts(plan.values, plan.looked_at), [crc.tobytes() for crc in masks.members["crc"]]
     if asked.on_bad_image == "fail":  # what values mean is open as long as some cannot be read
         refuse(plan.problems)
     key = decide_key(plan, list(facts.values()))
@@ -396,6 +399,14 @@ def _mask_facts(plan: MaskPlan, masks: ImageFiles, asked: Asked) -> tuple[dict[i
     if step > 1:
         plan.notes.append(f"one mask in {step} was decoded to see which values there are")
     return facts, contents
+
+
+def _known_facts(values: Sequence[tuple[list[int], list[int]]], sizes: NDArray[np.int64]) -> dict[int, MaskFacts]:
+    """What masks hold of which that was found before."""
+    return {
+        index: MaskFacts((int(height), int(width)), np.array(own, np.int64), np.array(counts, np.int64))
+        for index, ((own, counts), (height, width)) in enumerate(zip(values, sizes, strict=True))
+    }
 
 
 def _content(tree: Tree, name: str, limits: ImageLimits) -> bytes:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dualtoken.bands import Bands
-from dualtoken.data.archives import Members, read_member
+from dualtoken.data.addresses import Part
+from dualtoken.data.archives import IN_TAR, Members, part_of, read_member
 from dualtoken.errors import ImageError, require, shown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, open_image, open_mask_image
 from dualtoken.words import counted
@@ -53,12 +54,12 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Image files in a folder or a zip archive: what the samples of every task are made of.
+    """Image files in a folder, a zip archive or tars: what the samples of every task are made of.
 
     Attributes:
-        root: the folder or zip archive that `names` are relative to.
+        root: the folder, zip archive or address that `names` are relative to.
         names: (N,) strings, with `/` between the parts; absolute where a CSV file said so.
-        members: (N,) place of each image in the zip archive; None for a folder.
+        members: (N,) place of each image in its archive; None for a folder.
         bands: what `open` gives of an image's bands; None for red, green and blue.
     """
 
@@ -81,7 +82,11 @@ class ImageFiles:
         """What `open_image` takes: the path, or the bytes of an archive's member."""
         if self.members is None:
             return self._place(index)
-        return read_member(self.root, self.members[index], self.path(index), limits)
+        return read_member(self.root, str(self.names[index]), self.members[index], limits)
+
+    def parts(self, index: int) -> list[Part]:
+        """Of files in tars what `example` reads of them, for `ahead`."""
+        return _parts(self.root, self.names, self.members, index)
 
     def open(self, index: int, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
         """Image `index` as 8-bit RGB, or its `bands`. Animations give their first frame; `find_data` has noted them.
@@ -363,7 +368,8 @@ class MaskSamples(ImageFiles):
             ImageError: it cannot be read, or has not the image's size.
         """
         path = self.mask_path(index)
-        source = path if self.mask_members is None else read_member(self.root, self.mask_members[index], path, limits)
+        members, name = self.mask_members, str(self.masks[index])
+        source = path if members is None else read_member(self.root, name, members[index], limits)
         image = open_mask_image(source, name=path, limits=limits)
         height, width = self.sizes[index].tolist()
         if image.size != (width, height):
@@ -371,6 +377,10 @@ class MaskSamples(ImageFiles):
                 f"The mask {path!r} is {image.width} x {image.height}, its image {width} x {height} (width x height)."
             )
         return self._classes_of(image)
+
+    def parts(self, index: int) -> list[Part]:
+        """Those of the image and of its mask."""
+        return super().parts(index) + _parts(self.root, self.masks, self.mask_members, index)
 
     def _classes_of(self, image: Image.Image) -> NDArray[np.uint8]:
         if self.table.ndim == 1:
@@ -401,6 +411,12 @@ class MaskSamples(ImageFiles):
         height, width = np.median(self.sizes, axis=0).astype(int).tolist()
         images = counted(len(self), "image with a mask", "images with masks")
         return f"{images} of {counted(len(classes), 'class', 'classes')}, median size {width} x {height}"
+
+
+def _parts(root: str, names: NDArray[np.str_], members: Members | None, index: int) -> list[Part]:
+    if members is None or members["method"][index] != IN_TAR:
+        return []
+    return [part_of(root, str(names[index]), members[index])]
 
 
 def starts(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:

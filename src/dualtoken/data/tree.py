@@ -1,4 +1,4 @@
-"""All files of a data set, in a folder or a zip archive read in place: listed once, then asked by every reader."""
+"""All files of a data set, in a folder, zip archive or shards, read in place: listed once, asked by all readers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from numpy.dtypes import StringDType
 from numpy.typing import NDArray
 
 from dualtoken.data.archives import Members, read_directory, read_member
+from dualtoken.data.shards import Index, are_shards, read_index
 from dualtoken.errors import DataError, ImageError, nearest
 from dualtoken.images import ARRAY, ImageLimits, is_image_name
 
@@ -55,6 +56,7 @@ class Tree:
         given: the label file that was named itself, if one was.
         linked: whether some file is a link or has further names.
         listed: whether `names` are all there are; else files are looked up as they are asked for.
+        index: what is known of the images in shards; `names` are then those of images, and of masks behind them.
     """
 
     root: str
@@ -66,6 +68,7 @@ class Tree:
     given: Path | None = None
     listed: bool = True
     linked: bool = False
+    index: Index | None = None
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -114,7 +117,7 @@ class Tree:
         try:
             if self.members is None:
                 return Path(path).read_bytes()
-            return read_member(self.root, self.members[self.rows[name]], path, _LABEL_LIMITS)
+            return read_member(self.root, name, self.members[self.rows[name]], _LABEL_LIMITS)
         except (ImageError, OSError) as error:
             raise DataError(f"{path!r} cannot be read: {error}.") from error
 
@@ -197,8 +200,9 @@ class Tree:
 
     def source(self, name: str, limits: ImageLimits) -> str | bytes:
         """What `open_image` takes: the path, or the bytes of an archive's member."""
-        path = self.path(name)
-        return path if self.members is None else read_member(self.root, self.members[self.rows[name]], path, limits)
+        if self.members is None:
+            return self.path(name)
+        return read_member(self.root, name, self.members[self.rows[name]], limits)
 
     def arrays(self, names: Sequence[str]) -> tuple[NDArray[np.str_], Members | None]:
         """Names and places of files, as samples hold them."""
@@ -214,16 +218,19 @@ class Tree:
         return sum(posixpath.dirname(name) in folders and name not in known for name in self.images)
 
 
-def open_tree(source: Path, kinds: str = "") -> Tree:
-    """All files of a folder or zip archive.
+def open_tree(source: str | Path, kinds: str = "") -> Tree:
+    """All files of a folder, zip archive or shards.
 
     Args:
-        source: the folder or archive.
+        source: the folder or archive, or what `read_index` takes.
         kinds: what else could have been given, for the message.
 
     Raises:
         DataError: it is neither, or cannot be read.
     """
+    if are_shards(source):
+        return _of_shards(read_index(str(source)))
+    source = Path(source)
     if source.is_dir():
         return _of_folder(source)
     require_there(source)
@@ -235,8 +242,11 @@ def open_tree(source: Path, kinds: str = "") -> Tree:
     )
 
 
-def require_there(source: Path) -> None:
-    """Raise `DataError` where there is no such file or folder, with the nearest name."""
+def require_there(source: str | Path) -> None:
+    """Raise `DataError` where there is no such file or folder, with the nearest name; of shards their index tells."""
+    if are_shards(source):
+        return
+    source = Path(source)
     if not source.exists():
         near = nearest(source.name, [entry.name for entry in source.parent.iterdir()]) if source.parent.is_dir() else ""
         hint = f"Did you mean {str(source.parent / near)!r}?" if near else "Give a folder, a label file or a zip."
@@ -327,6 +337,13 @@ def _of_archive(path: Path) -> Tree:
         members[rows],
         notes,
     )
+
+
+def _of_shards(index: Index) -> Tree:
+    names, members = index.list("name"), index.members()
+    if index.kind == "masks":
+        names, members = names + index.list("mask"), np.concatenate([members, index.members("mask_")])
+    return Tree(index.root, names, members["size"].tolist(), members=members, index=index)
 
 
 def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:

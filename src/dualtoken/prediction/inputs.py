@@ -21,6 +21,7 @@ from PIL import Image
 
 from dualtoken.bands import Bands
 from dualtoken.data import image_folders, masks_among, open_tree, read_member
+from dualtoken.data.shards import are_shards
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import ARRAY, DEFAULT_LIMITS, ImageLimits, Source, is_image_name, open_image
 from dualtoken.prediction.video import is_video
@@ -52,7 +53,7 @@ def collect_inputs(
     In folders and archives, masks beside their images, such as `masks/1.png` beside `images/1.jpg`, are left out.
 
     Args:
-        inputs: files, folders (with their sub-folders), zip archives, patterns such as `photos/**/*.jpg`, and
+        inputs: files, folders (with their sub-folders), zip archives, shards, patterns such as `photos/**/*.jpg`, and
             `-` for standard input: the bytes of one image, or a list of any of these, one a line.
         stdin: read instead of the process's standard input.
         videos: give videos in folders too, by their names.
@@ -111,10 +112,12 @@ def is_tensor(value: Any) -> bool:
 
 def _collect(name: str, wanted: Wanted, note: Note | None) -> Iterator[NamedInput]:
     path = Path(name)
-    if path.is_dir():
+    if are_shards(name) and not is_image_name(name):
+        yield from _or_error(name, _archive(name, note), f"The shards {name!r} hold no images.")
+    elif path.is_dir():
         yield from _or_error(name, _folder(name, wanted, note), f"The folder {name!r} holds no images.")
     elif path.suffix.lower() == ".zip" and path.is_file():
-        yield from _or_error(name, _archive(path, note), f"The archive {name!r} holds no images.")
+        yield from _or_error(name, _archive(name, note), f"The archive {name!r} holds no images.")
     elif glob.has_magic(name) and not os.path.lexists(name):
         yield from _or_error(name, _pattern(name, wanted, note), f"Nothing matches the pattern {name!r}.")
     else:
@@ -168,19 +171,19 @@ def _tell(note: Note | None, masks: int, root: str) -> None:
         note(f"{counted(masks, 'mask')} beside {'its image' if masks == 1 else 'their images'} in {root!r} left out")
 
 
-def _archive(path: Path, note: Note | None) -> Iterator[NamedInput]:
+def _archive(path: str, note: Note | None) -> Iterator[NamedInput]:
     try:
         tree = open_tree(path)
     except DataError as error:
-        yield str(path), ImageError(error.message, error.hint)
+        yield path, ImageError(error.message, error.hint)
         return
     assert tree.members is not None
-    masks = masks_among(tree.images, tree.images)
+    masks = masks_among(tree.images, tree.images) if tree.index is None else set(tree.names[len(tree.index) :])
     for name in tree.images:
         if name not in masks:
             full = tree.path(name)
-            yield full, partial(read_member, str(path), tree.members[tree.rows[name]], full)
-    _tell(note, len(masks), str(path))
+            yield full, partial(read_member, tree.root, name, tree.members[tree.rows[name]])
+    _tell(note, len(masks), path)
 
 
 def _pattern(pattern: str, wanted: Wanted, note: Note | None) -> Iterator[NamedInput]:

@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 
 from dualtoken.answers import CLASSIFIER
 from dualtoken.data import BadImage, NoClassesError, Samples, find_data, open_tree
+from dualtoken.data.addresses import ahead
 from dualtoken.data.loading import Batch, Draw, seeded
 from dualtoken.errors import ConfigError, DataError, ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
@@ -95,7 +96,7 @@ class Pool:
 
 
 def find_pool(sources: Sequence[str | Path], *, limits: ImageLimits = DEFAULT_LIMITS) -> Pool:
-    """The images of folders, archives and tables, with their classes where they have some.
+    """The images of folders, archives, shards and tables, with their classes where they have some.
 
     Of a source with splits the training images are taken. An image that cannot be read is left out and listed.
 
@@ -111,7 +112,7 @@ def _find_set(source: str | Path, limits: ImageLimits) -> ImageSet:
             source, task=CLASSIFIER, val_fraction=0, on_bad_image="skip", check_images="headers", limits=limits
         )
     except NoClassesError:
-        tree = open_tree(Path(source))
+        tree = open_tree(source)
         if not tree.images:
             raise DataError(f"{str(source)!r} holds no images.", "Give folders or zip archives of images.") from None
         names, members = tree.arrays(tree.images)
@@ -264,16 +265,17 @@ class Views(Dataset[Tensor]):
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         """Pixels (B, 3, size, size), (set, label) of each image as int64 (B, 2), places (B,), and what failed."""
         pixels, labels, places, errors = [], [], [], []
-        for place, seed in draws:
-            number, row = self.pool.locate(place // self.views)
-            samples = self.pool.sets[number].samples
-            try:
-                pixels.append(self[place, seed])
-            except ImageError as error:
-                errors.append((samples.path(row), error))
-                continue
-            labels.append((number, int(samples.labels[row])))
-            places.append(place)
+        rows = [self.pool.locate(place // self.views) for place, _ in draws]
+        with ahead([part for number, row in rows for part in self.pool.sets[number].samples.parts(row)]):
+            for (number, row), (place, seed) in zip(rows, draws, strict=True):
+                samples = self.pool.sets[number].samples
+                try:
+                    pixels.append(self[place, seed])
+                except ImageError as error:
+                    errors.append((samples.path(row), error))
+                    continue
+                labels.append((number, int(samples.labels[row])))
+                places.append(place)
         return Batch(
             torch.stack(pixels) if pixels else torch.empty(0),
             torch.tensor(labels, dtype=torch.int64).reshape(-1, 2),

@@ -378,7 +378,7 @@ def _four(given: Any) -> list[float]:
 def _shape(given: Any) -> tuple[Runs | None, list[list[float]]]:
     """Run lengths or rings."""
     if isinstance(given, dict):
-        return _runs(given), []
+        return runs_of(given), []
     if not isinstance(given, list):
         raise ValueError(f"a segmentation that is neither polygons nor run lengths: {str(given)[:60]}")
     if not isinstance(given[0], list):
@@ -398,8 +398,8 @@ def _area(given: Any, runs: Runs | None) -> float:
     return math.nan if runs is None else runs.area
 
 
-def _runs(shape: dict[str, Any]) -> Runs:
-    """Run lengths, their area and box."""
+def runs_of(shape: dict[str, Any]) -> Runs:
+    """Run lengths (`size`, `counts`), with their area and box; raises `ValueError` where they are none."""
     size, counts = shape.get("size"), shape.get("counts")
     if not isinstance(size, list) or len(size) != 2 or not set(map(type, size)) <= {int}:
         raise ValueError(f"run lengths for {size!r}, expected height and width")
