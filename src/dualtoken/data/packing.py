@@ -184,7 +184,7 @@ def _label(samples: ImageFiles, index: int, classes: Sequence[str]) -> tuple[str
     if isinstance(samples, ObjectSamples):
         return LABELS, json.dumps(_objects(samples.objects(index), classes), ensure_ascii=False)
     if isinstance(samples, LabelSamples):
-        own = [classes[label] for label in np.flatnonzero(samples.labels[index])]
+        own = [classes[label] for label in np.flatnonzero(samples.labels[index]).tolist()]
         return LABELS, json.dumps({"labels": own}, ensure_ascii=False)
     assert isinstance(samples, Samples)
     return CLASS, str(int(samples.labels[index]))

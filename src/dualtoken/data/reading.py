@@ -342,10 +342,10 @@ def read_masks(plan: MaskPlan, files: ImageFiles, look: Callable[[], Frames], as
     frames = look()
     names, members = plan.tree.arrays(plan.masks)
     masks = ImageFiles(plan.tree.root, names, members)
-    if plan.values is None or plan.looked_at is None:
+    if plan.values is None or plan.looked_at is None or members is None:
         facts, contents = _mask_facts(plan, masks, asked)
     else:
-        facts, contents = _known_facts(plan.values, plan.looked_at), [crc.tobytes() for crc in masks.members["crc"]]
+        facts, contents = _known_facts(plan.values, plan.looked_at), [crc.tobytes() for crc in members["crc"]]
     if asked.on_bad_image == "fail":  # what values mean is open as long as some cannot be read
         refuse(plan.problems)
     key = decide_key(plan, list(facts.values()))
