@@ -389,7 +389,7 @@ def test_what_is_wrong_is_said(classes: Path, shards: Path, tmp_path: Path) -> N
             find_data(source)
     with pytest.raises(DataError, match="nosuch"):
         find_data("nosuch://bucket/data")
-    with pytest.raises(DataError, match="labels of the kind shards_classes, expected coco, .*shards_objects"):
+    with pytest.raises(DataError, match=r"labels of the kind shards_classes, expected coco, .*shards_objects"):
         find_data(shards, task="detection")
 
 
