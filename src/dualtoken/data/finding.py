@@ -476,8 +476,9 @@ def _draw_from_classes(
     """Indices drawn class by class, at least one and never all."""
     assert reading.strata is not None
     chosen, single = [], []
-    for label, name in enumerate((*reading.classes, "no label")):
-        members = train[reading.strata[train] == label]
+    order = np.argsort(reading.strata[train], kind="stable")
+    ends = np.searchsorted(reading.strata[train][order], np.arange(len(reading.classes) + 1), side="right")
+    for name, members in zip((*reading.classes, "no label"), np.split(train[order], ends[:-1]), strict=True):
         if len(members) == 1:
             single.append(name)
         elif len(members):

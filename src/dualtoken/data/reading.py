@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -103,13 +104,14 @@ def splits_of_images(plan: Plan) -> list[list[str]]:
 
 def read_classes(plan: ClassPlan, files: ImageFiles, look: Callable[[], Frames], asked: Asked) -> Reading:
     """A class for each image; names are judged before any image is opened."""
-    plan.labels = list(map(shown_name, plan.labels))  # names of folders, which may hold anything
+    shown = {label: shown_name(label) for label in set(plan.labels)}  # names of folders, which may hold anything
+    plan.labels = [shown[label] for label in plan.labels]
     if plan.empty and asked.classes is None:
         raise NoClassesError(
             f"{counted(len(plan.empty), 'class folder')} in {plan.tree.root!r} without images: {some(plan.empty)}.",
             "Fill or remove them: a class without images cannot be learned.",
         )
-    names = _class_names(plan, [{label} for label in plan.labels], asked.classes)
+    names = _class_names(plan, _by_split(plan, [(label,) for label in plan.labels]), asked.classes)
     plan.notes += [f"{folder!r} holds no images" for folder in plan.empty]
     if len(names) < 2 and asked.classes is None:
         raise NoClassesError(
@@ -126,7 +128,7 @@ def read_classes(plan: ClassPlan, files: ImageFiles, look: Callable[[], Frames],
 def read_labels(plan: LabelPlan, files: ImageFiles, look: Callable[[], Frames], asked: Asked) -> Reading:
     """Any number of classes for each image."""
     sets = [set(map(shown_name, own)) for own in plan.labels]
-    names = _class_names(plan, sets, asked.classes)
+    names = _class_names(plan, _by_split(plan, sets), asked.classes)
     index = {name: label for label, name in enumerate(names)}
     labels = np.zeros((len(sets), len(names)), bool)
     for row, own in enumerate(sets):
@@ -143,22 +145,26 @@ def read_labels(plan: LabelPlan, files: ImageFiles, look: Callable[[], Frames], 
 def _label_digest(plan: Plan, labels: Sequence[str], frames: Frames) -> str:
     """sha256 over names, sizes, labels and given splits of the images used."""
     digest = hashlib.sha256()
-    sizes, own = plan.tree.sizes, splits_of_images(plan)
+    sizes, places, own = plan.tree.sizes, plan.tree.rows, splits_of_images(plan)
     rows = [
-        (name, sizes[plan.tree.rows[name]], label, "".join(split))
+        f"{name}\0{sizes[places[name]]}\0{label}\0{''.join(split)}\0"
         for name, label, split, good in zip(plan.images, labels, own, frames.good.tolist(), strict=True)
         if good
     ]
-    for name, size, label, split in sorted(rows):
-        digest.update(f"{name}\0{size}\0{label}\0{split}\0".encode("utf-8", "surrogateescape"))
+    for row in sorted(rows):
+        digest.update(row.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _class_names(plan: Plan, labels: Sequence[set[str]], known: Sequence[str] | None) -> tuple[str, ...]:
+def _by_split(plan: Plan, labels: Sequence[Collection[str]]) -> dict[str, set[str]]:
+    """The classes in each split, which is empty where none is given; labels of each image."""
+    if not plan.splits:
+        return {"": set(chain.from_iterable(labels))}
+    return {split: set(chain.from_iterable(labels[row] for row in rows)) for split, rows in plan.splits.items()}
+
+
+def _class_names(plan: Plan, by_split: dict[str, set[str]], known: Sequence[str] | None) -> tuple[str, ...]:
     """The classes: those of a model if `known`, else those of the training images."""
-    by_split: dict[str, set[str]] = {}
-    for own, splits in zip(labels, splits_of_images(plan), strict=True):
-        by_split.setdefault("".join(splits), set()).update(own)
     present, root = set().union(*by_split.values()), plan.tree.root
     reference = set(known) if known is not None else by_split.get("train", present)
     strangers = sorted(present - reference)

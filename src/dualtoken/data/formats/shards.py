@@ -26,9 +26,10 @@ def _find(kind: str, tree: Tree) -> Plan | None:
     index = tree.index
     if index is None or index.kind != kind:
         return None
-    tars = len({name[: name.index(".tar/")] for name in index.list("name")})
+    images = tree.names[: len(index)]
+    tars = len({name[: name.index(".tar/")] for name in images})
     common: dict[str, Any] = {
-        "tree": tree, "layout": f"{counted(tars, 'shard')} of {kind}", "images": index.list("name"),
+        "tree": tree, "layout": f"{counted(tars, 'shard')} of {kind}", "images": images,
         "splits": _splits(index), "named": bool(index.classes),
     }  # fmt: skip
     if "height" in index.columns:
