@@ -32,7 +32,8 @@ EXTRAS = dict.fromkeys(
     "onnxruntime": "runtime", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino", "nncf": "openvino",
     "executorch": "executorch", "litert_torch": "litert", "coremltools": "coreml", "sklearn": "demo",
     "captum": "explain", "pycocotools": "detection", "segmentation_models_pytorch": "segmentation", "av": "video",
-    "supervision": "supervision", "pyarrow": "parquet", "fsspec": "shards", "huggingface_hub": "hub",
+    "supervision": "supervision", "pyarrow": "parquet", "fsspec": "shards", "datasets": "huggingface",
+    "huggingface_hub": "hub",
 }  # fmt: skip
 
 FIRST_STEPS = """\

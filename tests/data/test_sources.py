@@ -260,7 +260,7 @@ def broken(tmp_path: Path, kind: str) -> Path:
         ("two val", "two folders for one split"),
         ("mistyped", "Did you mean 'bird'"),
         ("masks", "JPEG"),
-        ("tar", "neither a folder nor"),
+        ("tar", "no tar, or a damaged one"),
         ("not a zip", "cannot be read as a zip"),
         ("no such", "Did you mean '.*data'"),
     ],

@@ -60,7 +60,7 @@ FOREIGN = (
     ),
     Foreign(
         "Hugging Face's tables", _of_tables,
-        "pip install datasets, open it with datasets.load_dataset, and save each image into the folder of its class",
+        "pip install 'dualtoken[huggingface]', then: dualtoken pack {root} CONVERTED",
     ),
 )  # fmt: skip
 

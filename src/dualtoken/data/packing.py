@@ -7,10 +7,10 @@ import json
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from PIL import Image
 from dualtoken.data.dataset import ImageData, write_left_out
 from dualtoken.data.finding import find_data
 from dualtoken.data.frames import check_frames
+from dualtoken.data.hugging_face import Rows, rows_of, suffix_of
 from dualtoken.data.mask_values import mask_facts
 from dualtoken.data.reading import OnBadImage, OnBadLabel
 from dualtoken.data.samples import ImageFiles, LabelSamples, MaskSamples, Objects, ObjectSamples, Samples
@@ -55,7 +56,7 @@ class Packed:
 
 
 def pack(
-    source: str | Path,
+    source: str | Path | Any,
     output: str | Path,
     *,
     task: str = "auto",
@@ -74,7 +75,8 @@ def pack(
     on the shards draws the same images as one on the data set itself.
 
     Args:
-        source: a data set, as for training
+        source: a data set, as for training; or one of Hugging Face's `datasets`, a folder of it. In Python also a
+            `Dataset` or `IterableDataset`, or a dictionary of them by split.
         output: folder to make: the tars, index.parquet and classes.txt
         task: what the images are for, where the labels leave it open
         labels: label format to read where DATA has several
@@ -92,86 +94,82 @@ def pack(
         raise ConfigError(f"shard_mb is {shard_mb}, expected 1 or more.")
     output = Path(output)
     refuse_existing(output, "OUT")
-    data = find_data(
-        source, task=task, labels=labels, val_fraction=0, on_bad_image=on_bad_image, on_bad_label=on_bad_label,
-        limits=limits, progress=progress,
-    )  # fmt: skip
+    how: dict[str, Any] = {
+        "task": task, "labels": labels, "val_fraction": 0, "on_bad_image": on_bad_image, "on_bad_label": on_bad_label,
+        "limits": limits, "progress": progress,
+    }  # fmt: skip
     with atomic_folder(output) as folder:
-        writer = _Writer(folder, data, shard_mb * 10**6, limits)
-        for split, samples in data.splits.items():
-            writer.write(split, samples, np.random.default_rng(seed).permutation(len(samples)).tolist(), progress)
-        kind = _KINDS[type(next(iter(data.splits.values())))]
-        write_index(folder, kind, data.classes, writer.columns)
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in data.classes), encoding="utf-8")
+        writer = _Writer(folder, shard_mb * 10**6)
+        if rows := rows_of(source, seed):
+            data = _pack_rows(rows, writer, how)
+        else:
+            data = find_data(source, **how)
+            _pack_data(data, writer, seed, limits)
         write_left_out(folder, data.bad_images, data.bad_labels)
-    return Packed(output, len(writer.columns["name"]), writer.shards, writer.size, data.notes)
+    return Packed(output, writer.images, writer.shards, writer.size, data.notes)
 
 
-class _Writer:
-    """Writes tars, and remembers the columns of the index, in the order of the data set."""
+def _pack_data(data: ImageData, writer: _Writer, seed: int, limits: ImageLimits) -> None:
+    """Write a data set that was looked at."""
+    keys: set[str] = set()
+    columns: list[dict[str, Any]] = []
+    for split, samples in data.splits.items():
+        order = np.random.default_rng(seed).permutation(len(samples))
+        own = [unique(_key(name), keys) for name in map(str, samples.names)]
+        shuffled = (_sample(samples, index, own[index], data.classes, limits) for index in order.tolist())
+        rows = writer.write("" if split == "all" else split, shuffled)
+        sizes = check_frames(samples, full=False, limits=limits, progress=False).sizes.tolist()
+        columns += [rows[place] | _size(sizes[index]) for index, place in enumerate(np.argsort(order).tolist())]
+    writer.finish(_KINDS[type(next(iter(data.splits.values())))], data.classes, columns)
 
-    def __init__(self, folder: Path, data: ImageData, most: int, limits: ImageLimits) -> None:
-        self.folder, self.classes, self.most, self.limits = folder, data.classes, most, limits
-        self.columns: dict[str, list[Any]] = {}
-        self.shards = self.size = 0
-        self.keys: set[str] = set()
 
-    def write(self, split: str, samples: ImageFiles, order: list[int], progress: bool) -> None:
-        """All images of a split, in `order`."""
-        sizes = check_frames(samples, full=False, limits=self.limits, progress=progress).sizes.tolist()
-        keys = [unique(_key(name), self.keys) for name in map(str, samples.names)]
-        rows: dict[int, dict[str, Any]] = {}
-        word, split, number = ("images", "", 0) if split == "all" else (split, split, 0)
-        while len(rows) < len(order):
-            path = self.folder / f"{word}-{number:05d}.tar"
-            with path.open("wb") as file, _Tar(file, path.name) as tar:
-                while len(rows) < len(order) and file.tell() < self.most:
-                    index = order[len(rows)]
-                    height, width = sizes[index]
-                    known = {"split": split, "height": height, "width": width}
-                    rows[index] = known | self._sample(tar, keys[index], samples, index)
-            self.shards, self.size, number = self.shards + 1, self.size + path.stat().st_size, number + 1
-        for index in range(len(order)):
-            for column, value in rows.pop(index).items():
-                self.columns.setdefault(column, []).append(value)
+def _pack_rows(rows: Rows, writer: _Writer, how: dict[str, Any]) -> ImageData:
+    """Write rows as they come, and look at them then, in the shards; those left out are in no row of the index."""
+    columns: list[dict[str, Any]] = []
+    for split, own in rows.splits.items():
+        samples = (
+            _Sample(f"{number:09d}", row.image, suffix_of(row.image), [(rows.suffix, row.label.encode())],
+                    {"label": row.label}) for number, row in enumerate(own)
+        )  # fmt: skip
+        columns += writer.write(split, samples)
+    writer.finish(rows.kind, rows.classes, columns)
+    data, sizes = find_data(writer.folder, **how), {}
+    for good in data.splits.values():
+        frames = check_frames(good, full=False, limits=how["limits"], progress=False)
+        sizes |= dict(zip(good.names.tolist(), frames.sizes.tolist(), strict=True))
+    writer.finish(rows.kind, rows.classes, [row | _size(sizes[row["name"]]) for row in columns if row["name"] in sizes])
+    return data
 
-    def _sample(self, tar: _Tar, key: str, samples: ImageFiles, index: int) -> dict[str, Any]:
-        """Write the files of one sample; its row."""
-        source = samples.source(index, self.limits)
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
-        name, offset, size, crc = tar.add(key + posixpath.splitext(str(samples.names[index]))[1].lower(), content)
-        row: dict[str, Any] = {"name": name, "offset": offset, "size": size, "crc": crc}
-        if not isinstance(samples, MaskSamples):
-            suffix, label = _label(samples, index, self.classes)
-            tar.add(f"{key}.{suffix}", label.encode())
-            return row | {"label": label}
+
+def _size(size: list[int]) -> dict[str, int]:
+    return {"height": size[0], "width": size[1]}
+
+
+# ---------------------------------------------------------------- samples
+
+
+class _Sample(NamedTuple):
+    """The files of one image, and what its row of the index holds besides their places."""
+
+    key: str
+    image: bytes
+    suffix: str
+    others: list[tuple[str, bytes]]
+    known: dict[str, Any]
+
+
+def _sample(samples: ImageFiles, index: int, key: str, classes: Sequence[str], limits: ImageLimits) -> _Sample:
+    source = samples.source(index, limits)
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    suffix = posixpath.splitext(str(samples.names[index]))[1].lower()
+    if isinstance(samples, MaskSamples):
         mask = io.BytesIO()
-        Image.fromarray(samples.open_mask(index, self.limits)).save(mask, "PNG")
-        facts = mask_facts(mask.getvalue(), key, self.limits, coloured=False)
-        name, offset, size, crc = tar.add(f"{key}.{MASK}", mask.getvalue())
-        row |= {"mask": name, "mask_offset": offset, "mask_size": size, "mask_crc": crc}
-        return row | {"mask_values": facts.values.tolist(), "mask_counts": facts.counts.tolist()}
-
-
-class _Tar:
-    """A tar that says where each file's content begins. It names no time and no owner, so that it is the same again."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.name, self.tar = name, tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-
-    def __enter__(self) -> _Tar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.tar.close()
-
-    def add(self, name: str, content: bytes) -> tuple[str, int, int, int]:
-        """Write a file; its name with that of the tar, where it begins, its bytes and its checksum."""
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        self.tar.addfile(info, io.BytesIO(content))
-        blocks = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        return f"{self.name}/{name}", self.tar.offset - blocks, len(content), zlib.crc32(content)
+        Image.fromarray(samples.open_mask(index, limits)).save(mask, "PNG")
+        facts = mask_facts(mask.getvalue(), key, limits, coloured=False)
+        known = {"mask_values": facts.values.tolist(), "mask_counts": facts.counts.tolist()}
+        return _Sample(key, content, suffix, [(MASK, mask.getvalue())], known)
+    kind, label = _label(samples, index, classes)
+    return _Sample(key, content, suffix, [(kind, label.encode())], {"label": label})
 
 
 def _key(name: str) -> str:
@@ -208,3 +206,63 @@ def _short(values: NDArray[np.float32]) -> list[Any]:
     """The shortest numbers that are these again in 32 bits: 10.2, not 10.199999809."""
     found: list[Any] = values.astype(str).astype(np.float64).tolist()
     return found
+
+
+# ---------------------------------------------------------------- tars
+
+
+class _Writer:
+    """Writes tars of about `most` bytes, and their index."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder, self.most = folder, most
+        self.images = self.shards = self.size = 0
+
+    def write(self, split: str, samples: Iterator[_Sample]) -> list[dict[str, Any]]:
+        """The tars of a split, whose name is empty where nothing is split; the rows of the index, as samples came."""
+        rows: list[dict[str, Any]] = []
+        sample, number = next(samples, None), 0
+        while sample is not None:
+            path = self.folder / f"{split or 'images'}-{number:05d}.tar"
+            with path.open("wb") as file, _Tar(file, path.name) as tar:
+                while sample is not None and file.tell() < self.most:
+                    rows.append(tar.write(sample) | {"split": split})
+                    sample = next(samples, None)
+            self.shards, self.size, number = self.shards + 1, self.size + path.stat().st_size, number + 1
+        return rows
+
+    def finish(self, kind: str, classes: Sequence[str], rows: list[dict[str, Any]]) -> None:
+        """Write the index, and the names of the classes beside it."""
+        self.images = len(rows)
+        write_index(self.folder, kind, classes, {key: [row[key] for row in rows] for key in (rows or [{}])[0]})
+        (self.folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+
+
+class _Tar:
+    """A tar that says where each file's content begins. It names no time and no owner, so that it is the same again."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.name, self.tar = name, tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+
+    def __enter__(self) -> _Tar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tar.close()
+
+    def write(self, sample: _Sample) -> dict[str, Any]:
+        """Write the files of a sample; its row of the index."""
+        row = self._add(sample.key + sample.suffix, sample.image)
+        for suffix, content in sample.others:
+            place = self._add(f"{sample.key}.{suffix}", content)
+            if suffix == MASK:
+                row |= {"mask": place.pop("name")} | {f"mask_{key}": value for key, value in place.items()}
+        return row | sample.known
+
+    def _add(self, name: str, content: bytes) -> dict[str, Any]:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        self.tar.addfile(info, io.BytesIO(content))
+        blocks = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        place = {"offset": self.tar.offset - blocks, "size": len(content), "crc": zlib.crc32(content)}
+        return {"name": f"{self.name}/{name}"} | place

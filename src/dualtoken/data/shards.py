@@ -100,7 +100,11 @@ def read_index(source: str) -> Index:
         if not tars:
             raise DataError(f"{source!r} holds neither {INDEX} nor tars.", _HINT)
         return _scanned(root, tars)
-    except (OSError, tarfile.TarError) as error:
+    except tarfile.TarError as error:
+        raise DataError(
+            f"{source!r} is no tar, or a damaged one: {error}.", "Only tars that are not compressed."
+        ) from error
+    except OSError as error:
         raise DataError(f"{source!r} cannot be read: {error}.", "Check the address, and who may read it.") from error
 
 
