@@ -416,6 +416,8 @@ class _Whole:
 
 def naming_splits(tree: Tree, used: Container[str]) -> list[str]:
     """Folders and files whose names are those of splits other than the `used` ones, or of lists of splits."""
+    if tree.index is not None:  # it tells the splits
+        return []
     files = (name for name in tree.with_suffix(*_LISTS) if name not in tree.images)
     named = {name: split_named(stem_of(name)) or stem_of(name).lower() for name in (*sorted(tree.folders), *files)}
     return [name for name, split in named.items() if split in ({"val", "test"} | _OF_SPLITS) and split not in used]

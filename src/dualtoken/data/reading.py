@@ -39,6 +39,7 @@ from dualtoken.words import counted
 OnBadImage = Literal["fail", "skip"]
 OnBadLabel = Literal["fail", "drop", "clip"]
 _MOST_SIDE = 10**9  # of an image, as labels say it, in messages
+_TOGETHER = 10_000  # rows of a digest
 _MASKS_DECODED = 5_000  # of a data set too large to decode every mask
 
 
@@ -151,8 +152,9 @@ def _label_digest(plan: Plan, labels: Sequence[str], frames: Frames) -> str:
         for name, label, split, good in zip(plan.images, labels, own, frames.good.tolist(), strict=True)
         if good
     ]
-    for row in sorted(rows):
-        digest.update(row.encode("utf-8", "surrogateescape"))
+    rows.sort()
+    for start in range(0, len(rows), _TOGETHER):
+        digest.update("".join(rows[start : start + _TOGETHER]).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

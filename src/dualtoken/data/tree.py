@@ -207,7 +207,8 @@ class Tree:
     def arrays(self, names: Sequence[str]) -> tuple[NDArray[np.str_], Members | None]:
         """Names and places of files, as samples hold them."""
         # A name that is not UTF-8 cannot be stored or printed; so written, it is found missing by the check.
-        stored = [name.encode("utf-8", "backslashreplace").decode("utf-8") for name in names]
+        plain = all(map(str.isascii, names))
+        stored = names if plain else [name.encode("utf-8", "backslashreplace").decode("utf-8") for name in names]
         rows = np.array([self.rows[name] for name in names], np.int64)
         return np.array(stored, StringDType()), None if self.members is None else self.members[rows]
 
