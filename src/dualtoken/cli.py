@@ -229,9 +229,12 @@ def models(*, family: str | None = None, max_gmacs: float | None = None, progres
 
 COMMON = (
     "task", "head", "labels", "model", "epochs", "limit_minutes", "batch_size", "image_size", "lr", "freeze", "workers",
-    "seed", "device", "val_fraction", "on_bad_image", "on_bad_label", "max_pixels", "max_bytes",
+    "seed", "device", "devices", "nodes", "val_fraction", "on_bad_image", "on_bad_label", "max_pixels", "max_bytes",
 )  # fmt: skip
-DISTILLED = ("model", "probe", "epochs", "limit_minutes", "batch_size", "image_size", "lr", "workers", "seed", "device")
+DISTILLED = (
+    "model", "probe", "epochs", "limit_minutes", "batch_size", "image_size", "lr", "workers", "seed", "device",
+    "devices", "nodes",
+)  # fmt: skip
 
 
 def _settings(names: Sequence[str], example: str, *configs: tuple[str, str]) -> list[Parameter]:
@@ -510,7 +513,7 @@ SUGGESTIONS = {
 BOUNDS = {
     **dict.fromkeys(("batch_size", "top", "rounds", "seeds", "most", "max_pixels", "max_bytes", "epochs"), (1, None)),
     "workers": (0, None), "tile": (32, None), "overlap": (0, 0.9), "threshold": (0, 1), "max_drop": (0, 99),
-    "max_objects": (1, 5000), "shard_mb": (1, None),
+    "max_objects": (1, 5000), "shard_mb": (1, None), "devices": (1, None), "nodes": (1, None),
 }  # fmt: skip
 
 

@@ -502,7 +502,7 @@ FOREIGN = {
     "Open Images": ("train.csv", "ImageID,Source,LabelName,Confidence,XMin\n", "-if open_images"),
     "Supervisely": ("ds/ann/0.png.json", "{}", "supervisely.convert.to_coco"),
     "TFRecord": ("train-00000-of-00002", "x", "-if tf_detection_api"),
-    "tables": ("data/train-0.parquet", "PAR1", "pip install datasets"),
+    "tables": ("data/train-0.parquet", "PAR1", "dualtoken pack"),
 }
 
 

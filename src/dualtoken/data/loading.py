@@ -222,7 +222,7 @@ class EpochSampler(Sampler[list[Draw]]):
         if self.per_rank == 0:
             raise ConfigError(
                 f"{counted(length, 'image')} cannot be shared by {counted(world_size, 'device')}.",
-                f"Use fewer devices: --set devices={max(1, length)}",
+                f"Use fewer devices: --devices {max(1, length)}",
             )
         self.batch_size = min(batch_size, self.per_rank)
         self.batches = self.per_rank // self.batch_size if drop_last else -(-self.per_rank // self.batch_size)

@@ -50,12 +50,12 @@ def require_work(config: TrainConfig, images: ImageData) -> None:
     cores, length = os.cpu_count() or 1, len(images.splits["train"])
     if config.devices > length:
         raise ConfigError(
-            f"devices is {config.devices}, but train has {counted(length, 'image')}.", f"Type: --set devices={length}"
+            f"devices is {config.devices}, but train has {counted(length, 'image')}.", f"Type: --devices {length}"
         )
     if config.devices > cores and choose_device(config.device).type == "cpu":
         raise ConfigError(
             f"devices is {config.devices}, but this machine has {counted(cores, 'CPU core')} and trains on them.",
-            "Type: --set devices=1",
+            "Type: --devices 1",
         )
 
 
