@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 def is_address(source: object) -> bool:
     """Whether `source` is for fsspec, and not a path of this machine."""
-    return isinstance(source, str) and ("://" in source or "::" in source)
+    return isinstance(source, str) and "://" in source
 
 
 def join(root: str, name: str) -> str:

@@ -67,7 +67,7 @@ def rows_of(source: Any, seed: int) -> Rows | None:
         )
     image, kind, column, classes = _columns(next(iter(parts.values())).features)
     label = {"classes": _class, "labels": _labels, "objects": _objects}[kind](classes)
-    splits = {}
+    splits: dict[str, Iterator[Row]] = {}
     for name, part in named.items():
         own = part.cast_column(image, require("datasets", "huggingface").Image(decode=False))
         streamed = not hasattr(own, "__len__")

@@ -133,7 +133,7 @@ def _pack_rows(rows: Rows, writer: _Writer, how: dict[str, Any]) -> ImageData:
         )  # fmt: skip
         columns += writer.write(split, samples)
     writer.finish(rows.kind, rows.classes, columns)
-    data, sizes = find_data(writer.folder, **how), {}
+    data, sizes = find_data(writer.folder, **how), dict[str, list[int]]()
     for good in data.splits.values():
         frames = check_frames(good, full=False, limits=how["limits"], progress=False)
         sizes |= dict(zip(good.names.tolist(), frames.sizes.tolist(), strict=True))

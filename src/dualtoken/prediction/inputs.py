@@ -112,7 +112,7 @@ def is_tensor(value: Any) -> bool:
 
 def _collect(name: str, wanted: Wanted, note: Note | None) -> Iterator[NamedInput]:
     path = Path(name)
-    if are_shards(name) and not is_image_name(name):
+    if are_shards(name) and not wanted(name):
         yield from _or_error(name, _archive(name, note), f"The shards {name!r} hold no images.")
     elif path.is_dir():
         yield from _or_error(name, _folder(name, wanted, note), f"The folder {name!r} holds no images.")
