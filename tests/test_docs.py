@@ -10,7 +10,7 @@ from dualtoken.errors import DataError
 from dualtoken.lab.settings_table import renew
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
 def test_the_readme_lists_every_network_with_its_figures():
@@ -43,7 +43,7 @@ def test_links_lead_somewhere(page):
 def test_the_results_page_shows_the_rows():
     from dualtoken.lab import accuracy, growth
 
-    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert growth.table(str(ROOT / "results" / "growth.jsonl")) in page
     for task in accuracy.MAIN:
         table = accuracy.table(ROOT / "results" / "accuracy.jsonl", task)

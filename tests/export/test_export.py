@@ -339,6 +339,8 @@ def test_format_and_suffix(model_of, tmp_path):
     assert formats.find_format("openvino", Path("v1.2")) == ("openvino", Path("v1.2.xml"))
     with pytest.raises(ConfigError, match=r"m\.onnx.*\.xml"):
         formats.find_format("openvino", Path("m.onnx"))
+    with pytest.raises(ConfigError, match=r"ends in \.onx, which is no format\. Did you mean \.onnx\?"):
+        formats.find_format(None, Path("m.onx"))
     with pytest.raises(ConfigError, match="Did you mean 'openvino'"):
         formats.find_format("openvin", Path("m"))
     with pytest.raises(ConfigError, match="Unknown format 'tflite'") as error:

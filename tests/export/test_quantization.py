@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -241,6 +244,20 @@ def test_openvino_computes_linear_layers_as_convolutions(wide, tmp_path, images)
     assert (before.precision, after.precision) == ("fp32", "int8")
     assert "int8.bin" in after.sha256
     assert source.with_suffix(".bin").name not in after.sha256
+
+
+@pytest.mark.slow
+def test_nothing_is_said_of_a_cuda_compiler(wide, tmp_path):
+    """A machine with CUDA's compiler and no GPU: torch would say so in the middle of ours."""
+    pytest.importorskip("nncf")
+    code = (
+        "import sys, numpy as np; from dualtoken.export.openvino_int8 import OpenVinoQuantizer as Quantizer;"
+        "Quantizer(sys.argv[1], [np.zeros((1, 3, 64, 96), np.float32)])"
+    )
+    called = [sys.executable, "-W", "ignore", "-c", code, str(wide[".xml"])]
+    environment = os.environ | {"CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(called, capture_output=True, text=True, env=environment, check=True)
+    assert done.stderr == ""
 
 
 @pytest.mark.slow

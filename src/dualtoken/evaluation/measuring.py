@@ -175,8 +175,8 @@ def compare(
     Args:
         a: one model, as for `evaluate`.
         b: the other one.
-        data, split, batch_size, workers, seed, labels, resamples, device, on_bad_image, limits, progress,
-            trust: as for `evaluate`.
+        data, split, labels, on_bad_image, limits: as for `evaluate`.
+        batch_size, workers, seed, resamples, device, progress, trust: as for `evaluate`.
 
     Raises:
         DataError: tasks or classes differ, or the data cannot be used.

@@ -62,7 +62,7 @@ class OpenVinoQuantizer:
             for op in self._float.get_ops()
             if op.get_friendly_name() not in self._weights and op.get_type_name() not in ("Constant", "Result")
         ]
-        with quiet("nncf"):
+        with quiet("nncf", "torch.utils.cpp_extension"):  # which misses a GPU beside a CUDA compiler
             return nncf.quantize(
                 self._float,
                 nncf.Dataset(feeds),

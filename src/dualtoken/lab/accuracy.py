@@ -75,7 +75,7 @@ def row(run: str | Path, evaluation: str | Path | None = None) -> dict[str, Any]
 
 
 def table(path: str | Path, task: str) -> str:
-    """The rows of one task in a JSON lines file as Markdown: what results/README.md shows."""
+    """The rows of one task in a JSON lines file as Markdown: what docs/results.md shows."""
     keys = MAIN[task]
     heads = ("model", "input", "parameters, M", "MACs, G", "steps (minutes)", *(f"{key}, %" for key in keys))
     lines = [

@@ -50,7 +50,7 @@ def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as Markdown tables: what results/README.md shows."""
+    """The rows as Markdown tables: what docs/results.md shows."""
     heads = ("model", *_COST_HEADS, *_CELL_HEADS)
     parts = []
     for title, group in cells(rows):

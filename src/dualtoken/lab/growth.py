@@ -86,7 +86,7 @@ def _run_once(model_name: str, size: int) -> None:
 
 
 def table(path: str) -> str:
-    """The rows of a JSON lines file as Markdown: what results/README.md shows."""
+    """The rows of a JSON lines file as Markdown: what docs/results.md shows."""
     lines = []
     for row in read_rows(path):
         pixels, gmacs, latency, peak = (f"x {row[f'{key}_ratio']:.2f}" for key in _COMPARED)

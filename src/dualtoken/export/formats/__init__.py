@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualtoken.engines import ENGINES, MAIN
-from dualtoken.errors import ConfigError, missing_package
+from dualtoken.errors import ConfigError, missing_package, nearest
 from dualtoken.registry import Registry
 
 if TYPE_CHECKING:
@@ -92,18 +92,23 @@ def find_format(name: str | None, output: Path) -> tuple[str, Path]:
     """The key in `FORMATS` that `name` or the suffix of `output` means, and the path of its main file.
 
     Raises:
-        ConfigError: an unknown format, or a suffix that belongs to another one.
+        ConfigError: an unknown format, or a suffix that belongs to another one or is nearly one.
     """
     by_suffix = {form.suffix: key for key, form in FORMATS.items()}
     if name is None:
         name = by_suffix.get(output.suffix, "onnx")
-    meant = by_suffix.get(f".{name.lower().lstrip('.')}")
-    form = FORMATS.find(name, f"Type: --format {meant}" if meant else "")
+    same = by_suffix.get(f".{name.lower().lstrip('.')}")
+    form = FORMATS.find(name, f"Type: --format {same}" if same else "")
     if output.suffix == form.suffix:
         return name, output
     if output.suffix in by_suffix:
         raise ConfigError(
             f"{str(output)!r} ends in {output.suffix}, but files of {form.title} end in {form.suffix}.",
             f"Type: --output {output.with_suffix(form.suffix)}, or --format {by_suffix[output.suffix]}",
+        )
+    if len(output.suffix) > 3 and (meant := nearest(output.suffix, by_suffix)):  # the .2 of v1.2 is none
+        raise ConfigError(
+            f"{str(output)!r} ends in {output.suffix}, which is no format. Did you mean {meant}?",
+            f"Type: --output {output.with_suffix(meant)}",
         )
     return name, output.with_name(output.name + form.suffix)
