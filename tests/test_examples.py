@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -38,3 +42,31 @@ def test_start_to_end(tmp_path, capsys):
 def test_each_example_has_a_test():
     tests = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{path.name}"' in tests for path in EXAMPLES.glob("*.py"))
+
+
+def test_photographs(tmp_path, capsys):
+    def picture(path: Path, seed: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+
+    clone = tmp_path / "clones" / "thunderInfy+imagenette"
+    for seed, name in enumerate(("train/n1/a.png", "train/n1/b.png", "val/n1/ILSVRC2012_val_1.png", "train/n1/c.png")):
+        picture(clone / name, seed)
+    picture(clone / "train/n2/copy.png", 0)  # of a
+    picture(tmp_path / "test.png", 3)  # is c
+    with zipfile.ZipFile(tmp_path / "test.zip", "w") as archive:
+        archive.write(tmp_path / "test.png", "test.png")
+    for command in ("init -q", "add .", "-c user.name=x -c user.email=x@x commit -qm x"):
+        subprocess.run(["git", "-C", clone, *command.split()], check=True)
+    run("photographs.py", str(tmp_path / "clones"), str(tmp_path / "out"), str(tmp_path / "test.zip"))
+    assert "imagenette: 2 photographs" in capsys.readouterr().out
+    names = zipfile.ZipFile(tmp_path / "out" / "imagenette.zip").namelist()
+    assert sorted(names) == ["n1/train_n1_a.png", "n1/train_n1_b.png"]
+    assert zipfile.ZipFile(tmp_path / "out" / "imagenet-val.zip").namelist() == ["val/n1/ILSVRC2012_val_1.png"]
+
+
+@pytest.mark.slow
+def test_lite_teacher(tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch")  # and the weights, which are no part of any extra
+    run("lite_teacher.py", str(tmp_path / "teacher.onnx"), "1", "64")
+    assert (tmp_path / "teacher.onnx").stat().st_size > 1e7

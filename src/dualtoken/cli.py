@@ -253,13 +253,16 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     from dualtoken.training.checks import check_settings
     from dualtoken.training.folder import run_folder
     from dualtoken.training.recipes import load_recipe, parse_settings
+    from dualtoken.training.start import starting_point
 
     if "output" not in given and "resume" not in given:
         raise ConfigError("--output is missing.", "Type: dualtoken train DATA --output RUN")
-    own = {name: given.pop(name) for name in ("data", "output", "recipe", "resume") if name in given}
+    own = {name: given.pop(name) for name in ("data", "output", "recipe", "resume", "from_scratch") if name in given}
     settings = parse_settings(given.pop("set", [])) | given
     if "resume" not in own:
-        check_settings(load_recipe(own.get("recipe", "auto"), settings))
+        scratch = own.get("from_scratch", False)
+        start = starting_point(own.get("recipe"), settings, fresh="auto", tuned="finetune", from_scratch=scratch)
+        check_settings(load_recipe(*start))
     require_there(own["data"])
     run_folder(own.get("output"), own.get("resume"))
     return function(**own, **settings)

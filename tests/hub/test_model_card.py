@@ -137,7 +137,9 @@ def test_shipping_measures_what_it_ships(run, tmp_path, make_image_folder):
     assert facts["top1"] == config.metrics["top1"]["value"]
     assert facts["nll"] != facts["nll_before"]  # two different sets of weights have answered
     assert facts["nll"] == pytest.approx(facts["nll_before"], abs=1e-3)
-    assert f"{facts['changed']} get another prediction" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert f"{facts['changed']} get another prediction" in card
+    assert f"On 8 images, split `val` of `{data.name}`" in card
 
 
 def test_what_cannot_be_shipped(tmp_path):

@@ -17,7 +17,7 @@ def test_digits_as_an_image_folder(tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_reaches_95_percent(tmp_path, capsys):
-    run(tmp_path / "demo", minutes=3)
+    run(tmp_path / "demo")
     import json
 
     evaluation = json.loads((tmp_path / "demo" / "evaluation" / "evaluation.json").read_text())

@@ -24,7 +24,15 @@ def train(data, output, **settings):
     return dualtoken.train(
         data,
         output,
-        **{"recipe": "probe", "model_args": SMALL, "image_size": 32, "workers": 0, "batch_size": 8} | settings,
+        **{
+            "recipe": "probe",
+            "model": "dualtoken_vit_t_mix",
+            "model_args": SMALL,
+            "image_size": 32,
+            "workers": 0,
+            "batch_size": 8,
+        }
+        | settings,
     )
 
 

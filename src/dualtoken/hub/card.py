@@ -69,7 +69,7 @@ def _header(config: ModelConfig, name: str, license: str | None) -> str:
         if metric.hub
     ]
     if figures:
-        source = _source(config)
+        source = _measured_on(config)
         data = {"type": re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-") or "own", "name": source}
         data["split"] = str(config.metrics.get("split", "val"))
         results = [{"task": {"type": task}, "dataset": data, "metrics": figures}]
@@ -112,14 +112,14 @@ def _measured(config: ModelConfig, address: str) -> str:
         return "It was not measured."
     split, images = config.metrics.get("split", "val"), config.metrics.get("images")
     lines = [
-        f"On {images:,} images, split `{split}` of `{_source(config)}`; in brackets 95 % intervals, bootstrap over the"
-        " images.",
+        f"On {images:,} images, split `{split}` of `{_measured_on(config)}`; in brackets 95 % intervals, bootstrap over"
+        " the images.",
         "",
         "| | value | |",
         "| --- | --- | --- |",
         *rows,
         "",
-        f"Measured again by `dualtoken evaluate {address} {_source(config)} --split {split}`"
+        f"Measured again by `dualtoken evaluate {address} {_measured_on(config)} --split {split}`"
         " (where training held `val` out of the data by itself, the same images are held out).",
     ]
     return "\n".join(lines + _rounded(config.provenance.get("rounded")))
@@ -205,6 +205,11 @@ def _card(config: ModelConfig) -> Card:
     return kind_of(config.task).card or Card(
         "other", f"predicts for {config.task}", "It was made for its classes only."
     )
+
+
+def _measured_on(config: ModelConfig) -> str:
+    """The images that the metrics are of: those that it was rounded with, else those of the run."""
+    return str((config.provenance.get("rounded") or {}).get("data") or _source(config))
 
 
 def _source(config: ModelConfig) -> str:

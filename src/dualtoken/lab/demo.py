@@ -11,6 +11,7 @@ from PIL import Image
 from dualtoken.errors import require
 from dualtoken.files import atomic_path, writable_folder
 from dualtoken.outputs import Classification
+from dualtoken.words import counted
 
 SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -37,12 +38,12 @@ def write_digits(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def run(output: Path = Path("digits-demo"), *, minutes: float = 3.0, workers: int | None = None, seed: int = 0) -> None:
+def run(output: Path = Path("digits-demo"), *, epochs: int = 6, workers: int | None = None, seed: int = 0) -> None:
     """Handwritten digits, start to end: write them as images, train, evaluate, predict (needs the extra `demo`).
 
     Args:
         output: folder for the data, the run and the pictures.
-        minutes: time for training.
+        epochs: passes over the training images.
         workers: loading processes. Left out: one a core, at most 8.
         seed: decides everything random.
     """
@@ -56,9 +57,9 @@ def run(output: Path = Path("digits-demo"), *, minutes: float = 3.0, workers: in
     print(f"1. Writing handwritten digits as images to {output / 'digits'}")
     data = write_digits(output / "digits", seed)
 
-    print(f"2. Training DualToken-ViT-T (mix) for about {minutes:g} minutes")
+    print(f"2. Training DualToken-ViT-T (mix) for {counted(epochs, 'pass', 'passes')}")
     run_folder = output / "run"
-    train(data, run_folder, recipe="digits", limit_minutes=minutes, workers=workers, seed=seed)
+    train(data, run_folder, recipe="digits", epochs=epochs, workers=workers, seed=seed)
 
     print("3. Evaluating on the test split, which training has not seen")
     print(evaluate(run_folder, data, split="test", output=output / "evaluation", workers=workers).summary())

@@ -65,7 +65,8 @@ def ship(
         write_json(folder / CONFIG, clean.to_json())  # to be measured; renewed below
         metrics, changed = _measure(run, folder, data, options)
         facts |= changed | {
-            "command": f"python -m dualtoken.lab.ship {run.name} {folder.name} --data {Path(data).name}"
+            "data": Path(data).name,
+            "command": f"python -m dualtoken.lab.ship {run.name} {folder.name} --data {Path(data).name}",
         }
         clean = replace(clean, metrics=metrics)
     clean = replace(clean, provenance=clean.provenance | {"rounded": facts, "earlier": _earlier(config)})

@@ -108,6 +108,7 @@ class Task(ABC):
         name: key in `TASKS`, and of its kind of answers in `answers.KINDS`.
         heads: what may stand on a backbone, the usual one first; none where the backbone classifies itself.
         recipe: the usual recipe.
+        tuned: the usual recipe where the weights have learned already; none where it is the same.
         crop_mode: how images are fitted into the network's input: see `Preprocessing`.
         stride: sides of the network's input must be multiples of it.
         best_by: the figure that decides which epoch is best.
@@ -118,6 +119,7 @@ class Task(ABC):
     name: ClassVar[str]
     heads: ClassVar[Sequence[str]] = ()
     recipe: ClassVar[str]
+    tuned: ClassVar[str | None] = None
     crop_mode: ClassVar[Literal["center", "squash", "border"]]
     stride: ClassVar[int] = 1
     best_by: ClassVar[str]

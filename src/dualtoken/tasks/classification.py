@@ -24,6 +24,7 @@ class ClassificationTask(Task):
 
     name = "classification"
     recipe = "auto"
+    tuned = "finetune"
     crop_mode = "center"
     best_by = "top1"
     unused = frozenset({"head", "head_args", "zoom", "mosaic", "copy_paste", "dice", "max_objects"})

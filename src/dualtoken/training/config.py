@@ -40,8 +40,8 @@ class TrainConfig(BaseModel):
     """With boxes: most objects of an image that are found, counted and exported. Left out: 100, as COCO has it."""
     freeze: Literal["none", "backbone"] = "none"
     """`backbone` trains the classifier or head alone; a classifier then learns from features that are computed once."""
-    solver: Literal["steps", "closed"] = "steps"
-    """With classes and a frozen backbone: learn the classifier by steps, or in closed form (ridge regression)."""
+    solver: Literal["steps", "closed", "both"] = "steps"
+    """With classes: learn the classifier by steps, in closed form (frozen backbone), or both: begin with that."""
 
     # On what
     labels: str = "auto"

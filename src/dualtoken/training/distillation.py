@@ -77,9 +77,9 @@ class DistillConfig(TrainConfig):
     """Mean of the teachers' input, for pixels from 0 to 1; none takes what they say of themselves."""
     teacher_std: tuple[float, float, float] | None = None
     """Standard deviation of the teachers' input, likewise."""
-    soft_labels: float = Field(1.0, ge=0)
+    soft_labels: float = Field(0.5, ge=0)
     """Weight of the cross-entropy to the teachers' probabilities."""
-    features: float = Field(1.0, ge=0)
+    features: float = Field(2.0, ge=0)
     """Weight of the cosine to the teachers' pooled features."""
     maps: float | None = Field(None, ge=0)
     """Weight of the cosine to the teachers' maps of features, on the way and before they are pooled; none takes 3

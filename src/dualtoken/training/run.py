@@ -27,6 +27,7 @@ from dualtoken.data import (
 from dualtoken.data.dataset import LEFT_OUT, changes, write_left_out, write_manifest
 from dualtoken.errors import ConfigError, DataError, OutputError, UserError
 from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
+from dualtoken.hub import START, find_model
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, load_config, save_model
 from dualtoken.readers import read_text
@@ -36,7 +37,7 @@ from dualtoken.training.config import TrainConfig
 from dualtoken.training.fitting import differences, fitted
 from dualtoken.training.folder import FIRST_BATCH, SETTINGS, STATE, has_state, run_folder
 from dualtoken.training.forecast import Forecast, measure
-from dualtoken.training.frozen import Classifier, feature_batches, fits_memory, solve, whole
+from dualtoken.training.frozen import Classifier, begin_solved, feature_batches, fits_memory, solve, whole
 from dualtoken.training.logs import Logs
 from dualtoken.training.loop import INTERRUPTED, Loop, seed_all, why_it_ends
 from dualtoken.training.network import make_network
@@ -46,6 +47,7 @@ from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
 from dualtoken.training.requirements import crowded, require_space, require_splits, require_truth, require_work
 from dualtoken.training.seen_bands import asked_bands, with_fixed_bands
+from dualtoken.training.start import starting_point
 from dualtoken.training.state import run_counters
 from dualtoken.words import counted
 
@@ -72,6 +74,7 @@ def train(
     *,
     recipe: str | Path | None = None,
     resume: str | Path | None = None,
+    from_scratch: bool = False,
     **settings: Any,
 ) -> TrainResult:
     """Train on images with classes, boxes or masks and write a model folder with its report.
@@ -80,6 +83,8 @@ def train(
         data: images and their labels: class folders, a CSV file, COCO, YOLO, VOC or masks; a folder, a file or a zip.
         output: folder of the run, which becomes the model folder. Left out with `resume`: the folder of that run.
         recipe: settings to start from: the name of a recipe or a YAML file. Left out: the usual one of the task.
+        from_scratch: start with random weights. Without it, and without a model or recipe, the run starts from the
+            weights that come with the package.
         resume: folder of a run to continue where it stopped, with its own settings.
         **settings: fields of `TrainConfig`, on top of the recipe. With `resume` only those that do not
             change what a step does: workers, limit_minutes, device, devices, nodes, save_minutes, early_stop.
@@ -92,12 +97,15 @@ def train(
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
     folder = run_folder(output, resume)
-    if resume and recipe is not None:
-        raise ConfigError("A resumed run keeps its settings: a recipe has no effect on it.", "Leave --recipe out.")
+    if resume and (recipe is not None or from_scratch):
+        name = "from_scratch" if from_scratch else "a recipe"
+        raise ConfigError(f"A resumed run keeps its settings: {name} has no effect on it.", "Leave it out.")
     with alone(folder), explained_place(folder):
         with nothing_trained_yet(folder, resuming=resume is not None):
             config, plan = (
-                (resumed_config(folder, settings, TrainConfig), None) if resume else _new_config(data, recipe, settings)
+                (resumed_config(folder, settings, TrainConfig), None)
+                if resume
+                else _new_config(data, recipe, settings, from_scratch=from_scratch)
             )
             if resume and (ended := already_finished(folder, config, settings, EVALUATION)):
                 return ended
@@ -276,6 +284,8 @@ def _prepare(
             fabric.print(f"{'Recipe':<12}fitted to the run: {differences(config, wanted)}")
         config = wanted
     fabric.print(words)
+    if config.solver == "both" and not resuming:
+        _begin_solved(loop, images, description, limits)
     if resuming:
         loop.restore()
         if loop.counters.fingerprint != images.fingerprint or loop.counters.content not in ("", images.content()):
@@ -289,7 +299,7 @@ def _prepare(
         loop.counters.fingerprint, loop.counters.content = images.fingerprint, images.content()
         if TASKS[config.task].heads and fabric.is_global_zero:
             _draw_first_batch(loop, description)
-        if config.solver == "steps":
+        if config.solver != "closed":
             say_plan(loop, measure(loop))
         resolved = config.model_copy(update={"precision": fabric._precision.precision})  # a resumed run keeps it
         write_text(folder / SETTINGS, settings_text(resolved))
@@ -311,16 +321,24 @@ def _fitted(loop: Loop, images: ImageData, given: Collection[str]) -> TrainConfi
     return wanted.model_copy(update={"adapt": False})  # what was chosen stays, also when the run continues
 
 
-def _new_config(data: str | Path, recipe: str | Path | None, settings: dict[str, Any]) -> tuple[TrainConfig, Plan]:
+def _new_config(
+    data: str | Path, recipe: str | Path | None, settings: dict[str, Any], *, from_scratch: bool = False
+) -> tuple[TrainConfig, Plan]:
     """The settings of a new run, with its task: as given, or as the labels say; and what these say, read once."""
-    given = as_launched(load_recipe(recipe or TASKS[CLASSIFIER].recipe, settings))
+
+    def resolved(task: str, settings: dict[str, Any]) -> TrainConfig:
+        fresh, tuned = TASKS[task].recipe, TASKS[task].tuned or TASKS[task].recipe
+        start = starting_point(recipe, settings, fresh=fresh, tuned=tuned, from_scratch=from_scratch)
+        return as_launched(load_recipe(*start))
+
+    given = resolved(CLASSIFIER, settings)
     check_settings(given)
     plan = plan_data(data, task=given.task, labels=given.labels)
     task = plan.task
     useless = sorted(TASKS[task].unused & set(settings))
     if useless:
         raise ConfigError(f"{', '.join(useless)} has no effect for {task.replace('_', ' ')}.", "Leave it out.")
-    config = as_launched(load_recipe(recipe or TASKS[task].recipe, settings | {"task": task}))
+    config = resolved(task, settings | {"task": task})
     if config.loss not in (losses := TASKS[task].losses):
         raise ConfigError(f"loss is {config.loss!r}, but the task is {task}.", f"It has {', '.join(losses)}.")
     return config, plan
@@ -405,6 +423,28 @@ def _loop(
     return Loop(config, task, Classifier(layer), description.preprocessing, learned, judged, folder, fabric)
 
 
+def _begin_solved(loop: Loop, images: ImageData, description: ModelConfig, limits: ImageLimits) -> None:
+    """Let a fresh linear classifier begin where the closed form ends; other ones begin as they are."""
+    config, task, model = loop.config, cast(Task, loop.task), loop.bare
+    layer = cast(Any, model).get_classifier() if hasattr(model, "get_classifier") else None
+    linear = isinstance(layer, nn.Linear) and not isinstance(model, Classifier)  # which has no images
+    if not linear or task.heads or not task.kind.exclusive or _knows(config, task, images):
+        return
+    central = task.evaluation_loader(
+        images.splits["train"], description.preprocessing, batch_size=2 * config.batch_size, workers=config.workers,
+        limits=limits, on_bad_image=config.on_bad_image,
+    )  # fmt: skip
+    loop.fabric.print(f"{'Classifier':<12}{begin_solved(model, central, len(images.classes), config.seed)}")
+    cast(Any, loop.averaged).get_classifier().load_state_dict(cast(nn.Module, layer).state_dict())
+
+
+def _knows(config: TrainConfig, task: Task, images: ImageData) -> bool:
+    """Whether the model that the run starts from has these classes already."""
+    folder = find_model(config.model)
+    known = load_config(folder) if folder.is_dir() else None
+    return known is not None and (known.task, known.classes) == (task.name, images.classes)
+
+
 def _features_are_enough(config: TrainConfig, task: Task, model: nn.Module, images: int) -> bool:
     """Whether the classifier of a frozen backbone can learn from features computed once.
 
@@ -434,8 +474,11 @@ def describe_model(config: TrainConfig, task: Task, model: nn.Module, descriptio
     total = count_parameters(model) / 1e6
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
     name = f"{description.head} on {description.architecture}" if description.head else description.architecture
+    start = description.provenance["fine_tuned_from"]
+    random = ", which comes with the package; random weights: --from-scratch" if start == START else ""
     rows = [
         ("Task", config.task.replace("_", " ")),
+        *([("Start", f"{start}{random}")] if start else []),
         ("Model", f"{name}, {total:.2f} M parameters ({trained:.2f} M trained),"
                   f" {macs:.3f} G MACs at {height} x {width}"),
         ("Optimiser", f"AdamW, peak rate {config.peak_lr:.2e}, batch {config.batch_size}"
@@ -514,6 +557,6 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
     )  # fmt: skip
     write_json(folder / EVALUATION, evaluation.to_dict())
     best = f"The best epoch was {loop.counters.best_epoch}. Its averaged weights:"
-    found = best if config.solver == "steps" else "The classifier in closed form:"
+    found = best if config.solver != "closed" else "The classifier in closed form:"
     loop.fabric.print(f"\n{found}\n{evaluation.summary()}")
     return predictor.config.metrics
