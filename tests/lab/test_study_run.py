@@ -238,7 +238,7 @@ def test_a_command_makes_the_run_that_the_plan_means(tmp_path):
 
     seen = {}
 
-    def train(data, output, *, recipe, resume=None, **settings):
+    def train(data, output, *, recipe, resume=None, from_scratch=False, **settings):
         seen.update(settings)
         raise UserError("far enough")
 

@@ -238,7 +238,7 @@ def test_mixed_images_are_new_each_time(images, teacher, tmp_path):
     ("settings", "said"),
     [
         ({"head": "fcos"}, "head has no effect"),
-        ({"soft_labels": 0, "features": 0}, "nothing would be learned"),
+        ({"soft_labels": 0, "features": 0, "maps": 0}, "nothing would be learned"),
         ({"image_weights": [1, 2]}, "image_weights has 2 numbers"),
         ({"image_size": 64}, "larger than a crop of 32"),
         ({"held_out": 24}, "held_out is 24"),
