@@ -11,6 +11,7 @@ Legend: B batch, N tokens with the class token first, C channels, nh heads, hd c
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -74,7 +75,7 @@ class ReducedBlocks(nn.Sequential):
         return x
 
 
-class ReducingBlock(nn.Module):
+class ReducingBlock(nn.Module, ABC):
     """A block whose `reduce` comes between attention and feed-forward; it takes over the parts of a timm block."""
 
     def __init__(self, block: nn.Module) -> None:
@@ -89,9 +90,9 @@ class ReducingBlock(nn.Module):
         x, size = self.reduce(x + parts.drop_path1(parts.ls1(mixed)), size, weights, keys)
         return x + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(x)))), size
 
+    @abstractmethod
     def reduce(self, x: Tensor, size: Tensor | None, weights: Tensor, keys: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens and sizes, with the attention weights (B, nh, N, N) and the keys (B, nh, N, hd), to fewer."""
-        raise NotImplementedError
 
 
 def _attend(attn: Any, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -176,9 +176,7 @@ def begin_solved(model: nn.Module, central: ImageLoader, classes: int, seed: int
     count = len(cast(Any, central.dataset))
     rows = np.random.default_rng(seed).permutation(count)[:MOST_IMAGES]
     options: dict[str, Any] = {"batch_size": central.batch_size, "sampler": np.sort(rows).tolist()}
-    loader = ImageLoader(
-        central.dataset, on_bad_image=central.on_bad_image, workers=central.num_workers, **options
-    )  # fmt: skip
+    loader = ImageLoader(central.dataset, on_bad_image=central.on_bad_image, workers=central.num_workers, **options)
     features, labels, _ = _features(model, loader, "to begin with")
     probe = linear_probe(features, labels, classes)
     layer = cast(Any, model).get_classifier()
