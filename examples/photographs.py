@@ -29,10 +29,10 @@ SETS: dict[str, tuple[str, Callable[[str], bool], int | None]] = {
     "imagenette": ("thunderInfy+imagenette", lambda path: VALIDATION not in path, None),
     "imagewoof": ("thunderInfy+imagewoof", lambda path: VALIDATION not in path, None),
     "mini-imagenet": ("Deo0330+split_minidataset", lambda path: True, None),
-    "mini-places": ("rathull+CTFs", lambda path: path.startswith("data/images/"), 30_000),
-    "tiny-imagenet": ("seshuad+IMagenet", lambda path: path.startswith("tiny-imagenet-200/train"), 15_000),
+    "mini-places": ("rathull+CTFs", lambda path: path.startswith("data/images/"), 60_000),
+    "tiny-imagenet": ("seshuad+IMagenet", lambda path: path.startswith("tiny-imagenet-200/train"), None),
     "food-101": (
-        "Gandolier+genai_food101_repo", lambda path: path.startswith("data/") and "testpile" not in path, 12_000
+        "Gandolier+genai_food101_repo", lambda path: path.startswith("data/") and "testpile" not in path, 20_000
     ),
     "grocery-store": (
         "marcusklasson+GroceryStoreDataset", lambda path: path.startswith("dataset/") and "iconic" not in path, None

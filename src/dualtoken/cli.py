@@ -130,7 +130,7 @@ def predict(
             for answer in page:
                 typer.echo(to_json_line(answer, wanted.top))
         elif not wanted.output:
-            print_table(page, predictor.kind, top=min(wanted.top, 3))
+            print_table(page, predictor.kind, top=wanted.top)
         else:
             for answer in page:
                 if isinstance(answer, tuple):

@@ -25,6 +25,7 @@ from dualtoken.lab.ship import card_of
 from dualtoken.model_folder import WEIGHTS, load_config, read_weights
 from dualtoken.prediction.command import split_model
 
+CIFAR = "dualtoken-vit-t-cifar10"
 PACKAGE = Path(dualtoken.__file__).parent
 ROOT = PACKAGE.parents[1]
 
@@ -55,18 +56,18 @@ def test_it_holds_no_path_of_the_machine_that_made_it(name):
 def test_the_wheel_takes_it_and_gits_list_does_not_leave_it_out():
     assert 'packages = ["src/dualtoken"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     patterns = (ROOT / ".gitignore").read_text(encoding="utf-8").split()  # hatch leaves out what git does
-    parts = {part for path in bundled_folder(DEFAULT).iterdir() for part in path.relative_to(ROOT).parts}
+    parts = {part for path in bundled_folder(CIFAR).iterdir() for part in path.relative_to(ROOT).parts}
     assert not [part for part in parts for pattern in patterns if fnmatch(part, pattern.strip("/"))]
 
 
 def test_it_answers_by_name_and_stays_itself_in_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model = dualtoken.load(DEFAULT, device="cpu")
-    assert model.name == DEFAULT
+    model = dualtoken.load(CIFAR, device="cpu")
+    assert model.name == CIFAR
     assert len(model.classes) == 10
     answer = model.predict(invent_image(0, 0))
     assert answer.probabilities.sum() == pytest.approx(1, abs=1e-5)
-    network = timm.create_model(f"local-dir:{bundled_folder(DEFAULT)}", pretrained=True).eval()
+    network = timm.create_model(f"local-dir:{bundled_folder(CIFAR)}", pretrained=True).eval()
     pixels = model.config.preprocessing(invent_image(0, 0))[None]
     with torch.inference_mode():
         theirs = network(torch.from_numpy(pixels)).numpy()
@@ -74,33 +75,33 @@ def test_it_answers_by_name_and_stays_itself_in_another_folder(tmp_path, monkeyp
 
 
 def test_damaged_or_missing_weights_are_refused(tmp_path, monkeypatch):
-    shutil.copytree(bundled_folder(DEFAULT), tmp_path / DEFAULT)
+    shutil.copytree(bundled_folder(CIFAR), tmp_path / CIFAR)
     monkeypatch.setattr(bundled, "_PRETRAINED", tmp_path)
-    assert find_model(DEFAULT) == tmp_path / DEFAULT
-    with (tmp_path / DEFAULT / WEIGHTS).open("r+b") as file:
+    assert find_model(CIFAR) == tmp_path / CIFAR
+    with (tmp_path / CIFAR / WEIGHTS).open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x01")
     with pytest.raises(ModelError, match="are not those that this version came with"):
-        dualtoken.load(DEFAULT)
-    (tmp_path / DEFAULT / WEIGHTS).unlink()
+        dualtoken.load(CIFAR)
+    (tmp_path / CIFAR / WEIGHTS).unlink()
     with pytest.raises(ModelError, match=r"model.safetensors is missing from this installation"):
-        dualtoken.load(DEFAULT)
+        dualtoken.load(CIFAR)
 
 
 def test_a_users_folder_of_that_name_goes_first_if_it_holds_a_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path(DEFAULT).mkdir()
-    assert find_model(DEFAULT) == bundled_folder(DEFAULT)  # empty: not a model
-    (Path(DEFAULT) / "config.json").write_text("{}")
-    assert find_model(DEFAULT) == Path(DEFAULT)
+    Path(CIFAR).mkdir()
+    assert find_model(CIFAR) == bundled_folder(CIFAR)  # empty: not a model
+    (Path(CIFAR) / "config.json").write_text("{}")
+    assert find_model(CIFAR) == Path(CIFAR)
     with pytest.raises(ModelError, match=r"has no model\.safetensors"):
-        dualtoken.load(DEFAULT)
+        dualtoken.load(CIFAR)
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"dualtoken\[train\]"):
-        dualtoken.load(DEFAULT)
+        dualtoken.load(CIFAR)
 
 
 # ---------------------------------------------------------------- dualtoken predict, without a model's name
@@ -117,7 +118,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
         (["runs/photos", "photo.jpg"], "runs/photos", ["photo.jpg"]),
         (["images", "photo.jpg"], "images", ["photo.jpg"]),
         (["model.onnx", "a.jpg", "b.jpg"], "model.onnx", ["a.jpg", "b.jpg"]),
-        ([DEFAULT, "photo.jpg"], DEFAULT, ["photo.jpg"]),
+        ([CIFAR, "photo.jpg"], CIFAR, ["photo.jpg"]),
         (["hf-hub:anna/pets", "photo.jpg"], "hf-hub:anna/pets", ["photo.jpg"]),
     ],
 )
@@ -127,7 +128,7 @@ def test_what_is_a_model_and_what_an_input(arguments, model, inputs, tmp_path, m
     assert split_model(arguments) == (model, inputs)
 
 
-@pytest.mark.parametrize("model", ["model.onnx", DEFAULT, "hf-hub:anna/pets", "run"])
+@pytest.mark.parametrize("model", ["model.onnx", CIFAR, "hf-hub:anna/pets", "run"])
 def test_a_model_alone_has_nothing_to_answer(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
@@ -143,7 +144,8 @@ def test_predict_without_a_model_says_which_one_answers(tmp_path, monkeypatch):
     (tmp_path / DEFAULT).mkdir()  # a stray folder does not stand in the way
     shown = CliRunner().invoke(app, ["predict", "photo.jpg", "other.png", "--json", "--workers", "0"])
     assert shown.exit_code == 0, shown.stderr
-    assert shown.stderr.strip() == f"Model    {DEFAULT}, which comes with the package and knows CIFAR-10's ten classes"
+    knows = f"which comes with the package and knows {BUNDLED[DEFAULT].knows}"
+    assert shown.stderr.strip() == f"Model    {DEFAULT}, {knows}"
     answers = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [answer["path"] for answer in answers] == ["photo.jpg", "other.png"]
 
@@ -153,13 +155,13 @@ def test_predict_without_a_model_says_which_one_answers(tmp_path, monkeypatch):
 
 def test_it_is_evaluated_and_fine_tuned(make_image_folder):
     data = make_image_folder(classes=("cat", "dog"), per_class=4)
-    evaluation = dualtoken.evaluate(DEFAULT, data, workers=0, resamples=10, device="cpu", progress=False)
+    evaluation = dualtoken.evaluate(CIFAR, data, workers=0, resamples=10, device="cpu", progress=False)
     assert evaluation.n == 8
-    network, config = network_for_training(DEFAULT, data)
-    assert config.provenance["fine_tuned_from"] == DEFAULT
+    network, config = network_for_training(CIFAR, data)
+    assert config.provenance["fine_tuned_from"] == CIFAR
     assert config.classes == ("cat", "dog")
     own = network.state_dict()
-    theirs = read_weights(bundled_folder(DEFAULT) / WEIGHTS)
+    theirs = read_weights(bundled_folder(CIFAR) / WEIGHTS)
     fresh = {name for name in own if own[name].shape != theirs[name].shape}
     assert fresh == {"head.weight", "head.bias"}
     assert all(torch.equal(own[name], theirs[name].to(own[name].dtype)) for name in own.keys() - fresh)
@@ -170,11 +172,11 @@ def test_it_is_compared_and_benchmarked_by_name(make_image_folder):
     from dualtoken.lab.networks import Subject, build, find_subject
 
     data = make_image_folder(classes=("cat", "dog"), per_class=2)
-    same = dualtoken.compare(DEFAULT, bundled_folder(DEFAULT), data, workers=0, resamples=10, progress=False)
+    same = dualtoken.compare(CIFAR, bundled_folder(CIFAR), data, workers=0, resamples=10, progress=False)
     assert same.better_a == same.better_b == 0
-    assert find_subject(DEFAULT) == Subject(DEFAULT, "folder")
-    assert build(Subject(DEFAULT, "folder"), 64)(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
-    assert model_folder_of(load_reference(DEFAULT)) == bundled_folder(DEFAULT)
+    assert find_subject(CIFAR) == Subject(CIFAR, "folder")
+    assert build(Subject(CIFAR, "folder"), 64)(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
+    assert model_folder_of(load_reference(CIFAR)) == bundled_folder(CIFAR)
 
 
 def test_other_arguments_than_its_own_are_named(make_image_folder, monkeypatch):
@@ -184,9 +186,9 @@ def test_other_arguments_than_its_own_are_named(make_image_folder, monkeypatch):
     made = config.TrainConfig
     monkeypatch.setattr(config, "TrainConfig", lambda **given: made(**given, model_args={"token_grid": 5}))
     with pytest.raises(ModelError) as error:
-        network_for_training(DEFAULT, data)
+        network_for_training(CIFAR, data)
     assert error.value.message == (
-        f"The weights of {DEFAULT!r} do not fit: token_grid is 5, but it was trained without it."
+        f"The weights of {CIFAR!r} do not fit: token_grid is 5, but it was trained without it."
     )
     assert "fresh weights" in error.value.hint
 
@@ -194,11 +196,11 @@ def test_other_arguments_than_its_own_are_named(make_image_folder, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [
-        ("dualtoken-vit-cifar10", "no model folder 'dualtoken-vit-cifar10'. Did you mean 'dualtoken-vit-t-c", DEFAULT),
+        ("dualtoken-vit-cifar10", "no model folder 'dualtoken-vit-cifar10'. Did you mean 'dualtoken-vit-t-c", CIFAR),
         ("anna/pets", "no model folder 'anna/pets'", "hf-hub:anna/pets"),
         ("runs/phots", "Did you mean 'runs/photos'", "dualtoken train"),
         ("runs/other", "no model folder 'runs/other'", "dualtoken train"),
-        ("nothing", "no model folder 'nothing'", DEFAULT),
+        ("nothing", "no model folder 'nothing'", CIFAR),
     ],
 )
 def test_an_unknown_model_has_a_nearest(name, message, hint, tmp_path, monkeypatch):
@@ -219,7 +221,7 @@ def test_training_and_verifying_know_the_names_of_the_package(make_image_folder,
     from dualtoken.export.check import load_reference
 
     data = make_image_folder(classes=("cat", "dog"), per_class=2)
-    with pytest.raises(ModelError, match=f"Did you mean '{DEFAULT}'"):
+    with pytest.raises(ModelError, match=f"Did you mean '{CIFAR}'"):
         dualtoken.train(data, tmp_path / "run", model="dualtoken-vit-cifar10")
-    with pytest.raises(ModelError, match=f"Did you mean '{DEFAULT}'"):
+    with pytest.raises(ModelError, match=f"Did you mean '{CIFAR}'"):
         load_reference("dualtoken-vit-cifar10")

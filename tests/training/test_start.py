@@ -5,10 +5,12 @@ import pytest
 from PIL import Image
 
 from dualtoken.errors import ConfigError
-from dualtoken.hub import DEFAULT, START
+from dualtoken.hub import DEFAULT
 from dualtoken.training import train
 from dualtoken.training.recipes import load_recipe
 from dualtoken.training.start import starting_point
+
+CIFAR = "dualtoken-vit-t-cifar10"  # whose images have another size
 
 
 def start(recipe=None, from_scratch=False, **settings):
@@ -18,9 +20,9 @@ def start(recipe=None, from_scratch=False, **settings):
 @pytest.mark.parametrize(
     ("given", "recipe", "model"),
     [
-        ({}, "finetune", START),
-        ({"epochs": 3}, "finetune", START),
-        ({"model": DEFAULT}, "finetune", DEFAULT),
+        ({}, "finetune", DEFAULT),
+        ({"epochs": 3}, "finetune", DEFAULT),
+        ({"model": CIFAR}, "finetune", CIFAR),
         ({"model": "dualtoken_vit_t_mix"}, "auto", "dualtoken_vit_t_mix"),
         ({"model": "resnet18"}, "auto", "resnet18"),
         ({"from_scratch": True}, "auto", None),
@@ -37,14 +39,14 @@ def test_what_is_named_stays_and_the_rest_follows(given, recipe, model):
 
 
 def test_weights_keep_the_size_that_they_know():
-    assert start(model=DEFAULT)[1]["image_size"] == (64, 64)
-    assert start(model=DEFAULT, image_size=96)[1]["image_size"] == 96
+    assert start(model=CIFAR)[1]["image_size"] == (64, 64)
+    assert start(model=CIFAR, image_size=96)[1]["image_size"] == 96
     assert "image_size" not in start()[1]  # the recipe has it
-    same = starting_point(None, {"model": DEFAULT}, fresh="detection", tuned="detection")
-    assert same == ("detection", {"model": DEFAULT})
+    same = starting_point(None, {"model": CIFAR}, fresh="detection", tuned="detection")
+    assert same == ("detection", {"model": CIFAR})
 
 
-@pytest.mark.parametrize("given", [{"model": START}, {"recipe": "finetune"}, {"recipe": "probe"}])
+@pytest.mark.parametrize("given", [{"model": DEFAULT}, {"recipe": "finetune"}, {"recipe": "probe"}])
 def test_random_weights_and_others_at_once_are_refused(given):
     with pytest.raises(ConfigError, match="has learned"):
         start(from_scratch=True, **given)
@@ -53,10 +55,9 @@ def test_random_weights_and_others_at_once_are_refused(given):
 def test_a_run_says_what_it_starts_from(make_image_folder, tmp_path, capsys):
     data = make_image_folder(classes=("cat", "dog"), per_class=4)
     train(data, tmp_path / "run", steps=1, image_size=32, batch_size=2, workers=0)
-    assert (
-        f"Start       {START}, which comes with the package; random weights: --from-scratch" in capsys.readouterr().out
-    )
-    assert f"model: {START}\n" in (tmp_path / "run" / "train.yaml").read_text()
+    said = f"Start       {DEFAULT}, which comes with the package; random weights: --from-scratch"
+    assert said in capsys.readouterr().out
+    assert f"model: {DEFAULT}\n" in (tmp_path / "run" / "train.yaml").read_text()
 
 
 def test_random_weights_where_they_are_asked_for(make_image_folder, tmp_path, capsys):
@@ -97,5 +98,5 @@ def test_labels_that_exclude_none_have_no_closed_form(tmp_path, capsys):
     (tmp_path / "labels.csv").write_text("\n".join(["path,labels,split", *rows]))
     train(tmp_path / "labels.csv", tmp_path / "run", steps=1, image_size=32, batch_size=4, workers=0)
     said = capsys.readouterr().out
-    assert f"Start       {START}" in said
+    assert f"Start       {DEFAULT}" in said
     assert "closed form" not in said

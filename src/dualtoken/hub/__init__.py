@@ -6,7 +6,7 @@ push_to_hub("runs/pets", "me/pets", private=True)
 
 from __future__ import annotations
 
-from dualtoken.hub.bundled import BUNDLED, DEFAULT, START, bundled_folder
+from dualtoken.hub.bundled import BUNDLED, DEFAULT, bundled_folder
 from dualtoken.hub.card import model_card
 from dualtoken.hub.download import download
 from dualtoken.hub.names import HUB_PREFIX, find_folder, find_model, find_pretrained, is_named, missing_model
@@ -17,7 +17,6 @@ __all__ = [
     "BUNDLED",
     "DEFAULT",
     "HUB_PREFIX",
-    "START",
     "Pushed",
     "bundled_folder",
     "download",

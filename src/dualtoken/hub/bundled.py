@@ -48,8 +48,7 @@ BUNDLED = {
         " It is here so that everything can be tried at once; it is no match for a model that saw your own images.",
     ),
 }
-DEFAULT = "dualtoken-vit-t-cifar10"  # answers where no model is named
-START = "dualtoken-vit-t"  # training starts from it where nothing else is named
+DEFAULT = "dualtoken-vit-t"  # answers where no model is named, and training starts from it
 
 
 def bundled_folder(name: str) -> Path:

@@ -27,7 +27,7 @@ from dualtoken.data import (
 from dualtoken.data.dataset import LEFT_OUT, changes, write_left_out, write_manifest
 from dualtoken.errors import ConfigError, DataError, OutputError, UserError
 from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
-from dualtoken.hub import START, find_model
+from dualtoken.hub import DEFAULT, find_model
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, load_config, save_model
 from dualtoken.readers import read_text
@@ -475,7 +475,7 @@ def describe_model(config: TrainConfig, task: Task, model: nn.Module, descriptio
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
     name = f"{description.head} on {description.architecture}" if description.head else description.architecture
     start = description.provenance["fine_tuned_from"]
-    random = ", which comes with the package; random weights: --from-scratch" if start == START else ""
+    random = ", which comes with the package; random weights: --from-scratch" if start == DEFAULT else ""
     rows = [
         ("Task", config.task.replace("_", " ")),
         *([("Start", f"{start}{random}")] if start else []),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dualtoken.errors import ConfigError
-from dualtoken.hub import START, find_model
+from dualtoken.hub import DEFAULT, find_model
 from dualtoken.model_folder import load_config
 from dualtoken.training.recipes import recipe_settings
 
@@ -21,7 +21,7 @@ def starting_point(
 
     - A recipe that is named stays, and so does a model: weights get `tuned`, a network by name gets `fresh`.
     - Weights are tuned at the size of input that they know, if no other is asked for.
-    - Neither is named: `START` with `tuned`; with `from_scratch`, or arguments of the network, `fresh`.
+    - Neither is named: `DEFAULT` with `tuned`; with `from_scratch`, or arguments of the network, `fresh`.
 
     Args:
         recipe: as it was asked for, if it was.
@@ -43,7 +43,7 @@ def starting_point(
     if recipe is not None:
         return recipe, dict(settings)
     if model is None and not from_scratch and not settings.get("model_args"):
-        return tuned, {**settings, "model": START}
+        return tuned, {**settings, "model": DEFAULT}
     if not learned or tuned == fresh:
         return fresh, dict(settings)
     return tuned, {"image_size": load_config(find_model(model)).preprocessing.image_size, **settings}
