@@ -14,7 +14,7 @@ import dualtoken
 from conftest import invent_image, write_class_folders
 from dualtoken import cli
 from dualtoken.lab.demo import write_digits
-from dualtoken.lab.scenes import write_scenes
+from dualtoken.lab.digit_photos import write_digit_photos
 
 QUICK = {
     "recipe": "smoke", "epochs": 1, "image_size": 32, "batch_size": 4, "workers": 0, "device": "cpu",
@@ -52,7 +52,7 @@ def make_world(root: Path) -> Path:
     lines = [[f"{number}.jpg", ("cat", "dog")[number % 2]] for number in range(4)]
     with (root / "corrections" / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path", "label"], *lines])
-    write_scenes(root / "scenes", number=20)
+    write_digit_photos(root / "digit-photos", number=20)
     write_digits(root / "digits")
     for folder in root.glob("digits/*/*"):
         for path in sorted(folder.iterdir())[6:]:

@@ -44,7 +44,9 @@ Light-weight vision models, trained on your own images.
   Try it on digits     dualtoken demo
   Try it in a browser  dualtoken app runs/photos
 
-All commands: dualtoken --help. Options of one: dualtoken train --help. Completion: dualtoken --install-completion."""
+  All commands         dualtoken --help
+  Options of one       dualtoken train --help
+  Completion by tab    dualtoken --install-completion"""
 
 
 def main() -> NoReturn:

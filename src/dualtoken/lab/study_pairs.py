@@ -45,5 +45,5 @@ def _compare(base: Run, run: Run, data: str | Path, how: dict[str, Any]) -> Row:
     found = compare(base.folder, run.folder, data, split="val", seed=run.seed, **how)
     own = found.to_dict()
     measured = {name: own[name] for name in ("split", "images", "difference", "better", "resamples")}
-    test = {"p_value": own.get("p_value"), "title": own.get("title")}  # classes have McNemar's test, scenes a metric
+    test = {"p_value": own.get("p_value"), "title": own.get("title")}  # classes have McNemar's test, others a metric
     return {"arm": run.arm.name, "seed": run.seed, "base": base.arm.name} | measured | test

@@ -22,10 +22,10 @@ SIDE = 128  # pixels
 Box = tuple[int, list[int]]  # the digit; left, top, width, height
 
 
-def write_scenes(folder: Path, number: int = 400, seed: int = 0) -> Path:
-    """Write `number` scenes of one to three digits, twice: `folder/boxes` (COCO) and `folder/masks` (paper and ink).
+def write_digit_photos(folder: Path, number: int = 400, seed: int = 0) -> Path:
+    """Write `number` images with one to three digits, twice: `folder/boxes` (COCO) and `folder/masks` (paper and ink).
 
-    A digit that is in a scene of one split is in none of another.
+    A digit that is in an image of one split is in none of another.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -41,10 +41,10 @@ def write_scenes(folder: Path, number: int = 400, seed: int = 0) -> Path:
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for index in range(round(share * number)):
-            scene, mask, boxes = _compose(photos, digits, pool, random)
+            image, mask, boxes = _compose(photos, digits, pool, random)
             name = f"{split}-{index:03d}.png"
-            _save(scene, folder / "boxes" / split / name)
-            _save(scene, folder / "masks" / "images" / split / name)
+            _save(image, folder / "boxes" / split / name)
+            _save(image, folder / "masks" / "images" / split / name)
             _save(mask, folder / "masks" / "masks" / split / name)
             images.append({"id": index, "file_name": name, "width": SIDE, "height": SIDE})
             for digit, box in boxes:
@@ -60,11 +60,11 @@ def write_scenes(folder: Path, number: int = 400, seed: int = 0) -> Path:
 def _compose(
     photos: list[Image.Image], digits: Any, pool: Any, random: np.random.Generator
 ) -> tuple[Image.Image, Image.Image, list[Box]]:
-    """A scene, its mask (1 where there is ink) and its digits."""
+    """An image, its mask (1 where there is ink) and its digits."""
     photo = photos[random.integers(len(photos))]
     left, top = (int(random.integers(side - 2 * SIDE)) for side in photo.size)
-    scene = photo.crop((left, top, left + 2 * SIDE, top + 2 * SIDE)).resize((SIDE, SIDE))
-    mask, boxes = Image.new("L", scene.size), list[Box]()
+    image = photo.crop((left, top, left + 2 * SIDE, top + 2 * SIDE)).resize((SIDE, SIDE))
+    mask, boxes = Image.new("L", image.size), list[Box]()
     for index in random.choice(pool, random.integers(1, 4), replace=False):
         side = int(random.integers(36, 60))
         pixels = Image.fromarray((digits.images[index] * (255 / 16)).astype(np.uint8)).resize((side, side))
@@ -74,9 +74,9 @@ def _compose(
             continue  # it would lie on another digit
         a, b, c, d = ink.getbbox() or (0, 0, side, side)
         boxes.append((int(digits.target[index]), [x + a, y + b, c - a, d - b]))
-        scene.paste(tuple(int(part) for part in random.integers(200, 256, 3)), (x, y), ink)
+        image.paste(tuple(int(part) for part in random.integers(200, 256, 3)), (x, y), ink)
         mask.paste(1, (x, y), ink)
-    return scene, mask, boxes
+    return image, mask, boxes
 
 
 def _save(image: Image.Image, path: Path) -> None:
