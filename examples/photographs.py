@@ -29,7 +29,7 @@ SETS: dict[str, tuple[str, Callable[[str], bool], int | None]] = {
     "imagenette": ("thunderInfy+imagenette", lambda path: VALIDATION not in path, None),
     "imagewoof": ("thunderInfy+imagewoof", lambda path: VALIDATION not in path, None),
     "mini-imagenet": ("Deo0330+split_minidataset", lambda path: True, None),
-    "mini-places": ("rathull+CTFs", lambda path: path.startswith("data/images/"), 60_000),
+    "mini-places": ("rathull+CTFs", lambda path: path.startswith("data/images/train/"), 60_000),
     "tiny-imagenet": ("seshuad+IMagenet", lambda path: path.startswith("tiny-imagenet-200/train"), None),
     "food-101": (
         "Gandolier+genai_food101_repo", lambda path: path.startswith("data/") and "testpile" not in path, 20_000
@@ -105,7 +105,8 @@ def write(archive: Path, photographs: Iterable[tuple[str, bytes]], kept_out: np.
             if hashed in seen or (np.bitwise_count(kept_out ^ np.uint64(hashed)) <= FEW).any():
                 continue
             seen.add(hashed)
-            *_, folder, name = path.split("/")
+            *folders, name = path.split("/")
+            folder = [one for one in folders if one != "images"][-1]  # Tiny ImageNet's WNID/images/NAME
             out.writestr(f"{folder}/{path.replace('/', '_') if len(path) < 200 else name}", data)
     return len(seen)
 
