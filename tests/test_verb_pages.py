@@ -13,7 +13,8 @@ from dualtoken import cli
 
 PAGES = Path(__file__).parents[1] / "docs" / "verbs"
 GUIDES = {
-    "train": "train", "distill": "distill", "reproduce": "train", "evaluate": "evaluate", "compare": "evaluate",
+    "train": "train", "distill": "distill", "reproduce": "train", "throughput": "train",
+    "evaluate": "evaluate", "compare": "evaluate",
     "predict": "predict", "explain": "explain", "app": "app", "serve": "serve", "convert": "data", "pack": "shards",
     "export": "export",
     "verify": "export", "quantize": "quantization", "benchmark": "benchmark", "study": "studies", "tables": "paper",

@@ -270,6 +270,12 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(**own, **settings)
 
 
+def _throughput(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    from dualtoken.training.recipes import parse_settings
+
+    return function(**parse_settings(given.pop("set", [])) | given)
+
+
 def _distill(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     from dualtoken.training.recipes import parse_settings
 
@@ -405,6 +411,11 @@ VERBS = {
     "reproduce": Verb(
         "dualtoken.training.reproduce:reproduce", "dualtoken reproduce runs/photos photos/ --output runs/again",
         json=False, show=_reproduced,
+    ),
+    "throughput": Verb(
+        "dualtoken.training.throughput:throughput",
+        "dualtoken throughput photos/ --image-size 224 --workers 2",
+        like="dualtoken.training:train", more=partial(_settings, COMMON, "mixup=0.2", TRAIN_CONFIG), call=_throughput,
     ),
     "evaluate": Verb(
         EVALUATE, "dualtoken evaluate runs/photos photos/ --split val --output results/photos", hidden=("resamples",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -46,7 +47,7 @@ from dualtoken.training.processes import as_launched, make_fabric
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
 from dualtoken.training.requirements import crowded, require_space, require_splits, require_truth, require_work
-from dualtoken.training.seen_bands import asked_bands, with_fixed_bands
+from dualtoken.training.seen_bands import BandFacts, asked_bands, with_fixed_bands
 from dualtoken.training.start import starting_point
 from dualtoken.training.state import run_counters
 from dualtoken.words import counted
@@ -252,14 +253,7 @@ def _prepare(
     Args:
         given: names of settings that were asked for, and that a recipe must not fit to the run.
     """
-    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-    images = find_data(
-        data, task=config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
-        on_bad_image=config.on_bad_image, on_bad_label=config.on_bad_label, limits=limits, most=config.images_per_split,
-        bands=asked_bands(config),
-    )  # fmt: skip
-    require_splits(images)
-    require_work(config, images)
+    images, limits = _find(data, config)
     images, bands = with_fixed_bands(config, images, limits)
     fabric = make_fabric(config)
     fabric.launch()
@@ -269,11 +263,8 @@ def _prepare(
         fabric.print(f"{'Note':<12}{note}")
 
     def build(config: TrainConfig) -> tuple[Loop, nn.Module, ModelConfig, str]:
-        seed_all(config.seed)  # the fresh weights
-        task = make_task(config, images)
-        model, description = make_network(config, task, images, bands)
+        loop, task, model, description = _build(config, images, bands, folder, fabric, limits)
         require_space(folder, model)
-        loop = _loop(config, task, images, model, description, folder, fabric, limits)
         return loop, model, description, describe_model(config, task, model, description, fabric)
 
     loop, model, description, words = build(config)
@@ -307,6 +298,49 @@ def _prepare(
             write_manifest(folder, images)
         write_left_out(folder, images.bad_images, images.bad_labels)
     return loop, images, model, description
+
+
+def rehearsed(
+    data: str | Path, *, recipe: str | Path | None = None, from_scratch: bool = False, **settings: Any
+) -> Loop:
+    """The loop that `train` would run with these arguments: nothing is trained, and nothing written.
+
+    Raises:
+        UserError: data, settings or model cannot be used.
+    """
+    config, plan = _new_config(data, recipe, settings, from_scratch=from_scratch)
+    images, limits = _find(plan, config)
+    images, bands = with_fixed_bands(config, images, limits)
+    require_truth(images)
+    fabric = make_fabric(config)
+    fabric.launch()
+    nowhere = Path(os.devnull)  # a loop writes only as it runs
+    loop, *_ = _build(config, images, bands, nowhere, fabric, limits)
+    if config.adapt and config.freeze == "none" and (wanted := _fitted(loop, images, settings)) != config:
+        loop, *_ = _build(wanted, images, bands, nowhere, fabric, limits)
+    return loop
+
+
+def _find(data: str | Path | Plan, config: TrainConfig) -> tuple[ImageData, ImageLimits]:
+    """The images that a run asks for, and what one may cost."""
+    limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
+    images = find_data(
+        data, task=config.task, labels=config.labels, seed=config.seed, val_fraction=config.val_fraction,
+        on_bad_image=config.on_bad_image, on_bad_label=config.on_bad_label, limits=limits, most=config.images_per_split,
+        bands=asked_bands(config),
+    )  # fmt: skip
+    require_splits(images)
+    require_work(config, images)
+    return images, limits
+
+
+def _build(
+    config: TrainConfig, images: ImageData, bands: BandFacts | None, folder: Path, fabric: Fabric, limits: ImageLimits
+) -> tuple[Loop, Task, nn.Module, ModelConfig]:
+    seed_all(config.seed)  # the fresh weights
+    task = make_task(config, images)
+    model, description = make_network(config, task, images, bands)
+    return _loop(config, task, images, model, description, folder, fabric, limits), task, model, description
 
 
 def _fitted(loop: Loop, images: ImageData, given: Collection[str]) -> TrainConfig:
