@@ -63,6 +63,16 @@ def test_every_form_of_the_same_pixels_gives_the_same_answer(predictor, tmp_path
         np.testing.assert_array_equal(predictor.predict(form).probabilities, expected.probabilities)
 
 
+@pytest.mark.parametrize(
+    ("size", "device", "expected"), [((224, 224), "cpu", 8), ((1024, 2048), "cpu", 1), ((64, 64), "cpu", 64),
+                                     ((1024, 2048), "meta", 64)],
+)  # fmt: skip
+def test_a_batch_is_what_the_caches_of_a_cpu_hold(size, device, expected):
+    made = Predictor(torch.nn.Linear(1, 1, device=device), ModelConfig("a", CLASSES, Preprocessing(size)))
+    assert made.fitting_batch(None) == expected
+    assert made.fitting_batch(32) == 32
+
+
 def test_single_equals_batch(predictor):
     images = [invent_image(label, 0, (40 + label, 33)) for label in range(7)]
     single = np.stack([predictor.predict(image).probabilities for image in images])

@@ -24,7 +24,7 @@ def evaluate(
     *,
     split: str | None = None,
     output: str | Path | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     labels: str = "auto",
     seed: int = 0,
@@ -52,7 +52,7 @@ def evaluate(
         split: split to use. Left out: test, else val, else all images.
         output: folder for `evaluation.json`, `report.html`, plots and a CSV with one row an image. Left out: nothing is
             written.
-        batch_size: images in a batch, at most.
+        batch_size: images in a batch, at most. Left out: on a CPU what its caches hold.
         labels: label format to read where the data has several; auto takes that which the model learned.
         workers: loading processes; 0 loads in this one. Left out: one a core, at most 8.
         seed: decides the resamples of the bootstrap.
@@ -105,7 +105,7 @@ def measure(
     samples: Any,
     *,
     classes: tuple[str, ...] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
     on_bad_image: OnBadImage = "fail",
@@ -125,8 +125,8 @@ def measure(
     meter = kind.meter(predictor.config)
     meter.classes = classes or predictor.classes
     answers = predictor.answers(
-        samples, batch_size=min(batch_size, kind.batch), workers=workers, limits=limits, on_bad_image=on_bad_image,
-        progress=progress, bad_images=bad,
+        samples, batch_size=batch_size and min(batch_size, kind.batch), workers=workers, limits=limits,
+        on_bad_image=on_bad_image, progress=progress, bad_images=bad,
     )  # fmt: skip
     for row, answer in answers:
         same = answer if answer.classes == meter.classes else answer.reordered(meter.classes)
@@ -157,7 +157,7 @@ def compare(
     data: str | Path | ImageData,
     *,
     split: str | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     seed: int = 0,
     labels: str = "auto",

@@ -30,6 +30,7 @@ from dualtoken.report import prediction_table, sheet_files
 Show = Callable[[list[Answer]], None]
 DrawSheet = Callable[[Image.Image, Classification], None]
 _QUALITY = 92  # of JPEG pictures
+_PAGE = 32  # answers shown at a time
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Options:
     tile: int | None = None
     overlap: float = 0.25
     top: int = 5
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int | None = None
     limits: ImageLimits = DEFAULT_LIMITS
 
@@ -133,7 +134,7 @@ def answer_files(
         sheet = stack.enter_context(sheet_files(options.sheet)) if options.sheet else None
         found = collect_inputs(inputs, videos=videos, note=note)
         answers = _answers(predictor, found, options, _Pictures(kind, options.pictures, sheet), videos=videos)
-        while page := list(islice(answers, options.batch_size)):
+        while page := list(islice(answers, _PAGE)):
             for answer in page:
                 if write:
                     write(answer)

@@ -572,8 +572,9 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
 
     config, predictor = loop.config, load(folder, device=loop.fabric.device.type)
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-    options: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image,
-                               "batch_size": 2 * config.batch_size}  # fmt: skip
+    options: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image}
+    if loop.fabric.device.type != "cpu":
+        options["batch_size"] = 2 * config.batch_size  # without gradients it takes no more memory
     validation, samples = images.splits["val"], images.splits["test" if "test" in images.splits else "val"]
     meter, bad = measure(predictor, validation, **options)
     for name, value in meter.fit().items():
