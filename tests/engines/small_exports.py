@@ -6,11 +6,11 @@ import warnings
 from pathlib import Path
 
 import onnx
-import pytest
 import torch
 from torch import nn
 from torch.export import Dim
 
+from conftest import MakeOnce
 from dualtoken.engines import KEY
 from dualtoken.files import digest
 from dualtoken.model_folder import WEIGHTS, ModelConfig, build_model, load_model, save_model
@@ -30,15 +30,13 @@ HEADS = {
 class Made:
     """Folders with `model/` and `model.onnx`, by task, each made once for all tests: it takes a while."""
 
-    def __init__(self, factory: pytest.TempPathFactory) -> None:
-        self.root = factory.getbasetemp() / "exports"
+    def __init__(self, once: MakeOnce) -> None:
+        self.once = once
 
     def __call__(self, task: str = "classification") -> Path:
-        folder = self.root / task
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            small_onnx(small_model(folder / "model", task), folder / "model.onnx")
-        return folder
+        return self.once(
+            f"small-{task}", lambda folder: small_onnx(small_model(folder / "model", task), folder / "model.onnx")
+        )
 
 
 def small_model(folder: Path, task: str = "classification") -> Path:

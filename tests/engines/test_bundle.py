@@ -14,8 +14,8 @@ from dualtoken.runtime import write_bundle
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Made:
-    return Made(tmp_path_factory)
+def made(once) -> Made:
+    return Made(once)
 
 
 def test_a_bundle_runs_from_another_folder(made, tmp_path):

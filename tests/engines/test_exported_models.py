@@ -32,8 +32,8 @@ IMAGES = [invent_image(label, 0, size) for label, size in enumerate([(50, 70), (
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Made:
-    return Made(tmp_path_factory)
+def made(once) -> Made:
+    return Made(once)
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ class Payload:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Made:
-    return Made(tmp_path_factory)
+def made(once) -> Made:
+    return Made(once)
 
 
 @pytest.fixture

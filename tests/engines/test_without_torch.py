@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Made:
-    return Made(tmp_path_factory)
+def made(once) -> Made:
+    return Made(once)
 
 
 @pytest.fixture(scope="module")

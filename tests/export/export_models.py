@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 1], "heads": [1, 2, 2], "neck": 16}
+WIDE = {"channels": [32, 64, 96], "depths": [1, 1, 1], "heads": [1, 2, 3], "neck": 128}  # worth computing in integers
 CLASSES = ("cat", "dog", "big bird")
 
 # Name: task, head, arguments of the head, architecture, its arguments, (height, width), temperature.
 MODELS = {
-    "classifier": ("classification", "", {}, "dualtoken_vit_t_mix", SMALL, (64, 96)),
+    "classifier": ("classification", "", {}, "dualtoken_vit_t_mix", WIDE, (64, 96)),
     "segmenter": ("semantic_segmentation", "fpn", {"decoder_pyramid_channels": 32, "decoder_segmentation_channels": 32},
                   "test_resnet", {}, (64, 96)),
     "retinanet": ("detection", "retinanet", {"channels": 64}, "test_resnet", {}, (64, 96)),

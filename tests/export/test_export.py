@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import dualtoken
+from conftest import copy_graph
 from dualtoken.answers.agreement import _paired
 from dualtoken.errors import ConfigError, ExportError, MissingExtraError, ModelError, OutputError
 from dualtoken.export import FORMATS, check, export, export_network, formats, run, verify
@@ -48,15 +49,8 @@ def near(content):
 @pytest.fixture
 def quick(monkeypatch, exported):
     """Exports of the classifier copy a network that was written before."""
-
     source = exported("classifier")
-
-    def write(piece, path):
-        model = onnx.load(str(source))
-        del model.metadata_props[:]
-        onnx.save(model, str(path))
-
-    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=write))
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=lambda piece, path: copy_graph(source, path)))
 
 
 # ---------------------------------------------------------------- the same answers

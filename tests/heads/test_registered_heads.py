@@ -71,7 +71,7 @@ def test_a_head_of_somebody_else_learns_predicts_and_is_exported(task, head, hea
     with pytest.raises(ConfigError, match="Did you mean"):
         check_settings(TrainConfig(task=task, head=head, head_args=wrong))
 
-    model = TASKS[task].build(Network("dualtoken_vit_t_mix", 2, head, head_args, TINY))
+    model = TASKS[task].build(Network("test_resnet", 2, head, head_args, {}))
     if task == "detection":
         targets = [{"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([1])}]
     else:
@@ -80,9 +80,10 @@ def test_a_head_of_somebody_else_learns_predicts_and_is_exported(task, head, hea
     loss.backward()
     assert loss > 0
     save_model(
-        model, ModelConfig("dualtoken_vit_t_mix", ("a", "b"), SMALL, task=task, head=head, head_args=head_args,
-                           model_args=TINY, threshold=0.0), tmp_path / "model",
-    )  # fmt: skip
+        model,
+        ModelConfig("test_resnet", ("a", "b"), SMALL, task=task, head=head, head_args=head_args, threshold=0.0),
+        tmp_path / "model",
+    )
     Image.effect_noise((48, 64), 80).convert("RGB").save(tmp_path / "photo.png")
     seen = dualtoken.load(tmp_path / "model").predict(tmp_path / "photo.png")
     assert seen.classes == ("a", "b")

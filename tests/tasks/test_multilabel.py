@@ -45,17 +45,19 @@ def shapes(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(shapes, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "run"
-    dualtoken.train(
-        shapes, output=folder, recipe="smoke", model="test_resnet", epochs=6, workers=0, device="cpu", val_fraction=0.3
-    )
-    return folder
+def run(shapes, once) -> Path:
+    def make(folder: Path) -> None:
+        dualtoken.train(
+            shapes, folder / "run", recipe="smoke", model="test_resnet", epochs=6, workers=0, device="cpu",
+            val_fraction=0.3,
+        )  # fmt: skip
+
+    return once("multilabel-run", make) / "run"
 
 
 @pytest.fixture(scope="module")
-def onnx(run, tmp_path_factory) -> Path:
-    return export(run, tmp_path_factory.mktemp("export") / "model.onnx", progress=False).path
+def onnx(run, once) -> Path:
+    return once("multilabel-onnx", lambda folder: export(run, folder / "model.onnx", progress=False)) / "model.onnx"
 
 
 def test_the_loss_is_the_mean_over_the_classes():

@@ -11,6 +11,7 @@ import torch
 from test_scene_training import draw_scenes
 from torch import nn
 
+import dualtoken
 from dualtoken.errors import ConfigError
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.processes import SyncedBatchNorm, as_launched
@@ -59,9 +60,9 @@ def data_of(tmp_path, make_image_folder):
 )
 def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
     data, shared = data_of(task), SETTINGS | TASKS[task] | {"task": task}
-    for output, own in {"one": {"batch_size": 4}, "two": {"batch_size": 2, "devices": 2}}.items():
-        command = write_script(tmp_path, data, output, shared | own)
-        subprocess.run(command, check=True, timeout=300, capture_output=True)
+    dualtoken.train(data, tmp_path / "one", **shared, batch_size=4)
+    command = write_script(tmp_path, data, "two", shared | {"batch_size": 2, "devices": 2})
+    subprocess.run(command, check=True, timeout=300, capture_output=True)
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert len(one) == len(two) == 2
     exact = 1e-4 if task == "detection" else 1e-5  # its sums are of hundreds of thousands
@@ -76,9 +77,10 @@ def test_two_processes_distill_as_one_does(make_image_folder, tmp_path):
     from test_distillation import SETTINGS, small_teacher
 
     data, teacher = make_image_folder(classes=("cat", "dog", "emu"), per_class=8), small_teacher(tmp_path)
-    for output, own in {"one": {"batch_size": 4}, "two": {"batch_size": 2, "devices": 2}}.items():
-        command = write_script(tmp_path, data, output, SETTINGS | own | {"device": "cpu"}, teacher=teacher)
-        subprocess.run(command, check=True, timeout=300, capture_output=True)
+    shared = SETTINGS | {"device": "cpu"}
+    dualtoken.distill([data], [teacher], tmp_path / "one", **shared | {"batch_size": 4})
+    command = write_script(tmp_path, data, "two", shared | {"batch_size": 2, "devices": 2}, teacher=teacher)
+    subprocess.run(command, check=True, timeout=300, capture_output=True)
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert len(one) == len(two) == 3
     for left, right in zip(one, two, strict=True):
@@ -144,8 +146,6 @@ def test_launchers_say_how_many_there_are(environment, expected, monkeypatch):
 
 
 def test_another_number_of_processes_shares_the_same_batch(data_of, tmp_path):
-    import dualtoken
-
     run = tmp_path / "run"
     dualtoken.train(data_of("classification"), run, **SETTINGS | {"batch_size": 4, "epochs": 1})
     assert resumed_config(run, {"devices": 2}, TrainConfig).batch_size == 2
