@@ -384,9 +384,10 @@ def test_a_model_that_has_seen_the_images_is_pointed_out(made):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     torch.manual_seed(0)
+    made = tmp_path_factory.mktemp("model")
     config = ModelConfig("test_resnet", CLASSES, INPUT, task="detection", head="fcos", head_args={"channels": 64})
-    save_model(build_model(config), config, tmp_path_factory.mktemp("model"))
-    return tmp_path_factory.getbasetemp() / "model0"
+    save_model(build_model(config), config, made)
+    return made
 
 
 def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
