@@ -119,7 +119,9 @@ def run_here() -> None:
     for flag, place in pairwise(given):
         if flag in PLACES:
             shutil.rmtree(place, ignore_errors=True)
-            Path(place).unlink(missing_ok=True)
+            parts = Path(place).parent.glob(f"{Path(place).name}.*")  # an export is several files
+            for path in (Path(place), Path(place).with_suffix(".bin"), *parts):
+                path.unlink(missing_ok=True)
     if verb == "train":
         given += ["--recipe", "smoke"] if "--recipe" not in given else []
     if verb in ("train", "distill"):

@@ -136,7 +136,7 @@ def predict(
         else:
             for answer in page:
                 if isinstance(answer, tuple):
-                    typer.secho(str(answer[1]), fg="red", err=True)
+                    typer.secho(answer[1].message, fg="red", err=True)
 
     def note(text: str) -> None:
         typer.echo(f"Note     {text}", err=True)
@@ -150,7 +150,7 @@ def predict(
         for place in (wanted.output, wanted.sheet, wanted.pictures):
             if place and predicted:
                 typer.echo(f"Written  {place}")
-    return WITH_FAILURES if failed else DONE
+    return _ended(predicted, failed)
 
 
 def quantize(
@@ -258,7 +258,7 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     from dualtoken.training.start import starting_point
 
     if "output" not in given and "resume" not in given:
-        raise ConfigError("--output is missing.", "Type: dualtoken train DATA --output RUN")
+        raise ConfigError("--output is missing.", f"Type: dualtoken train {given['data']} --output RUN")
     own = {name: given.pop(name) for name in ("data", "output", "recipe", "resume", "from_scratch") if name in given}
     settings = parse_settings(given.pop("set", [])) | given
     if "resume" not in own:
@@ -323,7 +323,12 @@ def _explained(results: Any, as_json: bool, given: dict[str, Any]) -> int:
         print_json(seen)
     else:
         typer.echo(f"Written  {output}" if seen else "No image could be explained: nothing was written.", err=not seen)
-    return WITH_FAILURES if failed else DONE
+    return _ended(len(seen), failed)
+
+
+def _ended(done: int, failed: int) -> int:
+    """The exit code: that nothing was done is the user's mistake."""
+    return DONE if not failed else WITH_FAILURES if done else USER_MISTAKE
 
 
 def _converted(result: Any, *_: Any) -> None:
@@ -403,7 +408,7 @@ VERBS = {
         "dualtoken.training.distillation:distill",
         "dualtoken distill photos/ more.zip --teacher runs/large --output runs/small; "
         "dualtoken distill photos/ --teacher big.onnx --set teacher_size=224 --probe labelled/ --output runs/small",
-        flags={"images": "IMAGES...", "teachers": "--teacher"}, many=("images", "teachers"),
+        flags={"images": "IMAGES", "teachers": "--teacher"}, many=("images", "teachers"),
         optional=("images", "teachers", "output"),
         more=partial(_settings, DISTILLED, "teacher_size=160", TRAIN_CONFIG, DISTILL_CONFIG), json=False, call=_distill,
         show=_says("\nModel   {0.folder}\nNext    dualtoken train DATA --model {0.folder} --output NEW"),
@@ -436,17 +441,17 @@ VERBS = {
     "explain": Verb(
         "dualtoken.explanation:explain_each",
         "dualtoken explain runs/photos cat.jpg --output why --pixel 120,80",
-        flags={"inputs": "IMAGE..."}, many=("inputs",), required=("output",), call=_explain, show=_explained,
+        flags={"inputs": "IMAGE"}, many=("inputs",), required=("output",), call=_explain, show=_explained,
     ),
     "app": Verb(
         "dualtoken.service.app:app",
         "dualtoken app runs/photos; dualtoken app runs/a runs/b --examples photos/",
-        flags={"models": "MODEL..."}, many=("models",), json=False,
+        flags={"models": "MODEL"}, many=("models",), json=False,
     ),
     "serve": Verb(
         "dualtoken.service.serving:serve",
         "dualtoken serve photos.onnx; dualtoken serve a.onnx b.onnx --host 0.0.0.0 --token-file token.txt",
-        flags={"models": "MODEL..."}, many=("models",), json=False,
+        flags={"models": "MODEL"}, many=("models",), json=False,
         more=lambda: static.signature("dualtoken.service.batches", "Settings")[1],
     ),
     "convert": Verb(
@@ -473,7 +478,7 @@ VERBS = {
     "benchmark": Verb(
         "dualtoken.lab.benchmark:benchmark",
         "dualtoken benchmark runs/photos mobilenetv4_conv_small --engine eager,onnx --output speed.jsonl",
-        flags={"models": "MODEL...", "engines": "--engine", "batches": "--batch", "sizes": "--size"}, show=_measured,
+        flags={"models": "MODEL", "engines": "--engine", "batches": "--batch", "sizes": "--size"}, show=_measured,
     ),
     "study": Verb(
         "dualtoken.lab.study_command:run",
@@ -529,7 +534,8 @@ SUGGESTIONS = {
 BOUNDS = {
     **dict.fromkeys(("batch_size", "top", "rounds", "seeds", "most", "max_pixels", "max_bytes", "epochs"), (1, None)),
     "workers": (0, None), "tile": (32, None), "overlap": (0, 0.9), "threshold": (0, 1), "max_drop": (0, 99),
-    "max_objects": (1, 5000), "shard_mb": (1, None), "devices": (1, None), "nodes": (1, None),
+    "max_objects": (1, 5000), "shard_mb": (1, None), "devices": (1, None), "nodes": (1, None), "port": (0, 65535),
+    "max_gmacs": (0, None),
 }  # fmt: skip
 
 

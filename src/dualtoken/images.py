@@ -456,7 +456,8 @@ def _kind(prefix: bytes) -> str:
     for magic, kind in _OTHER_KINDS.items():
         if prefix.lstrip().startswith(magic):
             return kind
-    return "a text" if prefix.decode("ascii", "replace").isprintable() else f"something that starts with {prefix!r}"
+    text = prefix.decode("ascii", "replace")
+    return "a text" if "".join(text.split()).isprintable() else f"something that starts with {prefix!r}"
 
 
 def _remarks(image: Image.Image, *, loaded: bool = True) -> frozenset[str]:

@@ -150,7 +150,9 @@ def _option(
 ) -> inspect.Parameter:
     """A function's parameter as typer's, an option or an argument."""
     words = list(choices[part.name]()) if part.name in choices else literals(part, module)
-    kind, how = _kind(part, module, words, part.name in verb.many)
+    flag = f"--{part.name.replace('_', '-')}" if part.keyword or part.name == "output" else part.name.upper()
+    name = verb.flags.get(part.name, flag)
+    kind, how = _kind(part, name, module, words, part.name in verb.many)
     if kind in (int, float) and part.name in bounds:
         how["min"], how["max"] = bounds[part.name]
     if part.name in suggestions:
@@ -159,8 +161,6 @@ def _option(
     about = about[:1].upper() + about[1:] + ("" if about.endswith(".") else ".")
     if words and "parser" in how:
         about += f" One of: {', '.join(words)}."
-    flag = f"--{part.name.replace('_', '-')}" if part.keyword or part.name == "output" else part.name.upper()
-    name = verb.flags.get(part.name, flag)
     default: Any = inspect.Parameter.empty if part.default is None else False if kind is bool else None
     annotation: Any = kind if part.default is None else kind | None
     if name.startswith("-"):
@@ -191,8 +191,8 @@ def _default(part: Parameter, module: str) -> str:
 # ---------------------------------------------------------------- types
 
 
-def _kind(part: Parameter, module: str, words: list[str], many: bool) -> tuple[Any, dict[str, Any]]:
-    """What typer reads for an annotation, and how."""
+def _kind(part: Parameter, flag: str, module: str, words: list[str], many: bool) -> tuple[Any, dict[str, Any]]:
+    """What typer reads for an annotation, and how; messages name the flag."""
     parts = {ast.unparse(piece) for piece in _union(part.annotation, module)} - {"None"}
     bases = {text.partition("[")[0] for text in parts}
     if "bool" in bases:
@@ -203,9 +203,9 @@ def _kind(part: Parameter, module: str, words: list[str], many: bool) -> tuple[A
     if many or bases & {"Sequence", "list"}:
         if many or len(bases) > 1 or not part.keyword:
             return list[str], {}
-        return str, _listed(part.name, int if "int" in str(parts) else str, words)
+        return str, _listed(flag, int if "int" in str(parts) else str, words)
     if words:
-        return str, _named(part.name, words)
+        return str, _named(flag, words)
     return next((kind for name, kind in {"int": int, "float": float, "Path": Path}.items() if bases == {name}), str), {}
 
 
@@ -229,27 +229,25 @@ def _union(annotation: ast.expr, module: str) -> list[ast.expr]:
     return [annotation]
 
 
-def _named(name: str, words: list[str]) -> dict[str, Any]:
+def _named(flag: str, words: list[str]) -> dict[str, Any]:
     """One of some words."""
 
     def parse(text: str) -> str:
         if text not in words:
-            raise ConfigError(f"--{name.replace('_', '-')}: {unknown_name('name', text, words)}")
+            raise ConfigError(f"{flag}: {unknown_name('name', text, words)}")
         return text
 
     return {"parser": parse, "metavar": "NAME", "autocompletion": lambda: words}
 
 
-def _listed(name: str, kind: type, words: Sequence[str] = ()) -> dict[str, Any]:
+def _listed(flag: str, kind: type, words: Sequence[str] = ()) -> dict[str, Any]:
     """Words or whole numbers with commas between."""
 
     def parse(text: str) -> list[Any]:
         try:
             return [kind(word.strip()) for word in text.split(",") if word.strip()]
         except ValueError:
-            raise ConfigError(
-                f"--{name.replace('_', '-')} is {text!r}, expected whole numbers with commas between, such as 1,8."
-            ) from None
+            raise ConfigError(f"{flag} is {text!r}, expected whole numbers with commas between, such as 1,8.") from None
 
     return {"parser": parse, "metavar": "N,..." if kind is int else "NAME,...", "autocompletion": lambda: list(words)}
 

@@ -13,7 +13,7 @@ from dualtoken.answers import kind_of
 from dualtoken.errors import ImageError, OutputError
 from dualtoken.outputs import Detections, Segmentation
 from dualtoken.report.class_colours import class_colour
-from dualtoken.report.tables import prediction_table, screen_table
+from dualtoken.report.tables import prediction_table, print_table
 
 CLASSES = ("cat", 'the "dog", etc', "Vögelchen 猫")
 FAILED = ("broken.jpg", ImageError("'broken.jpg' is damaged.", "Leave it out."))
@@ -181,7 +181,8 @@ def test_in_a_few_words():
 
 def test_on_the_screen():
     console = Console(file=io.StringIO(), width=100)
-    console.print(screen_table([found("[red].jpg"), found("b\x1b[2J.jpg", n=0), FAILED], kind_of("detection")))
+    answers = [found("[red].jpg"), found("b\x1b[2J.jpg", n=0), FAILED]
+    print_table(answers, kind_of("detection"), console=console)
     text = console.file.getvalue()
     for expected in ("[red].jpg", "1 Vögelchen 猫, 1 cat", "nothing", r"b\u001b[2J.jpg", "'broken.jpg' is damaged."):
         assert expected in text

@@ -42,7 +42,9 @@ def print_models(family: str | None = None, max_gmacs: float | None = None) -> N
     from rich.console import Console
     from rich.table import Table
 
-    caption = "MACs of one image of the given side. Top-1 in %: ImageNet-1K, as published; no weights come along."
+    caption = (
+        "MACs of one image of the given side. Top-1 in %: ImageNet-1K, as published; none of their weights is here."
+    )
     table = Table(box=None, pad_edge=False, caption=caption)
     table.add_column("model", no_wrap=True)
     for column in ("M parameters", "G MACs", "side", "top-1"):

@@ -304,7 +304,7 @@ def _others(tree: Tree) -> dict[str, Plan]:
 
 
 def _looked_for(forms: dict[str, Format]) -> str:
-    return f"Looked for {'; '.join(form.looked_for for form in forms.values())}."
+    return "Looked for:" + "".join(f"\n  {text}" for text in dict.fromkeys(form.looked_for for form in forms.values()))
 
 
 def _nothing(
@@ -321,7 +321,8 @@ def _nothing(
     if task != "auto" and NEEDS[task].target != "classes":
         has = f"has labels of the kind {kinds}" if others else "has no labels of a known kind"
         return DataError(f"{tree.root!r} {has}; {task} takes {', '.join(wanted)}.{told}", _looked_for(wanted))
-    return _no_classes(tree, refused or NoClassesError(f"{tree.root!r} holds no images.", _looked_for(wanted)), others)
+    hint = _looked_for(wanted) if tree.names else "Give each class a folder of its images, such as photos/cat/1.jpg."
+    return _no_classes(tree, refused or NoClassesError(f"{tree.root!r} holds no images.", hint), others)
 
 
 def _no_classes(tree: Tree, error: NoClassesError, others: Sequence[str]) -> NoClassesError:

@@ -132,9 +132,14 @@ def engine_of(path: Path) -> EngineKind:
     for kind in ENGINES.values():
         if kind.suffixes[0] == path.suffix:
             return kind
+    raise _no_engine(path)
+
+
+def _no_engine(path: Path) -> ModelError:
     here = ", ".join(ENGINES[name].suffixes[0] for name in runnable())
-    raise ModelError(
-        f"{str(path)!r} is not an exported model: its suffix is {path.suffix!r}.", f"Exported models end in {here}."
+    return ModelError(
+        f"{str(path)!r} is no exported model that runs here: its suffix is {path.suffix!r}.",
+        f"Those that do end in {here}.",
     )
 
 
@@ -144,10 +149,13 @@ def choose_engine(name: str, path: Path) -> str:
     Raises:
         ConfigError: an unknown engine, or one that does not run such files.
         MissingExtraError: none is installed.
+        ModelError: no engine runs such files.
     """
     if name != "auto":
         ENGINES.find(name, "Type: --engine auto")
     able = [key for key in runnable() if path.suffix in ENGINES[key].suffixes]
+    if not able:
+        raise _no_engine(path)
     able.sort(key=lambda key: ENGINES[key].suffixes.index(path.suffix))
     if name != "auto":
         if name not in able:

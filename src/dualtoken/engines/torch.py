@@ -50,8 +50,11 @@ def choose_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device {name!r}.", "Type: --device auto, cpu, cuda, cuda:1 or mps.") from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        said = f"The device {name!r} cannot be used: {first_line(error)}."
-        raise ConfigError(said, "Type: --device auto, or cpu.") from error
+        reason = first_line(error).partition(". ")[0]
+        raise ConfigError(f"The device {name!r} cannot be used: {reason}.", "Type: --device auto, or cpu.") from error
     return device

@@ -111,6 +111,11 @@ def compare(
             f"{exported.name!r} is for {_purpose(its)}, but {reference.name!r} is for {_purpose(mine)}.",
             "Give the model folder that it was exported from.",
         )
+    if mine.classes != its.classes:
+        raise ModelError(
+            f"{exported.name!r} and {reference.name!r} do not know the same classes.",
+            "Give the model folder that it was exported from.",
+        )
     limit = LIMITS.get(exported.export.info.precision) if limit is None else limit
     folder = model_folder_of(reference)
     data = reference.config.provenance.get("data", {}).get("source")

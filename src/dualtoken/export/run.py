@@ -16,6 +16,7 @@ from dualtoken.export import check
 from dualtoken.export.formats import FORMATS, find_format, others, place_of, size_of
 from dualtoken.export.model_info import model_info
 from dualtoken.export.parity import Parity
+from dualtoken.export.parity_pictures import pictures_for
 from dualtoken.export.pieces import merged, pieces
 from dualtoken.files import digest, refuse_existing, together, write_text
 from dualtoken.machine import machine_name
@@ -94,6 +95,9 @@ def export(
     for place in (*(file for part in parts for file in form.files(part)), sidecar(path), certificate(path)):
         refuse_existing(place, "--output")
     form.require()
+    if images is not None:
+        with pictures_for(images, None):
+            pass  # a wrong path is said before the work
     reference = _resized(check.load_reference(model), image_size)
     with Console(stderr=True).status("") as status, together(path) as folder:
         say = status.update if progress else lambda _: None

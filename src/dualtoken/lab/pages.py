@@ -8,6 +8,7 @@ from pathlib import Path
 from dualtoken.errors import DataError
 from dualtoken.lab.rows import Row
 from dualtoken.lab.study_rows import study_rows
+from dualtoken.readers import read_text
 from dualtoken.words import counted
 
 START, END = "<!-- tables: start (written by `dualtoken tables`) -->", "<!-- tables: end -->"
@@ -77,13 +78,7 @@ def split_page(page: Path) -> tuple[str, str, str]:
     Raises:
         DataError: it has no markers, or is not there.
     """
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{str(page)!r} cannot be read: {error}.", "Give a page with the markers of docs/paper.md."
-        ) from None
-    before, start, rest = text.partition(START)
+    before, start, rest = read_text(page).partition(START)
     between, end, after = rest.partition(END)
     if not start or not end:
         raise DataError(f"{str(page)!r} has no place for tables.", f"Put these two lines there:\n{START}\n{END}")

@@ -103,21 +103,25 @@ def to_json_line(answer: Answer, top: int = 5) -> str:
 
 
 def screen_table(answers: Sequence[Answer], kind: Told, *, top: int = 3) -> Table:
-    """Answers as a table for a rich console; errors stand in their rows."""
+    """Answers as a table for a rich console, without those that are errors."""
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     table.add_column("Image", overflow="fold")
     for column in kind.screen_columns if top > 1 else kind.screen_columns[:2]:
         table.add_column(column, overflow="fold", justify="right" if column == "Confidence" else "left")
     for answer in answers:
         name, found, error = _split(answer)
-        cells = (f"[red]{_plain(error.message)}[/red]",) if error else map(_plain, kind.screen_cells(found, top))
-        table.add_row(*[_plain(name or "-"), *cells][: len(table.columns)])
+        if error is None:
+            table.add_row(*[_plain(name or "-"), *map(_plain, kind.screen_cells(found, top))][: len(table.columns)])
     return table
 
 
 def print_table(answers: Sequence[Answer], kind: Told, *, top: int = 3, console: Console | None = None) -> None:
-    """Print `screen_table` on the terminal."""
-    (console or Console()).print(screen_table(answers, kind, top=top))
+    """Print `screen_table` on the terminal, and below it why some images could not be read."""
+    console, errors = console or Console(), [error for *_, error in map(_split, answers) if error]
+    if len(errors) < len(answers):
+        console.print(screen_table(answers, kind, top=top))
+    for error in errors:
+        console.print(f"[red]{_plain(error.message)}[/red]", soft_wrap=True)
 
 
 def mask_image(mask: NDArray[np.uint8]) -> Image.Image:
@@ -153,11 +157,9 @@ def _form(path: Path, kind: Told, form: str | None) -> str:
             )
     if form is None:
         folders = [name for name in kind.forms if not FORMS[name].suffix]
-        hint = unknown_name("suffix", path.suffix, suffixes) if path.suffix else "Add one of these, such as .csv."
+        hint = unknown_name("suffix", path.suffix, suffixes) if path.suffix else f"Add one of {', '.join(suffixes)}."
         hint += f" Or choose for a folder: --form {' or '.join(folders)}." if folders else ""
-        raise OutputError(
-            f"{str(path)!r} does not say what to write: its suffix is none of {', '.join(suffixes)}.", hint
-        )
+        raise OutputError(f"{str(path)!r} does not say what to write.", hint)
     return form
 
 

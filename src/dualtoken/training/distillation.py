@@ -248,6 +248,7 @@ def _prepare(config: DistillConfig, folder: Path, *, resuming: bool) -> tuple[Lo
     backbone, description = make_network(config, task, data)
     if config.maps is None:
         config = config.model_copy(update={"maps": MAPS if shared_levels(backbone, teachers) else 0.0})
+    pool.divide(config.held_out, config.seed)  # refused before anything is said
     config = config.model_copy(update={"views": _choose_views(config, pool, teachers)})  # a resumed run keeps both
     description.provenance["teachers"] = [{"name": Path(one.name).name, "key": one.key[:16]} for one in teachers]
     description.provenance["data"]["sets"] = [

@@ -87,7 +87,7 @@ class Pool:
             if share >= len(one.samples):
                 raise ConfigError(
                     f"held_out is {held_out}, but there are {counted(len(self), 'image')}.",
-                    f"Type: --set held_out={len(self) // 10}",
+                    f"Type: --set held_out={max(2, len(self) // 10)}",
                 )
             order = start + np.random.default_rng([seed, number]).permutation(len(one.samples))
             kept.append(np.sort(order[:share]))

@@ -140,6 +140,6 @@ _PLANS: dict[str, Callable[[Index, dict[str, Any]], Plan]] = {
 }  # fmt: skip
 for _kind in _PLANS:
     FORMATS[f"shards_{_kind}"] = Format(
-        _kind, partial(_find, _kind), f"shards of {_kind} with {INDEX} (dualtoken pack), or tars in WebDataset's form",
+        _kind, partial(_find, _kind), f"shards with {INDEX} (dualtoken pack), or tars in WebDataset's form",
         rank=95, outlines=_kind == "objects",
     )  # fmt: skip
