@@ -128,6 +128,7 @@ def run_here() -> None:
         size = "64" if {"coco", "coco/", "DATA"} & set(given) else "32"
         given += [] if "--image-size" in given else ["--image-size", size]
         given += ["--batch-size", "4", "--epochs", "1"]
+        given += ["--set", "held_out=4"] if verb == "distill" else []
     if verb in ("train", "distill", "evaluate", "compare"):
         given += ["--workers", "0", "--device", "cpu"]
     if verb == "quantize" and "--max-drop" in given:

@@ -16,7 +16,7 @@ from PIL import Image
 from dualtoken.bands import Bands
 from dualtoken.errors import DataError, ImageError
 from dualtoken.images import ARRAY
-from dualtoken.prediction.inputs import NamedInput, collect_inputs
+from dualtoken.prediction.inputs import NamedInput, collect_inputs, open_input
 
 MOST = 16  # of a folder with more, spread over it
 SAMPLES = "samples"  # folder in a model folder
@@ -80,9 +80,9 @@ def _first(places: Sequence[Path]) -> Pictures | None:
 def _spread(given: Sequence[str | Path]) -> list[NamedInput]:
     """`MOST` of all that is found, evenly spread, the first included."""
     found = list(islice(collect_inputs(given), _SEARCHED))
-    for _, source in found:
-        if isinstance(source, ImageError):
-            raise source
+    for name, source in found:
+        if isinstance(source, ImageError) or (isinstance(source, str) and not Path(source).exists()):
+            open_input(name, source)  # raises what is wrong
     if not found:
         raise DataError("There are no pictures to compare the two on.", "Give some: --images FILE or FOLDER")
     step = max(1.0, len(found) / MOST)
