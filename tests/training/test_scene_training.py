@@ -35,6 +35,7 @@ NARROW = {"channels": 64, "score_threshold": 1e-4, "max_detections": 10}
 EASY = {"hflip": 0.5, "mosaic": 0.5, "color_jitter": 0.2}
 HEAD_ARGS = {"detection": NARROW, "instance_segmentation": NARROW, "semantic_segmentation": {}}
 TASKS = list(HEAD_ARGS)
+MASKS_SLOW = ["detection", pytest.param("instance_segmentation", marks=pytest.mark.slow), "semantic_segmentation"]
 
 
 def draw_scenes(root: Path, names: tuple[str, ...] = tuple(COLOURS), count: int = 12) -> Path:
@@ -280,7 +281,11 @@ def test_a_test_split_is_what_is_measured_and_val_gives_the_threshold(data, tmp_
 
 @pytest.mark.parametrize(
     ("task", "settings"),
-    [("detection", {"head": "faster_rcnn"}), ("instance_segmentation", {}), ("semantic_segmentation", {})],
+    [
+        ("detection", {"head": "faster_rcnn"}),
+        pytest.param("instance_segmentation", {}, marks=pytest.mark.slow),
+        ("semantic_segmentation", {}),
+    ],
 )
 def test_same_seed_same_bits_and_another_seed_others(data, tmp_path, task, settings):
     settings = {"epochs": 1} | EASY | settings
@@ -314,7 +319,7 @@ def stop_after(monkeypatch, batches: int) -> None:
     monkeypatch.setattr(Loop, "_batch", batch)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", MASKS_SLOW)
 def test_interrupted_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, task):
     settings = EASY | {"batch_size": 2, "drop_path": 0.1}
     settings |= {"model": "dualtoken_vit_t_mix", "model_args": {"depths": [1, 1, 1]}}
