@@ -17,6 +17,7 @@ from torch import nn
 from dualtoken.answers import CLASSIFIER
 from dualtoken.backbone import count_macs, count_parameters
 from dualtoken.data import (
+    BandFacts,
     EpochSampler,
     ImageData,
     PackedTargets,
@@ -47,7 +48,7 @@ from dualtoken.training.processes import as_launched, make_fabric
 from dualtoken.training.progress import Progress, duration
 from dualtoken.training.recipes import load_recipe, recipe_settings
 from dualtoken.training.requirements import crowded, require_space, require_splits, require_truth, require_work
-from dualtoken.training.seen_bands import BandFacts, asked_bands, with_fixed_bands
+from dualtoken.training.seen_bands import asked_bands, with_fixed_bands
 from dualtoken.training.start import starting_point
 from dualtoken.training.state import run_counters
 from dualtoken.words import counted
