@@ -14,6 +14,7 @@ from dualtoken import cli
 PAGES = Path(__file__).parents[1] / "docs" / "verbs"
 GUIDES = {
     "train": "train", "distill": "distill", "reproduce": "train", "throughput": "train",
+    "verify-resume": "train",
     "evaluate": "evaluate", "compare": "evaluate",
     "predict": "predict", "explain": "explain", "app": "app", "serve": "serve", "convert": "data", "pack": "shards",
     "export": "export",

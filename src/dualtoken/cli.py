@@ -270,7 +270,7 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(**own, **settings)
 
 
-def _throughput(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+def _with_set(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     from dualtoken.training.recipes import parse_settings
 
     return function(**parse_settings(given.pop("set", [])) | given)
@@ -390,6 +390,11 @@ def _reproduced(found: Any, _: bool, __: dict[str, Any]) -> int:
     return WITH_FAILURES if found.difference else DONE
 
 
+def _resumed(found: Any, as_json: bool, _: Any) -> int:
+    print_json(found.to_dict()) if as_json else typer.echo(found.summary())
+    return DONE if found.passed else WITH_FAILURES
+
+
 def _pushed(pushed: Any, _: bool, given: dict[str, Any]) -> None:
     typer.echo((f"{pushed.card}\n" if given.get("dry_run") else "") + pushed.summary())
 
@@ -417,10 +422,16 @@ VERBS = {
         "dualtoken.training.reproduce:reproduce", "dualtoken reproduce runs/photos photos/ --output runs/again",
         json=False, show=_reproduced,
     ),
+    "verify-resume": Verb(
+        "dualtoken.training.verify_resume:verify_resume",
+        "dualtoken verify-resume photos/ --epochs 3 --image-size 64 --workers 2",
+        like="dualtoken.training:train", more=partial(_settings, COMMON, "mixup=0.2", TRAIN_CONFIG), call=_with_set,
+        show=_resumed,
+    ),
     "throughput": Verb(
         "dualtoken.training.throughput:throughput",
         "dualtoken throughput photos/ --image-size 224 --workers 2",
-        like="dualtoken.training:train", more=partial(_settings, COMMON, "mixup=0.2", TRAIN_CONFIG), call=_throughput,
+        like="dualtoken.training:train", more=partial(_settings, COMMON, "mixup=0.2", TRAIN_CONFIG), call=_with_set,
     ),
     "evaluate": Verb(
         EVALUATE, "dualtoken evaluate runs/photos photos/ --split val --output results/photos", hidden=("resamples",),

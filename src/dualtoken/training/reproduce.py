@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dualtoken.data import find_data
 from dualtoken.data.dataset import changes
@@ -79,11 +80,11 @@ def reproduce(run: str | Path, data: str | Path, output: str | Path) -> Reproduc
         again = train(data, output, recipe=run / SETTINGS, **timed).folder
     finally:
         torch.set_num_threads(threads)
-    return Reproduced(again, _difference(run, again), _others(before))
+    return Reproduced(again, difference(read_weights(run / WEIGHTS), read_weights(again / WEIGHTS)), _others(before))
 
 
-def _difference(run: Path, again: Path) -> float:
-    ours, theirs = read_weights(run / WEIGHTS), read_weights(again / WEIGHTS)
+def difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+    """The largest difference of a value, as a share of the largest one of its tensor; infinite for other names."""
     if ours.keys() != theirs.keys():
         return float("inf")
     return max(
