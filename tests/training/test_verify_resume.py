@@ -30,7 +30,7 @@ def test_killed_and_continued_it_is_equal(data):
     found = verify_resume(data, kills=2, epochs=12, val_fraction=0.25, **SMALL)
     assert found.passed, found.summary()
     assert 1 <= len(found.killed) <= 2
-    assert all(0 < step < found.steps for step in found.killed)
+    assert all(0 < step <= found.steps for step in found.killed)
 
 
 @pytest.mark.parametrize("wrong", [{"weights": 1e-7}, {"state": 1e-7}, {"figures": False}])
@@ -43,8 +43,9 @@ def test_whatever_differs_is_said(wrong):
     assert found.to_dict()["sentence"] == found.summary()
 
 
-def test_a_run_that_was_not_killed_shows_nothing():
-    found = replace(FOUND, killed=())
+@pytest.mark.parametrize("killed", [(), (1200,)])
+def test_a_run_that_was_not_killed_before_its_last_step_shows_nothing(killed):
+    found = replace(FOUND, killed=killed)
     assert not found.passed
     assert "more --epochs" in found.summary()
 

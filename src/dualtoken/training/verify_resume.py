@@ -46,9 +46,14 @@ class Resumed:
     figures: bool
 
     @property
+    def shown(self) -> bool:
+        """Whether a kill left steps to take; after the last one a run only measures and reports."""
+        return any(step < self.steps for step in self.killed)
+
+    @property
     def passed(self) -> bool:
-        """Whether it was killed at all and nothing differs."""
-        return bool(self.killed) and self.weights == 0 and self.state == 0 and self.figures
+        """Whether it was killed before its last step and nothing differs."""
+        return self.shown and self.weights == 0 and self.state == 0 and self.figures
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, with the sentence."""
@@ -57,7 +62,7 @@ class Resumed:
     def summary(self) -> str:
         """What was done and found."""
         steps = counted(self.steps, "step")
-        if not self.killed:
+        if not self.shown:
             return f"Nothing is shown: the run of {steps} ended before it could be killed. Give it more --epochs."
         places = ", ".join(f"{step:,}" for step in self.killed)
         done = f"Killed {counted(len(self.killed), 'time')} and continued from step {places} of {self.steps:,}"
@@ -108,7 +113,7 @@ def verify_resume(
         _end(_process(data, alone, start))
         counters = run_counters(alone)
         often = start | {"save_minutes": max(counters.seconds / 60 / SAVES, 1e-6)}
-        steps = tuple(_killed(data, killed, often, kills, counters.seconds / (kills + 1)))
+        steps = tuple(_killed(data, killed, often, kills, counters.seconds / kills / 2))
         states = (read_weights(folder / STATE) for folder in (alone, killed))
         return Resumed(
             steps=counters.step,
