@@ -278,7 +278,7 @@ def test_a_text_cannot_reach_out_of_its_folder(copied, tmp_path):
     ("name", "said", "hint"),
     [
         ("none.onnx", "There is no file 'none.onnx'", "dualtoken export MODEL"),
-        ("model.h5", "suffix is '.h5'", r"Exported models end in .*\.onnx, \.xml"),
+        ("model.h5", "suffix is '.h5'", r"Those that do end in .*\.onnx, \.xml"),
         ("model.safetensors", "holds the weights of a model folder", "Give its folder"),
         ("model.mlpackage", "cannot be run here", "Core ML"),
         ("folder", "is a folder", "dualtoken.load"),

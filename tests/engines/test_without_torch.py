@@ -119,7 +119,7 @@ def test_the_list_of_networks_needs_no_torch():
     ("damage", "said"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "Copy or export it again"),
-        (lambda path: path.rename(path.with_suffix(".keras")), "Exported models end in"),
+        (lambda path: path.rename(path.with_suffix(".keras")), "Those that do end in"),
         (lambda path: path.unlink(), "There is no file"),
     ],
 )

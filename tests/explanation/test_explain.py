@@ -339,7 +339,7 @@ def test_the_command_leaves_nothing_where_no_image_can_be_read(folder_of, tmp_pa
     run = CliRunner().invoke(
         app, ["explain", str(folder_of("resnet")), str(tmp_path / "no.png"), "--output", str(output)]
     )  # fmt: skip
-    assert run.exit_code == 1
+    assert run.exit_code == 2
     assert "nothing was written" in run.output
     assert "Written" not in run.output
     assert not output.exists()

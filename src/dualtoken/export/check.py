@@ -111,9 +111,10 @@ def compare(
             f"{exported.name!r} is for {_purpose(its)}, but {reference.name!r} is for {_purpose(mine)}.",
             "Give the model folder that it was exported from.",
         )
-    if mine.classes != its.classes:
+    if len(mine.classes) != len(its.classes):  # other names are for the certificate to tell
         raise ModelError(
-            f"{exported.name!r} and {reference.name!r} do not know the same classes.",
+            f"{exported.name!r} knows {counted(len(its.classes), 'class', 'classes')},"
+            f" but {reference.name!r} {counted(len(mine.classes), 'class', 'classes')}.",
             "Give the model folder that it was exported from.",
         )
     limit = LIMITS.get(exported.export.info.precision) if limit is None else limit
