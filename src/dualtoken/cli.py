@@ -132,7 +132,7 @@ def predict(
             for answer in page:
                 typer.echo(to_json_line(answer, wanted.top))
         elif not wanted.output:
-            print_table(page, predictor.kind, top=wanted.top)
+            print_table(page, predictor.kind, top=wanted.top if chosen is None else min(wanted.top, 3))
         else:
             for answer in page:
                 if isinstance(answer, tuple):
