@@ -45,7 +45,7 @@ def run(output: Path = Path("digits-demo"), *, epochs: int = 6, workers: int | N
         output: folder for the data, the run and the pictures.
         epochs: passes over the training images.
         workers: loading processes. Left out: one a core, at most 8.
-        seed: decides everything random.
+        seed: random seed: the same one gives the same run.
     """
     from dualtoken.evaluation import evaluate
     from dualtoken.prediction import load

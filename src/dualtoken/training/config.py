@@ -157,7 +157,7 @@ class TrainConfig(BaseModel):
 
     # Machine
     seed: int = Field(0, ge=0)
-    """Decides everything random."""
+    """Random seed: the same one gives the same run."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     devices: int = Field(1, ge=1)
