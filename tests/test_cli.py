@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dualtoken.cli import BOUNDS, CHOICES, SUGGESTIONS, VERBS
-from dualtoken.errors import Terminated
+from dualtoken.errors import Terminated, UserError
 from dualtoken.options import command
 
 
@@ -132,6 +132,42 @@ def test_mistakes_end_with_2_and_teach(arguments, said, tmp_path):
     assert said in " ".join(shown.stderr.split())
     assert "Traceback" not in shown.stderr
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("verb", ["app", "serve", "evaluate", "predict"])
+def test_what_is_opened_is_said_at_once(verb, monkeypatch, capsys, tmp_path):
+    def started(*_: object, **__: object) -> None:
+        raise UserError(f"after {capsys.readouterr().err}")
+
+    module, function = ("dualtoken.prediction", "load") if verb == "predict" else VERBS[verb].home
+    monkeypatch.setattr(f"{module}.{function}", started)
+    (opened := tmp_path / "photos.onnx").touch()
+    more = {"evaluate": ["photos"], "predict": ["a.jpg"]}
+    told = command(verb, VERBS[verb], CHOICES, SUGGESTIONS, BOUNDS)
+    with pytest.raises(UserError, match=rf"^after Opening  {opened}.* \.\.\.\n$"):
+        told.main([str(opened), *more.get(verb, [])], standalone_mode=False)
+
+
+def test_json_is_without_it(monkeypatch, capsys):
+    monkeypatch.setattr("dualtoken.evaluation.evaluate", lambda *_, **__: 0)
+    command("evaluate", VERBS["evaluate"], CHOICES, SUGGESTIONS, BOUNDS).main(
+        ["a", "b", "--json"], standalone_mode=False
+    )
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("more", "red"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["plain", "NO_COLOR"])
+def test_a_terminal_gets_colours_unless_it_wants_none(more, red):
+    pty = pytest.importorskip("pty")
+    screen, inside = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"} | more
+    typed = [sys.executable, "-m", "dualtoken.cli", "evaluate", "no-model", "data"]
+    subprocess.run(typed, stdout=inside, stderr=inside, env=environment, check=False)
+    os.close(inside)
+    shown = os.read(screen, 10_000).decode()
+    os.close(screen)
+    assert "There is no model folder" in shown
+    assert ("\x1b[31m" in shown) == red
 
 
 def test_a_mistyped_model_is_found_before_any_work(make_image_folder, tmp_path):

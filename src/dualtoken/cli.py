@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dualtoken import static
 from dualtoken.errors import ConfigError, DataError, UserError, missing_package
-from dualtoken.options import Verb, command, print_json, show
+from dualtoken.options import Verb, command, opening, print_json, show, tell
 from dualtoken.static import Parameter
 from dualtoken.words import counted
 
@@ -77,7 +77,7 @@ def main() -> NoReturn:
 
 
 def _tell(error: UserError) -> NoReturn:
-    typer.secho(error.message, fg="red", bold=True, err=True)
+    tell(error.message, bold=True)
     if error.hint:
         typer.echo(error.hint, err=True)
     sys.exit(USER_MISTAKE)
@@ -124,6 +124,8 @@ def predict(
     chosen, inputs = split_model([*([] if model is None else [model]), *(inputs or [])])
     if chosen is None:
         typer.echo(f"Model    {DEFAULT}, which comes with the package and knows {BUNDLED[DEFAULT].knows}", err=True)
+    elif progress:
+        opening([chosen])
     wanted = Options(**options)
     predictor = load(bundled_folder(DEFAULT) if chosen is None else chosen, device=device, trust=trust)
 
@@ -136,7 +138,7 @@ def predict(
         else:
             for answer in page:
                 if isinstance(answer, tuple):
-                    typer.secho(answer[1].message, fg="red", err=True)
+                    tell(answer[1].message)
 
     def note(text: str) -> None:
         typer.echo(f"Note     {text}", err=True)
@@ -308,7 +310,7 @@ def _explained(results: Any, as_json: bool, given: dict[str, Any]) -> int:
         for result in results:
             if isinstance(result, tuple):
                 failed += 1
-                typer.secho(str(result[1]), fg="red", err=True)
+                tell(str(result[1]))
                 continue
             seen.append(result.to_dict() if as_json else result.path)
             if not as_json:
@@ -408,6 +410,7 @@ VERBS = {
         "dualtoken train photos/ --output runs/photos --epochs 50 --image-size 160",
         more=partial(_settings, COMMON, "mixup=0.2", TRAIN_CONFIG), json=False, call=_train,
         show=_says("\nModel   {0.folder}\nReport  {0.folder}/report.html\nNext    dualtoken predict {0.folder} IMAGE"),
+        opens=("data",),
     ),
     "distill": Verb(
         "dualtoken.training.distillation:distill",
@@ -417,10 +420,12 @@ VERBS = {
         optional=("images", "teachers", "output"),
         more=partial(_settings, DISTILLED, "teacher_size=160", TRAIN_CONFIG, DISTILL_CONFIG), json=False, call=_distill,
         show=_says("\nModel   {0.folder}\nNext    dualtoken train DATA --model {0.folder} --output NEW"),
+        opens=("images", "teachers"),
     ),
     "reproduce": Verb(
         "dualtoken.training.reproduce:reproduce", "dualtoken reproduce runs/photos photos/ --output runs/again",
         json=False, show=_reproduced,
+        opens=("run",),
     ),
     "verify-resume": Verb(
         "dualtoken.training.verify_resume:verify_resume",
@@ -432,14 +437,17 @@ VERBS = {
         "dualtoken.training.throughput:throughput",
         "dualtoken throughput photos/ --image-size 224 --workers 2",
         like="dualtoken.training:train", more=partial(_settings, COMMON, "mixup=0.2", TRAIN_CONFIG), call=_with_set,
+        opens=("data",),
     ),
     "evaluate": Verb(
         EVALUATE, "dualtoken evaluate runs/photos photos/ --split val --output results/photos", hidden=("resamples",),
         show=_evaluated,
+        opens=("model",),
     ),
     "compare": Verb(
         "dualtoken.evaluation:compare", "dualtoken compare runs/a runs/b photos/ --split val", like=EVALUATE,
         hidden=("resamples",),
+        opens=("a", "b"),
     ),
     "predict": Verb(
         f"{HERE}:predict",
@@ -453,17 +461,20 @@ VERBS = {
         "dualtoken.explanation:explain_each",
         "dualtoken explain runs/photos cat.jpg --output why --pixel 120,80",
         flags={"inputs": "IMAGE"}, many=("inputs",), required=("output",), call=_explain, show=_explained,
+        opens=("model",),
     ),
     "app": Verb(
         "dualtoken.service.app:app",
         "dualtoken app runs/photos; dualtoken app runs/a runs/b --examples photos/",
         flags={"models": "MODEL"}, many=("models",), json=False,
+        opens=("models",),
     ),
     "serve": Verb(
         "dualtoken.service.serving:serve",
         "dualtoken serve photos.onnx; dualtoken serve a.onnx b.onnx --host 0.0.0.0 --token-file token.txt",
         flags={"models": "MODEL"}, many=("models",), json=False,
         more=lambda: static.signature("dualtoken.service.batches", "Settings")[1],
+        opens=("models",),
     ),
     "convert": Verb(
         "dualtoken.data:convert", "dualtoken convert coco/ --to yolo --output coco-yolo",
@@ -477,19 +488,23 @@ VERBS = {
     "export": Verb(
         "dualtoken.export:export", "dualtoken export runs/photos --output photos.onnx --images photos/val",
         optional=("output",), call=_export, show=_exported,
+        opens=("model",),
     ),
     "verify": Verb(
-        "dualtoken.export:verify", "dualtoken verify photos.onnx runs/photos --images photos/val", show=_verified
+        "dualtoken.export:verify", "dualtoken verify photos.onnx runs/photos --images photos/val", show=_verified,
+        opens=("export", "model"),
     ),
     "quantize": Verb(
         f"{HERE}:quantize",
         "dualtoken quantize photos.onnx photos/ --output photos.int8.onnx --max-drop 0.5; "
         "dualtoken quantize photos.onnx --output photos.fp16.onnx --precision fp16",
+        opens=("export",),
     ),
     "benchmark": Verb(
         "dualtoken.lab.benchmark:benchmark",
         "dualtoken benchmark runs/photos mobilenetv4_conv_small --engine eager,onnx --output speed.jsonl",
         flags={"models": "MODEL", "engines": "--engine", "batches": "--batch", "sizes": "--size"}, show=_measured,
+        opens=("models",),
     ),
     "study": Verb(
         "dualtoken.lab.study_command:run",

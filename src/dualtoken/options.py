@@ -10,6 +10,7 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,7 @@ class Verb:
         required, optional: parameters that must be given, or need not, unlike in Python.
         hidden: parameters that are only for Python.
         more: parameters from elsewhere, such as the fields of a config.
+        opens: parameters that say what is opened, which takes seconds and is said first.
         json: whether `--json` prints the result for programs; a parameter `progress` is then False.
         call: what is done with the function and what was given.
         show: says the result; what it returns is the exit code.
@@ -55,6 +57,7 @@ class Verb:
     optional: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     more: Callable[[], list[Parameter]] = list
+    opens: tuple[str, ...] = ()
     json: bool = True
     call: Callable[[Callable[..., Any], dict[str, Any]], Any] = lambda function, given: function(**given)
     show: Callable[[Any, bool, dict[str, Any]], int | None] | None = None
@@ -89,9 +92,15 @@ def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: B
         if "limits" in taken and (own := {key: given.pop(key) for key in _limits() if key in given}):
             given["limits"] = importlib.import_module("dualtoken.images").ImageLimits(**own)
         called = dict(given) | ({"progress": not as_json} if "progress" in taken else {})
-        module, function = verb.home
+
+        def function(**own: Any) -> Any:
+            if not as_json:
+                opening(own.get(name) for name in verb.opens)
+            module, name = verb.home
+            return getattr(importlib.import_module(module), name)(**own)
+
         try:
-            result = verb.call(lambda **own: getattr(importlib.import_module(module), function)(**own), called)
+            result = verb.call(function, called)
         except Terminated as stop:  # typer knows Ctrl-C alone
             raise typer.Exit(TERMINATED) from stop
         if code := (verb.show or show)(result, as_json, given):
@@ -104,6 +113,18 @@ def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: B
     names = {"help_option_names": ["-h", "--help"]}
     app.command(name, help=about, epilog=examples, context_settings=names)(run)
     return typer.main.get_command(app)
+
+
+def opening(what: Iterable[Any]) -> None:
+    """Say what is being opened, so that nobody waits before an empty screen."""
+    names = [str(one) for each in what if each for one in (each if isinstance(each, list) else [each])]
+    if names:
+        typer.echo(f"Opening  {', '.join(dict.fromkeys(names))} ...", err=True)
+
+
+def tell(error: str, *, bold: bool = False) -> None:
+    """Say on stderr what went wrong: in red on a terminal, unless NO_COLOR is set (no-color.org)."""
+    typer.secho(error, fg="red", bold=bold, err=True, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def show(result: Any, as_json: bool, given: Mapping[str, Any]) -> int | None:
