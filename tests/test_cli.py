@@ -1,8 +1,10 @@
 """The command line as a user meets it: names, help, mistakes, exit codes."""
 
 import os
+import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -156,18 +158,36 @@ def test_json_is_without_it(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("more", "red"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["plain", "NO_COLOR"])
-def test_a_terminal_gets_colours_unless_it_wants_none(more, red):
+def on_a_terminal(*arguments: str, **more: str) -> str:
+    """What a terminal is sent."""
     pty = pytest.importorskip("pty")
     screen, inside = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"} | more
-    typed = [sys.executable, "-m", "dualtoken.cli", "evaluate", "no-model", "data"]
-    subprocess.run(typed, stdout=inside, stderr=inside, env=environment, check=False)
-    os.close(inside)
-    shown = os.read(screen, 10_000).decode()
+    typed = [sys.executable, "-m", "dualtoken.cli", *arguments]
+    with subprocess.Popen(typed, stdout=inside, stderr=inside, env=environment):
+        os.close(inside)
+        shown = b""
+        with suppress(OSError):  # how Linux says that nobody writes any more
+            while part := os.read(screen, 10_000):
+                shown += part
     os.close(screen)
+    return shown.decode()
+
+
+@pytest.mark.parametrize(("more", "red"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["plain", "NO_COLOR"])
+def test_a_mistake_is_red_where_colours_are_wanted(more, red):
+    shown = on_a_terminal("evaluate", "no-model", "data", **more)
     assert "There is no model folder" in shown
     assert ("\x1b[31m" in shown) == red
+
+
+@pytest.mark.parametrize("verb", [[], ["export"]])
+def test_help_has_no_colour_that_white_swallows(verb):
+    codes = {
+        code for codes in re.findall(r"\x1b\[([0-9;]*)m", on_a_terminal(*verb, "--help")) for code in codes.split(";")
+    }
+    assert codes & {"1", "2"}
+    assert codes <= {"0", "1", "2", "31"}
 
 
 def test_a_mistyped_model_is_found_before_any_work(make_image_folder, tmp_path):

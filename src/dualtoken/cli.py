@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dualtoken import static
 from dualtoken.errors import ConfigError, DataError, UserError, missing_package
-from dualtoken.options import Verb, command, opening, print_json, show, tell
+from dualtoken.options import Verb, command, legible, opening, print_json, show, tell
 from dualtoken.static import Parameter
 from dualtoken.words import counted
 
@@ -587,6 +587,7 @@ class _Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The list of all verbs needs their first words alone."""
         self.commands = {name: TyperCommand(name, help=static.summary(*verb.home)) for name, verb in VERBS.items()}
+        legible()
         super().format_help(ctx, formatter)
 
 

@@ -18,11 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from dualtoken import static
 from dualtoken.errors import ConfigError, Terminated, unknown_name
 from dualtoken.static import Parameter
 
+# Bold is legible on every ground; typer's bright yellow, green and cyan are not on a white one.
+_STYLES = dict.fromkeys(("OPTION", "SWITCH", "USAGE", "COMMANDS_TABLE_FIRST_COLUMN"), "bold") | dict.fromkeys(
+    ("TYPES", "METAVAR", "NEGATIVE_OPTION"), "dim"
+)
 TERMINATED = 143  # exit code after SIGTERM: 128 and its number
 _PYTHON = re.compile(r"\s*In Python .*?\.(?=\s|$)")  # what a docstring says to those who write it
 Words = Mapping[str, Callable[[], Iterable[str]]]  # by name of a parameter
@@ -69,6 +74,22 @@ class Verb:
         return module, name
 
 
+class LegibleCommand(TyperCommand):
+    """A command whose help is legible on black and on white."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        legible()
+        super().format_help(ctx, formatter)
+
+
+def legible() -> None:
+    """Make typer's help legible on black and on white."""
+    from typer import rich_utils
+
+    for name, style in _STYLES.items():
+        setattr(rich_utils, f"STYLE_{name}", style)
+
+
 def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: Bounds) -> Any:
     """The verb for typer.
 
@@ -111,7 +132,7 @@ def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: B
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     examples = "\n\n".join(f"Example: {example}" for example in verb.example.split("; "))
     names = {"help_option_names": ["-h", "--help"]}
-    app.command(name, help=about, epilog=examples, context_settings=names)(run)
+    app.command(name, cls=LegibleCommand, help=about, epilog=examples, context_settings=names)(run)
     return typer.main.get_command(app)
 
 
