@@ -34,6 +34,7 @@ ORDER = [
     "model_schema",
     "model_folder",
     "hub",
+    "processes",
     "prediction",
     "evaluation",
     "explanation",

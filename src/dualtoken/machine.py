@@ -54,3 +54,13 @@ def command_line() -> str:
 def machine_name() -> str:
     """The processor and its cores, as a row of results says it."""
     return f"{processor()}, {counted(os.cpu_count() or 1, 'core')}"
+
+
+def launched() -> bool:
+    """Whether `torchrun` or SLURM has started this process, beside others."""
+    return not {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"}.isdisjoint(os.environ)
+
+
+def speaks() -> bool:
+    """Whether this process is the only one of its work, or the first, as whoever started it says."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))

@@ -22,6 +22,7 @@ from typer.core import TyperCommand
 
 from dualtoken import static
 from dualtoken.errors import ConfigError, Terminated, unknown_name
+from dualtoken.machine import speaks
 from dualtoken.static import Parameter
 
 # Bold is legible on every ground; typer's bright yellow, green and cyan are not on a white one.
@@ -124,7 +125,7 @@ def command(name: str, verb: Verb, choices: Words, suggestions: Words, bounds: B
             result = verb.call(function, called)
         except Terminated as stop:  # typer knows Ctrl-C alone
             raise typer.Exit(TERMINATED) from stop
-        if code := (verb.show or show)(result, as_json, given):
+        if speaks() and (code := (verb.show or show)(result, as_json, given)):
             raise typer.Exit(code)
 
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]

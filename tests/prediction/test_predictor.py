@@ -12,6 +12,7 @@ from conftest import invent_image, write_class_folders
 from dualtoken.data import find_data
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, DataError, ImageError, ModelError
+from dualtoken.evaluation import measure
 from dualtoken.images import ImageLimits
 from dualtoken.model_folder import ModelConfig, build_model, save_model
 from dualtoken.outputs import Classification
@@ -351,7 +352,7 @@ def test_bad_images_of_a_split_are_skipped_and_listed(predictor, make_image_fold
     for path in root.rglob("*.jpg"):
         path.write_bytes(b"broken")
     with pytest.raises(DataError, match="none can be read"):
-        list(predictor.answers(samples, on_bad_image="skip", **options))
+        measure(predictor, samples, on_bad_image="skip", **options)
 
 
 class Fixed(torch.nn.Module):

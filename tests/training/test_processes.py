@@ -1,13 +1,17 @@
 """Several processes learn what one does, and say which of them is gone."""
 
 import csv
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_scene_training import draw_scenes
 from torch import nn
 
@@ -24,6 +28,7 @@ SETTINGS = {
 }  # fmt: skip
 TASKS = {
     "classification": {},
+    "multilabel": {},
     "semantic_segmentation": {"head_args": {"decoder_dropout": 0.0}},  # which each process draws for itself
     "detection": {"head": "retinanet"},
 }
@@ -41,8 +46,30 @@ def write_script(
     return [sys.executable, str(script)]
 
 
+def judged(model: Path, data: Path, output: Path, devices: int) -> str:
+    """A line of a script that measures a model."""
+    return (
+        f"    dualtoken.evaluate({str(model)!r}, {str(data)!r}, output={str(output)!r}, devices={devices}, device='cpu',"
+        " workers=0)\n"
+    )
+
+
 def history(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+def make_images_of_labels(folder: Path) -> Path:
+    """Images of each combination of three classes, but of one where there is none."""
+    rng, rows = np.random.default_rng(0), ["path,labels"]
+    for number in range(24):
+        pixels = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
+        names = [name for place, name in enumerate(("red", "green", "blue")) if number >> place & 1]
+        for place, name in enumerate(("red", "green", "blue")):
+            pixels[10 * place : 10 * place + 10, :, place] += 150 * (name in names)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+        rows.append(f"{number:02d}.png,{';'.join(names)}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder / "labels.csv"
 
 
 @pytest.fixture
@@ -50,6 +77,8 @@ def data_of(tmp_path, make_image_folder):
     def get(task: str) -> Path:
         if task == "classification":
             return make_image_folder(classes=("cat", "dog", "emu"), per_class=8)
+        if task == "multilabel":
+            return make_images_of_labels(tmp_path)
         return draw_scenes(tmp_path / "scenes")
 
     return get
@@ -61,7 +90,10 @@ def data_of(tmp_path, make_image_folder):
 def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
     data, shared = data_of(task), SETTINGS | TASKS[task] | {"task": task}
     dualtoken.train(data, tmp_path / "one", **shared, batch_size=4)
+    dualtoken.evaluate(tmp_path / "one", data, output=tmp_path / "of-one", device="cpu", workers=0)
     command = write_script(tmp_path, data, "two", shared | {"batch_size": 2, "devices": 2})
+    with Path(command[1]).open("a") as script:
+        script.write(judged(tmp_path / "one", data, tmp_path / "of-two", devices=2))
     subprocess.run(command, check=True, timeout=300, capture_output=True)
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert len(one) == len(two) == 2
@@ -71,6 +103,27 @@ def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
         for name in left:
             if name.startswith("val_") and name != "val_loss":
                 assert float(left[name]) == pytest.approx(float(right[name]), abs=1e-6)
+    one, two = ((tmp_path / name / "evaluation.json").read_text() for name in ("of-one", "of-two"))
+    close(json.loads(one), json.loads(two))
+    one, two = ((tmp_path / name / "predictions.csv").read_text().splitlines() for name in ("of-one", "of-two"))
+    assert [row.split(",")[0] for row in one] == [row.split(",")[0] for row in two]
+    first, second = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
+    assert first["images"] == second["images"]
+
+
+def close(one: Any, two: Any) -> None:
+    """The same content, numbers to 1e-6."""
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+    if isinstance(one, dict | list):
+        assert len(one) == len(two)
+        for left, right in zip(one.values() if isinstance(one, dict) else one,
+                               two.values() if isinstance(two, dict) else two, strict=True):  # fmt: skip
+            close(left, right)
+    elif isinstance(one, float):
+        assert one == pytest.approx(two, abs=1e-6)
+    else:
+        assert one == two
 
 
 def test_two_processes_distill_as_one_does(make_image_folder, tmp_path):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dualtoken.answers import Comparison, Evaluation, Meter, compare_meters
 from dualtoken.data import ImageData, OnBadImage, OnBadLabel, find_split
@@ -13,7 +13,11 @@ from dualtoken.errors import DataError
 from dualtoken.evaluation.sources import Draw, draw_of, open_data, open_predictor, split_name
 from dualtoken.files import alone, refuse_others, writable_folder
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.machine import launched
 from dualtoken.prediction import Predictor
+
+if TYPE_CHECKING:
+    from dualtoken.processes import Group
 
 BadImages = tuple[tuple[str, str], ...]
 
@@ -31,6 +35,8 @@ def evaluate(
     resamples: int | None = None,
     max_objects: int | None = None,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     on_bad_image: OnBadImage = "fail",
     on_bad_label: OnBadLabel = "fail",
     limits: ImageLimits = DEFAULT_LIMITS,
@@ -60,6 +66,8 @@ def evaluate(
         max_objects: for boxes: most objects of an image that are found and counted. Left out: the model's own, which
             is COCO's 100 where training did not set it.
         device: where to compute: auto, cpu, cuda, cuda:1 or mps.
+        devices: processes on each machine, one a device, that share the images; torchrun and SLURM say it themselves.
+        nodes: machines, each with so many processes.
         on_bad_image: stop at an image that cannot be read, or skip: leave it out and list it.
         on_bad_label: stop at a box or outline that cannot be used; drop: leave it out and list it; clip: and cut it at
             the image's edge.
@@ -77,18 +85,20 @@ def evaluate(
         if output is not None:
             stack.enter_context(alone(output))
         folder = None if output is None else _report_folder(output)
+        device, group = _started(device, devices, nodes)
+        first = group is None or group.first
         predictor = open_predictor(model, device, trust=trust).limited(max_objects)
         found, _ = open_data(
             data, predictor, labels=labels, on_bad_image=on_bad_image, on_bad_label=on_bad_label, limits=limits,
-            progress=progress,
+            progress=progress and first,
         )  # fmt: skip
         samples = find_split(found, split)
         meter, bad = measure(
-            predictor, samples, batch_size=batch_size, workers=workers, limits=limits, on_bad_image=on_bad_image,
-            progress=progress,
+            predictor, samples, group=group, batch_size=batch_size, workers=workers, limits=limits,
+            on_bad_image=on_bad_image, progress=progress,
         )  # fmt: skip
         evaluation = evaluation_of(meter, predictor, found, samples, bad_images=bad, seed=seed, resamples=resamples)
-        if folder is not None:
+        if folder is not None and first:
             from dualtoken.evaluation.reports import write_evaluation
 
             (folder / LEFT_OUT).unlink(missing_ok=True)
@@ -105,6 +115,7 @@ def measure(
     samples: Any,
     *,
     classes: tuple[str, ...] | None = None,
+    group: Group | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
@@ -119,19 +130,47 @@ def measure(
         predictor: the model.
         samples: the split; its labels are indices into `classes`.
         classes: those of the model, in the order of the labels; None where it is the model's own.
+        group: processes of which each measures every so-many-th image; the meter of all of them is the same in each.
         batch_size, workers, limits, on_bad_image, progress: as in `evaluate`.
+
+    Raises:
+        DataError: no image can be read.
+        UserError: another process has gone, or hangs.
     """
+    rank, size = (group.rank, group.size) if group else (0, 1)
+    own = samples.subset(range(rank, len(samples), size)) if size > 1 else samples
     kind, bad = predictor.kind, list[tuple[str, str]]()
     meter = kind.meter(predictor.config)
     meter.classes = classes or predictor.classes
     answers = predictor.answers(
-        samples, batch_size=batch_size and min(batch_size, kind.batch), workers=workers, limits=limits,
-        on_bad_image=on_bad_image, progress=progress, bad_images=bad,
+        own, batch_size=batch_size and min(batch_size, kind.batch), workers=workers, limits=limits,
+        on_bad_image=on_bad_image, progress=progress and rank == 0, bad_images=bad,
     )  # fmt: skip
-    for row, answer in answers:
-        same = answer if answer.classes == meter.classes else answer.reordered(meter.classes)
-        meter.add(same, kind.truth(samples, row, limits), row)
+    with group.watched() if group else nullcontext():
+        for row, answer in answers:
+            same = answer if answer.classes == meter.classes else answer.reordered(meter.classes)
+            meter.add(same, kind.truth(own, row, limits), rank + size * row)
+            if group:
+                group.alive()
+        if group:
+            (meter, bad), *others = group.gathered((meter, bad))
+            for theirs, left_out in others:
+                meter.join(theirs)
+                bad += left_out
+    if not len(meter):
+        raise DataError(f"No image of {samples.root!r} can be evaluated: none can be read.")
     return meter, tuple(bad)
+
+
+def _started(device: str, devices: int, nodes: int) -> tuple[str, Group | None]:
+    """The device of this process, and the processes that it shares the images with."""
+    if devices * nodes == 1 and not launched():
+        return device, None
+    from dualtoken import processes
+
+    fabric = processes.make_fabric(device, *processes.as_launched(devices, nodes))
+    fabric.launch()
+    return processes.device_of(fabric), processes.Group(fabric)
 
 
 def evaluation_of(

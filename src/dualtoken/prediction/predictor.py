@@ -200,7 +200,6 @@ class Predictor:
 
         Raises:
             ImageError: an image cannot be read and `on_bad_image` is `fail`.
-            DataError: no image can be read.
         """
         bad = [] if bad_images is None else bad_images
         batch_size = self.fitting_batch(batch_size)
@@ -209,7 +208,6 @@ class Predictor:
         def load(row: int) -> Loaded | ImageError:
             return self.load(samples.path(row), lambda: _open_row(samples, row, limits))
 
-        done = 0
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not (progress and console.is_terminal)) as bar:
             loaded = bar.track(
@@ -220,9 +218,6 @@ class Predictor:
                 pixels = np.stack([image.pixels for _, image in batch])
                 found = self.answer(pixels, [image.size for _, image in batch])
                 yield from zip((row for row, _ in batch), found, strict=True)
-                done += len(batch)
-        if done == 0:
-            raise DataError(f"No image of {samples.root!r} can be evaluated: none can be read.")
 
     def forward(self, images: NDArray[np.float32]) -> Any:
         """Pre-processed images (B, 3, H, W) to raw outputs: a classifier's logits (B, K), without the temperature.

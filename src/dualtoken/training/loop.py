@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from dualtoken.errors import ModelError, Terminated, UserError
 from dualtoken.preprocess import Preprocessing
+from dualtoken.processes import Group
 from dualtoken.tasks import moved
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import has_state
 from dualtoken.training.objective import Batches, Judge, Objective
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
-from dualtoken.training.processes import joined, mean_over, synchronise, watched
+from dualtoken.training.processes import joined, mean_over, synchronise
 from dualtoken.training.progress import Progress
 from dualtoken.training.state import Counters, load_state, save_state
 from dualtoken.words import counted
@@ -56,6 +57,7 @@ class Loop:
         fabric: Fabric,
     ) -> None:
         self.config, self.task, self.folder, self.fabric = config, task, folder, fabric
+        self.group = Group(fabric)
         self.preprocessing = preprocessing
         self.training, self.validation = training, validation
         self.batches = training.batch_sampler.batches  # of a whole epoch, on each rank
@@ -111,7 +113,7 @@ class Loop:
         self.started, self.before = time.monotonic(), self.counters.seconds
         self.saved = self.started
         counters = self.counters
-        with self._stop_on_interrupt(), watched(self.fabric) as self.alive:
+        with self._stop_on_interrupt(), self.group.watched():
             self._decide(progress)  # a resumed run may have nothing left to do
             while (counters.step < counters.total_steps or counters.batch) and not self.stopped:
                 if not self._train_epoch(progress):
@@ -172,7 +174,7 @@ class Loop:
     def _batch(self, images: Tensor, targets: Any) -> bool:
         """Forward, backward and, unless gradients are still accumulating, a step; whether the weights moved."""
         counters, config = self.counters, self.config
-        self.alive()
+        self.group.alive()
         seed_all(config.seed, counters.epoch, counters.batch, self.fabric.global_rank)
         self.scheduler.step_update(counters.step)
         images = images.to(self.fabric.device, memory_format=torch.channels_last, non_blocking=True)
@@ -180,7 +182,7 @@ class Loop:
         moves = (counters.batch + 1) % config.accumulate == 0 or last
         with self.fabric.no_backward_sync(self.model, enabled=not moves):
             loss = self.task.loss(self.model, images, moved(targets, self.fabric.device))
-            self.alive()
+            self.group.alive()
             self.fabric.backward(loss / config.accumulate)
         self.losses.append(loss.detach())
         if self.fabric.device.type == "cpu" or len(self.losses) == READ_EVERY:
@@ -251,7 +253,8 @@ class Loop:
             with self.fabric.autocast():
                 raw = model(images)
             meter.add(raw, targets, indices)
-        return joined(meter, self.fabric)
+            self.group.alive()
+        return joined(meter, self.group, self.fabric)
 
     def new_meter(self) -> Judge:
         """Judges raw outputs for the validation images."""

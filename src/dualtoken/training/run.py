@@ -32,6 +32,7 @@ from dualtoken.files import alone, atomic_path, explained_place, writable_folder
 from dualtoken.hub import DEFAULT, find_model
 from dualtoken.images import ImageLimits, open_image
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, load_config, save_model
+from dualtoken.processes import device_of
 from dualtoken.readers import read_text
 from dualtoken.tasks import TASKS, Seen, Task, TaskSettings, as_arrays
 from dualtoken.training.checks import check_settings
@@ -128,7 +129,7 @@ def train(
         else:
             carry_out(loop, on_best, f"dualtoken train {data}")
         fabric.barrier()
-        metrics = _finish(folder, images, loop) if fabric.is_global_zero else {}
+        metrics = _finish(folder, images, loop)
         return TrainResult(folder, metrics, loop.stopped)
 
 
@@ -566,14 +567,18 @@ def settings_text(config: TrainConfig) -> str:
 
 
 def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
-    """Fit on val what the answers need, measure the best weights on test (or val), write config and report."""
+    """Fit on val what the answers need, measure the best weights on test (or val), write config and report.
+
+    Each process measures its share of the images, and all know the figures of all; the first one writes.
+    """
     from dualtoken.evaluation import evaluation_of, measure
     from dualtoken.evaluation.reports import write_training_report
     from dualtoken.prediction import load
 
-    config, predictor = loop.config, load(folder, device=loop.fabric.device.type)
+    config, predictor = loop.config, load(folder, device=device_of(loop.fabric))
     limits = ImageLimits(max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-    options: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image}
+    options: dict[str, Any] = {"workers": config.workers, "limits": limits, "on_bad_image": config.on_bad_image,
+                               "group": loop.group}  # fmt: skip
     if loop.fabric.device.type != "cpu":
         options["batch_size"] = 2 * config.batch_size  # without gradients it takes no more memory
     validation, samples = images.splits["val"], images.splits["test" if "test" in images.splits else "val"]
@@ -584,6 +589,8 @@ def _finish(folder: Path, images: ImageData, loop: Loop) -> dict[str, Any]:
         meter, bad = measure(predictor, samples, **options)
     evaluation = evaluation_of(meter, predictor, images, samples, bad_images=bad, seed=config.seed)
     predictor.config.metrics = evaluation.headline()
+    if not loop.group.first:
+        return predictor.config.metrics
     write_json(folder / CONFIG, predictor.config.to_json())
     batch = folder / FIRST_BATCH
     drawn = TASKS[config.task].heads and batch.is_file()  # and not left by another run
