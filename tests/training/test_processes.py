@@ -48,10 +48,8 @@ def write_script(
 
 def judged(model: Path, data: Path, output: Path, devices: int) -> str:
     """A line of a script that measures a model."""
-    return (
-        f"    dualtoken.evaluate({str(model)!r}, {str(data)!r}, output={str(output)!r}, devices={devices}, device='cpu',"
-        " workers=0)\n"
-    )
+    settings = {"output": str(output), "devices": devices, "device": "cpu", "workers": 0}
+    return f"    dualtoken.evaluate({str(model)!r}, {str(data)!r}, **{settings!r})\n"
 
 
 def history(run: Path) -> list[dict[str, str]]:

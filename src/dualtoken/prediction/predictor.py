@@ -23,7 +23,7 @@ from rich.progress import Progress
 from dualtoken.answers import Kind, kind_of
 from dualtoken.data import BadImage, ImageFiles, MaskSamples, OnBadImage, Samples
 from dualtoken.engines import out_of_memory
-from dualtoken.errors import ConfigError, DataError, ImageError, shown_name
+from dualtoken.errors import ConfigError, ImageError, shown_name
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, too_large
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Answer
