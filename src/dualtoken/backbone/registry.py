@@ -77,8 +77,9 @@ def create_model(name: str, *, reduction: str | None = None, keep: float = 0.7, 
 
     Args:
         name: such as `dualtoken_vit_t_mix` or `mobilenetv4_conv_small`.
-        reduction: how a plain vision transformer drops or merges tokens: `evit` or `tome`; None keeps them all.
-        keep: with a reduction, the share of tokens that it keeps, in (0, 1].
+        reduction: how a plain vision transformer drops or merges tokens: a name in `reductions.REDUCTIONS`, such as
+            `evit`; None keeps them all.
+        keep: with a reduction, the share that it keeps, in (0, 1].
         **kwargs: those of `timm.create_model`; for our networks also the fields of their config.
 
     Raises:
@@ -89,7 +90,7 @@ def create_model(name: str, *, reduction: str | None = None, keep: float = 0.7, 
     model: nn.Module = timm.create_model(name, **kwargs)
     if reduction is None:
         return model
-    from dualtoken.backbone.reduction import reduce_tokens  # here: timm may be imported first by a part of it
+    from dualtoken.backbone.reductions import reduce_tokens  # here: timm may be imported first by a part of it
 
     return reduce_tokens(model, reduction, keep)
 

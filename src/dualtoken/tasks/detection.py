@@ -39,6 +39,8 @@ class DetectionTask(Task):
             "loss",
             "class_weights",
             "sampling",
+            "reduction",
+            "keep",
         }
     )
     masks = False

@@ -25,7 +25,7 @@ class SemanticSegmentationTask(Task):
     best_by = "miou"
     unused = frozenset(
         {"mixup", "cutmix", "rand_augment", "random_erasing", "scale", "copy_paste", "crop_pct", "resident", "loss",
-         "class_weights", "sampling", "max_objects"}
+         "class_weights", "sampling", "max_objects", "reduction", "keep"}
     )  # fmt: skip
 
     @classmethod

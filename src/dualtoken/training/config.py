@@ -32,6 +32,10 @@ class TrainConfig(BaseModel):
     """A network of ours or of timm by name, with fresh weights; or a model folder or hf-hub:USER/NAME to fine-tune."""
     model_args: dict[str, Any] = {}
     """Further arguments of the model, such as `token_grid: 5`."""
+    reduction: str | None = None
+    """With classes, for timm's plain vision transformers: how they drop or merge tokens, such as `evit`."""
+    keep: float | None = Field(None, gt=0, le=1)
+    """With a reduction: the share that it keeps. Left out: 0.7."""
     head: str | None = None
     """Detector or decoder on the backbone, for boxes or masks. Left out: the usual one of the task."""
     head_args: dict[str, Any] = {}
@@ -170,6 +174,12 @@ class TrainConfig(BaseModel):
     """torch.compile the model: minutes at the start, quicker steps."""
     save_minutes: float = Field(5.0, gt=0)
     """Time between saved states within an epoch."""
+
+    @property
+    def network_args(self) -> dict[str, Any]:
+        """All arguments of the network that the settings name."""
+        reducing = {"reduction": self.reduction, "keep": self.keep}
+        return self.model_args | {name: value for name, value in reducing.items() if value is not None}
 
     @field_validator("image_size", mode="before")
     @classmethod

@@ -14,6 +14,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from dualtoken.backbone.reductions import added_weights
 from dualtoken.data import BandFacts, ImageData
 from dualtoken.decode import most_objects
 from dualtoken.errors import ConfigError, ModelError
@@ -49,12 +50,17 @@ def make_network(
     head = task.choose_head(config.head or (known.head if known and alike else None) or None)
     limit = {} if config.max_objects is None else most_objects(config.max_objects)
     head_args = (known.head_args if known and alike and head == known.head else {}) | limit | config.head_args
-    args = (known.model_args if known else {}) | _size_args(architecture, config) | config.model_args
+    args = (known.model_args if known else {}) | _size_args(architecture, config) | config.network_args
+    if "keep" in args and args.get("reduction") is None:
+        raise ConfigError(f"keep is {args['keep']}, but no tokens are reduced.", "Add --set reduction=evit.")
     network = Network(architecture, len(images.classes), head, head_args, args, in_chans=len(mean))
     model = _with_rates(network, config, task)
     if known and alike and not task.heads:
         try:
             state = seeing(read_weights(folder / WEIGHTS), model)
+            if "reduction" not in known.model_args:  # what one adds to the whole network stays fresh
+                own = model.state_dict()
+                state = {name: own[name] for name in added_weights(model)} | state
             load_weights(model, folder / WEIGHTS, state, skip_classifier=known.classes != images.classes)
         except ModelError as error:
             if not (other := _other_args(known.model_args, args)):
