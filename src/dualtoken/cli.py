@@ -33,7 +33,7 @@ EXTRAS = dict.fromkeys(
     "executorch": "executorch", "litert_torch": "litert", "coremltools": "coreml", "sklearn": "demo",
     "captum": "explain", "pycocotools": "detection", "segmentation_models_pytorch": "segmentation", "av": "video",
     "supervision": "supervision", "pyarrow": "parquet", "fsspec": "shards", "datasets": "huggingface",
-    "huggingface_hub": "hub",
+    "huggingface_hub": "hub", "ray": "ray",
 }  # fmt: skip
 
 FIRST_STEPS = """\
@@ -106,6 +106,9 @@ def predict(
     inputs: list[str] | None = None,
     *,
     device: str = "auto",
+    runner: str = "auto",
+    address: str | None = None,
+    part_images: int = 1000,
     trust: bool = False,
     progress: bool = True,
     **options: Any,
@@ -115,6 +118,10 @@ def predict(
     Args:
         model: as for `evaluate`. Left out: the model of the package.
         inputs: files, folders, patterns, zip archives, shards, videos (for boxes and masks), or - for stdin.
+        runner: what computes: for an exported file an engine that runs it; `ray` spreads the work over `--workers`
+            processes, here or on a cluster, and can go on where it was stopped.
+        address: for `--engine ray`: a running cluster, `auto` for that of this machine. Left out, one starts here.
+        part_images: for `--engine ray`: files that are answered and written together. Of shards every tar is a part.
     """
     from dualtoken.hub import BUNDLED, DEFAULT, bundled_folder
     from dualtoken.prediction import load
@@ -127,7 +134,12 @@ def predict(
     elif progress:
         opening([chosen])
     wanted = Options(**options)
-    predictor = load(bundled_folder(DEFAULT) if chosen is None else chosen, device=device, trust=trust)
+    name = str(bundled_folder(DEFAULT)) if chosen is None else chosen
+    if runner == "ray":
+        return _predict_parts(name, inputs, wanted, device, address, part_images, trust, progress)
+    if address is not None:
+        raise ConfigError("--address is for --engine ray.", "Add --engine ray, or leave it out.")
+    predictor = load(name, device=device, engine=runner, trust=trust)
 
     def show_page(page: list[Any]) -> None:
         if not progress:
@@ -152,6 +164,36 @@ def predict(
         for place in (wanted.output, wanted.sheet, wanted.pictures):
             if place and predicted:
                 typer.echo(f"Written  {place}")
+    return _ended(predicted, failed)
+
+
+def _predict_parts(
+    model: str, inputs: list[str], wanted: Any, device: str, address: str | None, part_images: int, trust: bool,
+    progress: bool,
+) -> int:  # fmt: skip
+    """`dualtoken predict --engine ray`: what is written is told, answers are not."""
+    from dualtoken.prediction.cluster import Job, predict_parts
+
+    useless = [f"--{key}" for key in ("form", "pictures", "sheet", "tile") if getattr(wanted, key) is not None]
+    if useless:
+        raise ConfigError(
+            f"{', '.join(useless)} has no meaning with --engine ray, which writes parquet.", "Leave it out."
+        )
+    if wanted.output is None:
+        raise ConfigError("--engine ray writes into a folder, and --output is missing.", "Type: --output predictions")
+    job = Job(
+        model, str(wanted.output.absolute()), device, trust, wanted.threshold, wanted.max_objects, wanted.top,
+        wanted.batch_size, wanted.limits,
+    )  # fmt: skip
+    predicted, failed = predict_parts(
+        job, inputs, part_images=part_images, workers=wanted.workers, address=address, progress=progress,
+        note=lambda text: typer.echo(f"Note     {text}", err=True),
+    )  # fmt: skip
+    if progress:
+        unread = f", {failed:,} could not be read: {wanted.output}/unread" if failed else ""
+        typer.echo(f"Predictions for {counted(predicted, 'image')}{unread}\nWritten  {wanted.output}/predictions")
+    else:
+        print_json({"output": str(wanted.output), "images": predicted, "unread": failed})
     return _ended(predicted, failed)
 
 
@@ -453,8 +495,9 @@ VERBS = {
         f"{HERE}:predict",
         "dualtoken predict photo.jpg; "
         "dualtoken predict runs/photos holiday/ 'more/*.jpg' --output predictions.csv --sheet sheet.png; "
-        "dualtoken predict runs/boxes street.mp4 big.tif --pictures seen/ --output found.jsonl",
-        like=EVALUATE, flags={"inputs": "INPUT"},
+        "dualtoken predict runs/boxes street.mp4 big.tif --pictures seen/ --output found.jsonl; "
+        "dualtoken predict photos.onnx shards/ --engine ray --output predictions",
+        like=EVALUATE, flags={"inputs": "INPUT", "runner": "--engine"},
         more=lambda: static.signature("dualtoken.prediction.command", "Options")[1],
     ),
     "explain": Verb(
@@ -549,6 +592,7 @@ CHOICES = {
     "labels": _names("auto", "dualtoken.data.formats:by_rank"),
     "to": _names("dualtoken.data.formats:writable"),
     "engine": _names("auto", "dualtoken.engines:runnable"),
+    "runner": _names("auto", "ray", "dualtoken.engines:runnable"),
     "format": _names("dualtoken.export.formats:FORMATS"),
     "engines": _names("dualtoken.lab.worker_engines:ENGINES"),
     "head": _names("dualtoken.decode:HEADS", "dualtoken.heads:DECODERS"),
@@ -559,6 +603,7 @@ SUGGESTIONS = {
 }
 BOUNDS = {
     **dict.fromkeys(("batch_size", "top", "rounds", "seeds", "most", "max_pixels", "max_bytes", "epochs"), (1, None)),
+    "part_images": (1, None),
     "workers": (0, None), "tile": (32, None), "overlap": (0, 0.9), "threshold": (0, 1), "max_drop": (0, 99),
     "max_objects": (1, 5000), "shard_mb": (1, None), "devices": (1, None), "nodes": (1, None), "port": (0, 65535),
     "max_gmacs": (0, None),

@@ -465,7 +465,7 @@ def test_classes_are_still_answered(models, photos, tmp_path):
         ("detection", "found", "masks", "cannot be written for detection"),
         ("semantic_segmentation", "found.json", None, "cannot be written for semantic segmentation"),
         ("semantic_segmentation", "found", "yolo", "cannot be written for semantic segmentation"),
-        ("detection", "found.parquet", None, "suffix"),
+        ("detection", "found.xlsx", None, "suffix"),
         ("detection", "found", "voc", "cannot be written"),
     ],
 )

@@ -46,7 +46,7 @@ class Boxes(Kind):
     class_title = "AP"
     image_score = "f1"
     image_score_title = "F1"
-    forms: ClassVar[tuple[str, ...]] = ("coco", "yolo", "csv", "jsonl")
+    forms: ClassVar[tuple[str, ...]] = ("coco", "yolo", "csv", "parquet", "jsonl")
     headlines: ClassVar[tuple[str, ...]] = ("ap50", "ap")
     card = Card(
         "object-detection",
@@ -280,7 +280,7 @@ class Instances(Boxes):
         "What is of no class that it knows it does not find, or takes for something like it.",
         extras="train,detection",
     )
-    forms = ("coco", "yolo", "masks", "csv", "jsonl")
+    forms = ("coco", "yolo", "masks", "csv", "parquet", "jsonl")
     masks = True
 
     def meter(self, config: Described) -> InstanceMeter:

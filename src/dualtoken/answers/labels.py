@@ -40,7 +40,7 @@ class MultiLabel(Classes):
     class_title = "AP"
     image_score = "f1"
     image_score_title = "F1 of its labels"
-    forms = ("csv", "jsonl", "label_list")
+    forms = ("csv", "parquet", "jsonl", "label_list")
     screen_columns = ("Labels",)
     headlines = ("map", "macro_f1", "micro_f1")
     card = Card(

@@ -38,7 +38,7 @@ class Regions(Kind):
     image_score = "miou"
     image_score_title = "mean IoU"
     nothing_confused = "nothing: every pixel is right"
-    forms = ("masks", "csv", "jsonl")
+    forms = ("masks", "csv", "parquet", "jsonl")
     headlines = ("miou", "pixel_accuracy")
     card = Card(
         "image-segmentation",

@@ -108,6 +108,22 @@ def read_index(source: str) -> Index:
         raise DataError(f"{source!r} cannot be read: {error}.", "Check the address, and who may read it.") from error
 
 
+def tars_of(source: str) -> list[str]:
+    """The places of the tars that `source` means, each of which `read_index` reads by itself.
+
+    Raises:
+        DataError: there is none, or the address cannot be read.
+    """
+    root, pattern = _divided(source)
+    try:
+        tars = _tars(root, pattern)
+    except OSError as error:
+        raise DataError(f"{source!r} cannot be read: {error}.", "Check the address, and who may read it.") from error
+    if not tars:  # an address whose folder cannot be listed, such as that of a web server
+        tars = sorted({name[: name.index(".tar/") + 4] for name in read_index(source).list("name")})
+    return [join(root, tar) for tar in tars]
+
+
 def write_index(folder: Path, kind: str, classes: Sequence[str], columns: dict[str, Any]) -> None:
     """Write `index.parquet`; columns as of `Index`, as lists or arrays."""
     arrow, parquet = require("pyarrow", "shards"), require("pyarrow.parquet", "shards")

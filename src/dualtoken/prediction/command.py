@@ -38,8 +38,9 @@ class Options:
     """How to answer, and what to write.
 
     Attributes:
-        output: table to write: .jsonl, .csv, .parquet (classes), .json (COCO), or a folder with `form`.
-        form: for boxes and masks: format of the table where the suffix leaves it open: coco, yolo, masks, csv, jsonl.
+        output: table to write: .jsonl, .csv, .parquet, .json (COCO), or a folder with `form` or `--engine ray`.
+        form: for boxes and masks: format of the table where the suffix leaves it open: coco, yolo, masks, csv,
+            parquet, jsonl.
         pictures: for boxes and masks: folder for pictures and videos with the predictions drawn in.
         sheet: for classes: contact sheets to draw, such as sheet.png, 40 images a page.
         threshold: for boxes and several labels: lowest confidence shown, 0 to 1. Left out: the model's own.

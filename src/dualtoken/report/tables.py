@@ -189,6 +189,7 @@ def _parquet(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterat
     types = [(name, arrow.string() if name in ("path", "error") or "label" in name else arrow.float32())
              for name in columns]  # fmt: skip
     schema, rows = arrow.schema(types), list[dict[str, Any]]()
+    numbers = [name for name, kind in types if kind == arrow.float32()]
     with atomic_path(path) as temporary, parquet.ParquetWriter(temporary, schema) as table:
 
         def write(answer: Answer) -> None:
@@ -197,6 +198,8 @@ def _parquet(path: Path, kind: Told, classes: Sequence[str], top: int) -> Iterat
                 flush()
 
         def flush() -> None:
+            for row in rows:  # some cells are numbers in words, such as 12.50
+                row |= {name: float(row[name]) for name in numbers if row.get(name) is not None}
             table.write_table(arrow.Table.from_pylist(rows, schema))
             rows.clear()
 
