@@ -542,7 +542,7 @@ def test_predict_on_the_command_line(folders, photos, tmp_path, monkeypatch, cap
     [
         ("detection", ["--sheet", "sheet.png"], "--sheet has no meaning for a model for detection"),
         ("detection", ["--output", "found"], "does not say what to write"),
-        ("detection", ["--output", "found", "--form", "masks"], "There it is one of coco, yolo, csv, jsonl"),
+        ("detection", ["--output", "found", "--form", "masks"], "There it is one of coco, yolo, csv, parquet, jsonl"),
         ("detection", ["--threshold", "2"], "--threshold"),
         ("detection", ["--tile", "8"], "--tile"),
         ("semantic_segmentation", ["--output", "found.json"], "cannot be written for semantic segmentation"),
