@@ -128,7 +128,12 @@ def _mixer(name: str, width: int) -> Arm:
     return Arm(name, {"model_args": {"mixer": name, "global_tokens": "none", "channels": channels}}, f"{width} wide")
 
 
-MIXERS = (Arm(BASE, {}, "T (mix) as it is"), *(_mixer(*item) for item in _WIDTHS.items()))
+_LIGHTVIT = {"mixer": "lightvit", "global_tokens": "normal", "normal_tokens": 8, "joint_tokens": True}
+MIXERS = (
+    Arm(BASE, {}, "T (mix) as it is"),
+    Arm("lightvit", {"model_args": _LIGHTVIT | {"channels": [60, 120, 240]}}, "60 wide, with its 8 tokens"),
+    *(_mixer(*item) for item in _WIDTHS.items()),
+)
 DENSE = _models(_T, _S, "lightvit_t", "pvt_v2_b0")
 
 # ---------------------------------------------------------------- the scales
