@@ -89,9 +89,20 @@ def write_models(root: Path) -> None:
     for name in ("large", "small", "other", "pets"):
         shutil.copytree(runs / "photos", runs / name)
     dualtoken.train(root / "digits", runs / "digits", model="dualtoken_vit_t_mix", **QUICK)
+    write_official(root / "cas_vit_xs.safetensors")
     dualtoken.export(runs / "photos", root / "photos.onnx", images=root / "photos" / "val", progress=False)
     for path in root.glob("photos.onnx*"):
         shutil.copy(path, root / path.name.replace("photos", "model"))
+
+
+def write_official(path: Path) -> None:
+    """A checkpoint as the official code of CAS-ViT would name it, with fresh weights."""
+    from safetensors.torch import save_file
+
+    from dualtoken.backbone.official import OFFICIAL
+
+    state = dualtoken.create_model("cas_vit_xs").state_dict()
+    save_file({OFFICIAL["cas_vit"].name_of(name): tensor for name, tensor in state.items()}, path)
 
 
 def write_programs(folder: Path) -> None:

@@ -19,7 +19,7 @@ GUIDES = {
     "predict": "predict", "explain": "explain", "app": "app", "serve": "serve", "convert": "data", "pack": "shards",
     "export": "export",
     "verify": "export", "quantize": "quantization", "benchmark": "benchmark", "study": "studies", "tables": "paper",
-    "runtime-bundle": "runtime", "push": "hub", "models": "models", "demo": "quickstart",
+    "runtime-bundle": "runtime", "push": "hub", "models": "models", "convert-weights": "models", "demo": "quickstart",
 }  # fmt: skip
 
 

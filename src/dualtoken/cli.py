@@ -382,6 +382,10 @@ def _converted(result: Any, *_: Any) -> None:
     typer.echo(f"Written  {result.output}")
 
 
+def _weights_converted(result: Any, *_: Any) -> None:
+    typer.echo(f"{result.summary()}\nWritten  {result.folder}\nNext     dualtoken predict {result.folder} IMAGE")
+
+
 def _export(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     """Find a wrong format or place before torch is imported."""
     from dualtoken.export.formats import find_format
@@ -523,6 +527,12 @@ VERBS = {
         "dualtoken.data:convert", "dualtoken convert coco/ --to yolo --output coco-yolo",
         like=EVALUATE, flags={"source": "DATA", "to": "--to"}, hidden=("task",), json=False,
         show=_converted,
+    ),
+    "convert-weights": Verb(
+        "dualtoken.hub.conversion:convert_weights",
+        "dualtoken convert-weights cas_vit_xs.safetensors --model cas_vit_xs --output runs/cas_vit_xs",
+        flags={"checkpoint": "CHECKPOINT", "model": "--model"}, json=False,
+        show=_weights_converted,
     ),
     "pack": Verb(
         "dualtoken.data:pack", "dualtoken pack photos/ shards/; dualtoken pack coco/ shards/ --shard-mb 500",

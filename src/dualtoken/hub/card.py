@@ -167,6 +167,8 @@ def _made(config: ModelConfig) -> str:
     lines += [f"- Its teacher: `{one['name']}` (digest `{one['key']}`)." for one in provenance.get("teachers", [])]
     if provenance.get("teachers"):
         lines.append("- The licences of its teachers and images bind whoever uses these weights: ask for them.")
+    if origin := provenance.get("converted_from"):
+        lines.append(f"- Weights of `{origin['file']}`, converted; their licence binds whoever uses these.")
     if "seed" in provenance and settings.get("epochs"):
         lines.append(
             f"- At most {settings['epochs']} epochs, seed {provenance['seed']}; all settings in `config.json`."

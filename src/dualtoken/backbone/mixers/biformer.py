@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.layers import DepthwiseConv, attend
+from dualtoken.backbone.official import OFFICIAL, Official, numbered
 
 _SIDE = 7  # regions along each side of the map
 
@@ -74,3 +75,20 @@ def _by_stage(place: Place, **dd: Any) -> nn.Module:
 
 
 register_branch("biformer", _by_stage)
+
+OFFICIAL["biformer"] = Official(
+    (
+        (r"^stem\.(\d)\.conv", numbered("downsample_layers.0.{}", 3)),
+        (r"^stem\.(\d)\.norm", numbered("downsample_layers.0.{}", 3, 1)),
+        (r"^stages\.(\d)\.merge\.0\.conv", r"downsample_layers.\1.0"),
+        (r"^stages\.(\d)\.merge\.0\.norm", r"downsample_layers.\1.1"),
+        (r"\.blocks\.", "."),
+        (r"\.position\.", ".pos_embed."),
+        (r"\.mixer\.local", ".attn.lepe"),
+        (r"(?<=^stages\.[0-2]\.)(\d+)\.mixer\.qkv", r"\1.attn.qkv.qkv"),
+        (r"(?<=^stages\.[0-2]\.)(\d+)\.mixer\.proj", r"\1.attn.wo"),
+        (r"\.mixer\.", ".attn."),
+        (r"\.ffn\.fc1", ".mlp.0"),
+        (r"\.ffn\.fc2", ".mlp.3"),
+    )
+)

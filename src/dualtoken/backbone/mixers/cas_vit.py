@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.modules import ChannelsFirst
+from dualtoken.backbone.official import OFFICIAL, Official, numbered
 from dualtoken.backbone.parts import POSITIONS
 from dualtoken.backbone.stem import ConvNormAct
 
@@ -64,3 +65,26 @@ def _local_integration(place: Place, **dd: Any) -> nn.Module:
 
 register_branch("cas_vit", AdditiveAttention)
 POSITIONS["local_integration"] = _local_integration
+
+OFFICIAL["cas_vit"] = Official(
+    (
+        (r"^stem\.(\d)\.conv", numbered("patch_embed.{}", 3)),
+        (r"^stem\.(\d)\.norm", numbered("patch_embed.{}", 3, 1)),
+        (r"^stages\.(\d)\.merge\.0\.conv", numbered("network.{}.proj", 2, -1)),
+        (r"^stages\.(\d)\.merge\.0\.norm", numbered("network.{}.norm", 2, -1)),
+        (r"^stages\.(\d)\.blocks", numbered("network.{}", 2)),
+        (r"\.position\.0\.conv", ".local_perception.network.0"),
+        (r"\.position\.0\.norm", ".local_perception.network.1"),
+        (r"\.position\.1", ".local_perception.network.2"),
+        (r"\.position\.3", ".local_perception.network.4"),
+        (r"\.mixer\.", ".attn."),
+        (r"\.gates_(q|k)\.channel", r".oper_\1.1.block.1"),
+        (r"\.gates_(q|k)\.spatial\.0\.conv", r".oper_\1.0.block.0"),
+        (r"\.gates_(q|k)\.spatial\.0\.norm", r".oper_\1.0.block.1"),
+        (r"\.gates_(q|k)\.spatial\.1", r".oper_\1.0.block.3"),
+        (r"\.mix\.", ".dwc."),
+        (r"\.ffn\.", ".mlp."),
+        (r"^head\.labels", "head"),
+        (r"^head\.teacher", "dist_head"),
+    )
+)

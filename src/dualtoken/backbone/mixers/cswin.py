@@ -6,6 +6,7 @@ zeros here, as our windows are.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.layers import DepthwiseConv, attend
+from dualtoken.backbone.official import OFFICIAL, Official, numbered
 
 
 class CrossShapedAttention(nn.Module):
@@ -58,3 +60,18 @@ class CrossShapedAttention(nn.Module):
 
 
 register_branch("cswin", CrossShapedAttention)
+
+OFFICIAL["cswin"] = Official(
+    (
+        (r"^stem\.0\.0", "stage1_conv_embed.0"),
+        (r"^stem\.1", "stage1_conv_embed.2"),
+        (r"^stages\.(\d)\.merge\.0\.0", numbered("merge{}.conv")),
+        (r"^stages\.(\d)\.merge\.1", numbered("merge{}.norm")),
+        (r"^stages\.(\d)\.blocks", numbered("stage{}", 1, 1)),
+        (r"\.mixer\.local\.(\d)", r".attns.\1.get_v"),
+        (r"\.mixer\.", "."),
+        (r"\.ffn\.", ".mlp."),
+    ),
+    crop_pct=0.9,
+)
+OFFICIAL["cswin_b_384"] = replace(OFFICIAL["cswin"], crop_pct=1.0)

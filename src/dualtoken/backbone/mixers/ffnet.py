@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.modules import ChannelsFirst, MergedDepthwise
+from dualtoken.backbone.official import OFFICIAL, Official, numbered
 from dualtoken.backbone.parts import DOWNSAMPLES, FFNS
 from dualtoken.backbone.stem import ConvNormAct
 
@@ -76,3 +77,26 @@ def _merged_down(inputs: int, outputs: int, **dd: Any) -> nn.Module:
 register_branch("ffnet", _ffnified_attention)
 FFNS["depthwise_mlp"] = _channel_mixer
 DOWNSAMPLES["merged_depthwise"] = _merged_down
+
+_NAMES = (
+    (r"\.conv\.(?=\w+$)", ".c."),
+    (r"\.norm\.", ".bn."),
+    (r"^stem\.(\d)", numbered("patch_embed.{}", 2)),
+    (r"(?<=^stages\.[1-3]\.blocks\.)(\d+)", numbered("{}", 1, 1)),  # what halves the map is their block 0
+    (r"\.blocks\.", "."),
+    (r"\.merge\.0", ".0.proj.0"),
+    (r"\.merge\.1", ".0.proj.1.conv"),
+    (r"\.mixer\.0", ".token_mixer.0.main.fc"),
+    (r"\.mixer\.1", ".token_mixer.0.main.conv1"),
+    (r"\.mixer\.3", ".token_mixer.0.main.conv2"),
+    (r"\.ffn\.0", ".channel_mixer.main.conv"),
+    (r"\.ffn\.1", ".channel_mixer.main.fc1"),
+    (r"\.ffn\.3", ".channel_mixer.main.fc2"),
+    (r"\.convs\.0", ".conv"),
+    (r"\.convs\.1", ".conv1"),
+    (r"\.scale1\.weight", ".token_mixer.0.layer_scale"),
+    (r"\.scale2\.weight", ".channel_mixer.layer_scale"),
+)
+OFFICIAL["ffnet"] = Official(_NAMES, crop_pct=0.95)
+OFFICIAL["ffnet_2"] = Official(_NAMES, crop_pct=0.9)
+OFFICIAL["ffnet_1"] = Official(((r"\.ffn\.0\.convs\.0", ".channel_mixer.main.conv"), *_NAMES), crop_pct=0.9)

@@ -18,6 +18,7 @@ from dualtoken.backbone.branch import Place, find_branch, register_branch
 from dualtoken.backbone.config import PyramidConfig
 from dualtoken.backbone.layers import channels_first, channels_last
 from dualtoken.backbone.modules import ChannelsFirst, FromImages, MergedDepthwise
+from dualtoken.backbone.official import OFFICIAL, Official, numbered
 from dualtoken.backbone.parts import BLOCKS, DOWNSAMPLES, FFNS, HEADS, STEMS, Head
 from dualtoken.backbone.stem import ConvNormAct
 
@@ -148,3 +149,26 @@ FFNS["batch_mlp"] = _batch_mlp
 STEMS["three_convs"] = _three_convs
 DOWNSAMPLES["depthwise_pointwise"] = _depthwise_then_pointwise
 HEADS["mean_batch"] = _mean_batch
+
+OFFICIAL["lsnet"] = Official(
+    (
+        (r"\.conv\.(?=\w+$)", ".c."),
+        (r"\.norm\.", ".bn."),
+        (r"^stem\.(\d)", numbered("patch_embed.{}", 2)),
+        (r"(?<=^stages\.[1-3]\.blocks\.)(\d+)", numbered("{}", 1, 2)),  # what halves the map is their blocks 0 and 1
+        (r"^stages\.(\d)\.(blocks|merge)", numbered("blocks{}", 1, 1)),
+        (r"\.local\.0\.convs\.0", ".mixer.conv"),
+        (r"\.local\.0\.convs\.1", ".mixer.conv1"),
+        (r"\.local\.1", ".se"),
+        (r"\.look\.(\d)\.", numbered(".lkp.cv{}.", 1, 1)),
+        (r"\.lkp\.cv5\.", ".lkp.norm."),
+        (r"\.mixer\.(qkv|proj|local|bias)", r".mixer.m.\1"),
+        (r"\.m\.proj", ".m.proj.1"),
+        (r"\.m\.local", ".m.dw"),
+        (r"\.m\.bias", ".m.attention_biases"),
+        (r"\.ffn\.(\d)", numbered(".ffn.m.pw{}", 1, 1)),
+        (r"^head", "head.l"),
+        (r"^pooled_neck", "head.bn"),
+    ),
+    computed=r"\.attention_bias_idxs$",
+)

@@ -18,6 +18,7 @@ from dualtoken.backbone.area import area_resize
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.layers import DepthwiseConv, channels_first, channels_last
 from dualtoken.backbone.modules import Attention, ChannelsFirst, StarReLU
+from dualtoken.backbone.official import OFFICIAL, Official
 from dualtoken.backbone.parts import DOWNSAMPLES, FFNS, STEMS, conv7_layer
 
 
@@ -119,3 +120,19 @@ def _norm_conv3(inputs: int, outputs: int, **dd: Any) -> nn.Module:
 STEMS["metaformer"] = partial(conv7_layer, epsilon=1e-6, norm_bias=False)
 DOWNSAMPLES["norm_conv3"] = _norm_conv3
 FFNS["star_mlp"] = StarMlp
+
+
+OFFICIAL["identityformer"] = OFFICIAL["randformer"] = Official(
+    (
+        (r"^stem\.0\.0", "downsample_layers.0.conv"),
+        (r"^stem\.1", "downsample_layers.0.post_norm"),
+        (r"^stages\.(\d)\.merge\.0", r"downsample_layers.\1.pre_norm"),
+        (r"^stages\.(\d)\.merge\.1\.0", r"downsample_layers.\1.conv"),
+        (r"\.blocks\.", "."),
+        (r"\.mixer\.matrix", ".token_mixer.random_matrix"),
+        (r"\.ffn\.", ".mlp."),
+        (r"\.skip(\d)\.weight", r".res_scale\1.scale"),
+        (r"^pooled_neck", "norm"),
+    ),
+    crop_pct=1.0,
+)

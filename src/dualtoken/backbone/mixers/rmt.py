@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.layers import DepthwiseConv, join_heads, split_heads
 from dualtoken.backbone.modules import ChannelsFirst, FromImages
+from dualtoken.backbone.official import OFFICIAL, Official, numbered
 from dualtoken.backbone.parts import HEADS, STEMS, Head
 from dualtoken.backbone.stem import ConvNormAct
 
@@ -102,3 +103,24 @@ def _neck_1024(channels: int, **dd: Any) -> Head:
 register_branch("rmt", ManhattanAttention)
 STEMS["four_convs"] = _four_convs
 HEADS["neck_1024"] = _neck_1024
+
+OFFICIAL["rmt"] = Official(
+    (
+        (r"^stem\.(\d)\.conv", numbered("patch_embed.proj.{}", 3)),
+        (r"^stem\.(\d)\.norm", numbered("patch_embed.proj.{}", 3, 1)),
+        (r"^stages\.(\d)\.merge\.0\.conv", numbered("layers.{}.downsample.reduction", 1, -1)),
+        (r"^stages\.(\d)\.merge\.0\.norm", numbered("layers.{}.downsample.norm", 1, -1)),
+        (r"^stages", "layers"),
+        (r"\.position\.", ".pos.conv."),
+        (r"\.norm1\.", ".retention_layer_norm."),
+        (r"\.norm2\.", ".final_layer_norm."),
+        (r"\.mixer\.(q|k|v)\.", r".retention.\1_proj."),
+        (r"\.mixer\.proj\.", ".retention.out_proj."),
+        (r"\.mixer\.local\.", ".retention.lepe.conv."),
+        (r"\.ffn\.depthwise\.", ".ffn.dwconv.conv."),
+        (r"\.scale(\d)\.weight", r".gamma_\1"),
+        (r"^neck\.0\.conv", "proj"),
+        (r"^neck\.0\.norm", "norm"),
+    ),
+    computed=r"\.Relpos\.",
+)

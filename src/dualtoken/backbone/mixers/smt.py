@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.layers import DepthwiseConv, attend
 from dualtoken.backbone.modules import FromImages
+from dualtoken.backbone.official import OFFICIAL, Official, numbered
 from dualtoken.backbone.parts import STEMS
 from dualtoken.backbone.stem import ConvNormAct
 
@@ -75,3 +76,24 @@ def _stem(in_chans: int, channels: int, kernel: int = 3, **dd: Any) -> nn.Module
 register_branch("smt", _by_turns)
 STEMS["smt"] = _stem
 STEMS["smt7"] = partial(_stem, kernel=7)
+
+OFFICIAL["smt"] = Official(
+    (
+        (r"^stem\.0\.0\.conv", "patch_embed1.conv.0"),
+        (r"^stem\.0\.0\.norm", "patch_embed1.conv.1"),
+        (r"^stem\.0\.1", "patch_embed1.conv.3"),
+        (r"^stem\.1", "patch_embed1.norm"),
+        (r"^stages\.(\d)\.merge\.0\.0", numbered("patch_embed{}.proj", 1, 1)),
+        (r"^stages\.(\d)\.merge\.1", numbered("patch_embed{}.norm", 1, 1)),
+        (r"^stages\.(\d)\.norm", numbered("norm{}", 1, 1)),
+        (r"^stages\.(\d)\.blocks", numbered("block{}", 1, 1)),
+        (r"\.mixer\.scales\.(\d)", numbered(".attn.local_conv_{}", 1, 1)),
+        (r"\.mixer\.mix\.conv", ".attn.proj0"),
+        (r"\.mixer\.mix\.norm", ".attn.bn"),
+        (r"\.mixer\.merge", ".attn.proj1"),
+        (r"\.mixer\.local", ".attn.local_conv"),
+        (r"\.mixer\.", ".attn."),
+        (r"\.ffn\.depthwise", ".mlp.dwconv.dwconv"),
+        (r"\.ffn\.", ".mlp."),
+    )
+)
