@@ -26,11 +26,14 @@ SETTINGS = {
     "recipe": "smoke", "model_args": SMALL, "workers": 0, "val_fraction": 0.25, "device": "cpu", "epochs": 2,
     "lr": 0.01, "image_size": 64, "seed": 3,
 }  # fmt: skip
+FEW = {"channels": 64, "score_threshold": 1e-4, "max_detections": 10}
 TASKS = {
     "classification": {},
     "multilabel": {},
-    "semantic_segmentation": {"head_args": {"decoder_dropout": 0.0}},  # which each process draws for itself
+    "semantic_segmentation": {"dice": 0.5, "head_args": {"decoder_dropout": 0.0}},  # drawn by each process
     "detection": {"head": "retinanet"},
+    "fcos": {"head": "fcos", "head_args": FEW},
+    "instance_segmentation": {"head_args": FEW},
 }
 
 
@@ -86,7 +89,7 @@ def data_of(tmp_path, make_image_folder):
     "task", ["classification", *(pytest.param(task, marks=pytest.mark.slow) for task in list(TASKS)[1:])]
 )
 def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
-    data, shared = data_of(task), SETTINGS | TASKS[task] | {"task": task}
+    data, shared = data_of(task), SETTINGS | TASKS[task] | {"task": "detection" if task == "fcos" else task}
     dualtoken.train(data, tmp_path / "one", **shared, batch_size=4)
     dualtoken.evaluate(tmp_path / "one", data, output=tmp_path / "of-one", device="cpu", workers=0)
     command = write_script(tmp_path, data, "two", shared | {"batch_size": 2, "devices": 2})
@@ -95,7 +98,9 @@ def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
     subprocess.run(command, check=True, timeout=300, capture_output=True)
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert len(one) == len(two) == 2
-    exact = 1e-4 if task == "detection" else 1e-5  # its sums are of hundreds of thousands
+    # In double precision all agree to 1e-6 (heads/test_together.py). In single, AdamW's first steps are signs of
+    # gradients, of which rounding turns those that are nearly 0; dense heads have many.
+    exact = 1e-5 if task in ("classification", "multilabel") else 1e-4
     for left, right in zip(one, two, strict=True):
         assert float(left["train_loss"]) == pytest.approx(float(right["train_loss"]), rel=exact)
         for name in left:

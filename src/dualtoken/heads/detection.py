@@ -27,6 +27,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from dualtoken.decode import HEADS, DetectorSpec, HeadKind, detect
 from dualtoken.heads.body import Body, undecayed
+from dualtoken.heads.together import EvenSampler, common_seed, share
 
 Target = dict[str, Tensor]
 
@@ -222,7 +223,19 @@ class Detector(nn.Module):
         if targets is not None:
             first = 0 if self.spec.dense else 1  # where 0 is the background
             targets = [target | {"labels": target["labels"] + first} for target in targets]
-        return self.network(images, targets)
+        if self.spec.dense:
+            return self.network(images, targets)
+        return self._losses_of_two_stages(images, targets)
+
+    def _losses_of_two_stages(self, images: Tensor, targets: list[Target] | None) -> dict[str, Tensor]:
+        """torchvision's losses are means over the positions that were chosen: here over those of all processes."""
+        first, second = self.network.rpn.fg_bg_sampler, self.network.roi_heads.fg_bg_sampler
+        first.seed = common_seed(images.device)
+        second.seed = first.seed + 2**32
+        losses: dict[str, Tensor] = self.network(images, targets)
+        counted = {"loss_objectness": first.count, "loss_rpn_box_reg": first.count, "loss_classifier": second.count,
+                   "loss_box_reg": second.count, "loss_mask": second.positives}  # fmt: skip
+        return {name: loss * share(counted[name], loss.device) for name, loss in losses.items()}
 
     @torch.compiler.disable  # it would take numpy's functions for its own
     def _answers(self, images: Tensor) -> list[Target]:
@@ -291,26 +304,46 @@ def _retinanet(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     return RetinaNet(pyramid, spec.classes, anchor_generator=anchors, head=head, **_choice(spec))
 
 
+class _FCOSHead(FCOSHead):
+    """Its losses are divided by the positions within objects: here by those of all processes."""
+
+    def compute_loss(
+        self, targets: list[Target], head_outputs: Target, anchors: list[Tensor], matched_idxs: list[Tensor]
+    ) -> Target:
+        losses: Target = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        within = sum(int((matched >= 0).sum()) for matched in matched_idxs)
+        return {name: loss * share(within, loss.device) for name, loss in losses.items()}
+
+
 def _fcos(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     """FCOS: one point a position, no anchors (Tian et al. 2019)."""
-    head = FCOSHead(spec.channels, 1, spec.classes)
+    head = _FCOSHead(spec.channels, 1, spec.classes)
     return FCOS(pyramid, spec.classes, anchor_generator=_anchors(spec), head=head, **_choice(spec))
 
 
 def _faster_rcnn(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     """Faster R-CNN: proposals first, then a closer look at each (Ren et al. 2015)."""
-    return FasterRCNN(**_two_stages(pyramid, spec))
+    return _evenly(FasterRCNN(**_two_stages(pyramid, spec)))
 
 
 def _mask_rcnn(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     """Mask R-CNN: Faster R-CNN and a mask for each box (He et al. 2017)."""
     channels = spec.channels
-    return MaskRCNN(
+    network = MaskRCNN(
         **_two_stages(pyramid, spec),
         mask_roi_pool=_pool(spec, side=14),
         mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1, norm_layer=_norm),
         mask_predictor=MaskRCNNPredictor(channels, channels, spec.classes + 1),
     )
+    return _evenly(network)
+
+
+def _evenly(network: Any) -> nn.Module:
+    """The network with samplers whose draws do not depend on the number of processes."""
+    for stage in (network.rpn, network.roi_heads):
+        before = stage.fg_bg_sampler
+        stage.fg_bg_sampler = EvenSampler(before.batch_size_per_image, before.positive_fraction)
+    return cast(nn.Module, network)
 
 
 def _two_stages(pyramid: Pyramid, spec: DetectorSpec) -> dict[str, Any]:

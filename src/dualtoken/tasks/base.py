@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import torch.distributed as dist
 from torch import Tensor, device, nn
 
 from dualtoken.answers import Kind, Meter, kind_of
@@ -236,15 +235,6 @@ class AnswerMeter:
     def join(self, seen: Meter) -> None:
         """Take the images that another judge has seen as its own."""
         self.meter.join(seen)
-
-
-def over_processes(count: Tensor) -> Tensor:
-    """The mean of a count over the processes that train together: what a sum is divided by for the mean of all."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return count
-    mean = count.float()
-    dist.all_reduce(mean)
-    return mean / dist.get_world_size()
 
 
 def as_arrays(targets: Any) -> Any:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from dualtoken.data import IGNORE, MaskSamples, evaluation_loader, joint_transform, training_loader
 from dualtoken.heads import DECODERS, Segmenter, make_segmenter
+from dualtoken.heads.together import mean_of_all, sum_of_all
 from dualtoken.preprocess import Preprocessing
-from dualtoken.tasks.base import HeadNames, Network, Task, over_processes, register
+from dualtoken.tasks.base import HeadNames, Network, Task, register
 
 
 @register
@@ -56,7 +57,7 @@ class SemanticSegmentationTask(Task):
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """Mean over the pixels of all processes that have a class; 0 where there are none."""
         logits, targets = model(images).float(), targets.long()
-        counted = over_processes((targets != IGNORE).sum()).clamp(min=1)
+        counted = mean_of_all((targets != IGNORE).sum()).clamp(min=1)
         loss = F.cross_entropy(
             logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=self.settings.label_smoothing
         )
@@ -67,6 +68,8 @@ class SemanticSegmentationTask(Task):
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """One minus the mean overlap (Dice) of the classes that occur; in [0, 1], 0 where no pixel has a class.
 
+    Overlaps are those in the images of all processes.
+
     Args:
         logits: (B, K, H, W).
         targets: (B, H, W), class of each pixel or `IGNORE`.
@@ -74,8 +77,8 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     counted = (targets != IGNORE)[:, None]
     truth = F.one_hot(targets.clamp(max=logits.shape[1] - 1), logits.shape[1]).permute(0, 3, 1, 2) * counted
     probabilities = logits.softmax(1) * counted
-    shared = (probabilities * truth).sum((0, 2, 3))
-    total = (probabilities + truth).sum((0, 2, 3))
-    occurs = truth.sum((0, 2, 3)) > 0
+    shared = sum_of_all((probabilities * truth).sum((0, 2, 3)))
+    total = sum_of_all((probabilities + truth).sum((0, 2, 3)))
+    occurs = sum_of_all(truth.sum((0, 2, 3))) > 0
     losses = (1 - 2 * shared / total.clamp(min=1e-6)) * occurs
     return losses.sum() / occurs.sum().clamp(min=1)

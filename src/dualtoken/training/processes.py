@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dualtoken import processes
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError
+from dualtoken.heads.together import sum_of_all
 from dualtoken.processes import Group
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.objective import Judge
@@ -43,22 +44,6 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return processes.make_fabric(config.device, config.devices, config.nodes, precision=precision)
 
 
-class _SumOfAll(torch.autograd.Function):
-    """The sum of a tensor over the processes; so is its gradient, since each process's loss depends on all of them."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the images of all processes, on any device (torch's own needs a GPU)."""
 
@@ -67,9 +52,9 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         if not self.training or not dist.is_initialized():
             return super().forward(x)
         count = x.numel() // x.shape[1] * dist.get_world_size()  # every process has as many images
-        mean = _SumOfAll.apply(x.sum((0, 2, 3))) / count
+        mean = sum_of_all(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]
-        variance = _SumOfAll.apply(centred.square().sum((0, 2, 3))) / count
+        variance = sum_of_all(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             rate = cast(float, self.momentum)
             cast(Tensor, self.running_mean).lerp_(mean.detach(), rate)
