@@ -172,6 +172,20 @@ def test_another_plan_or_other_images_are_refused(data, make_image_folder, tmp_p
     call(data, tmp_path / "s", seeds=2, only=["window"])  # more of the same plan is no other plan
 
 
+def test_an_arm_that_came_since_is_no_other_plan_and_one_that_changed_is(data, tmp_path, training):
+    call(data, tmp_path / "s", seeds=1, only=["mlp"])
+    file = tmp_path / "s" / "study.json"
+    plan = json.loads(file.read_text())
+    del plan["arms"]["window"]
+    file.write_text(json.dumps(plan))
+    call(data, tmp_path / "s", seeds=1, only=["window"])
+    assert "window" in json.loads(file.read_text())["arms"]
+    plan["arms"]["mlp"] = {"model_args": {"token_mlp": "none"}}
+    file.write_text(json.dumps(plan))
+    with pytest.raises(OutputError, match=r"another study: arms\.mlp"):
+        call(data, tmp_path / "s", seeds=1, only=["window"])
+
+
 def test_two_studies_do_not_train_in_one_folder(data, tmp_path, training):
     call(data, tmp_path / "s", seeds=1, only=["mlp"])
     training.calls.clear()

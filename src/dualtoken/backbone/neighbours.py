@@ -123,7 +123,7 @@ _family(
     },
 )  # fmt: skip
 _family(
-    "spartan", "SpaRTAN (2025)", "henry-pay/SpaRTAN",
+    "spartan", "arXiv 2507.10999", "henry-pay/SpaRTAN",
     PyramidConfig(
         mixer="spartan", stem="spartan", downsample="conv2_silu", norm="group", ffn="spartan",
         ffn_ratios=(4, 4, 2, 2), layer_scale=(1e-5,) * 4, head="mean",
@@ -152,15 +152,15 @@ _family(  # the transforms are counted as the products that they are here
     t=_Size(_sizes((2, 1, 1, 1), 48, 96, 160, 192), 2.6, 0.8, 77.0, (2_654_232, 0.8465), 256),
     s=_Size(_sizes((2, 1, 1, 1), 64, 128, 256, 320), 5.5, 1.5, 79.8, (5_568_696, 1.5392), 256),
 )  # fmt: skip
-_family(
+_family(  # the repository has no figures, and the paper's own could not be read
     "raft_mlp", "arXiv 2108.04384", "okojoalg/raft-mlp",
     PyramidConfig(
         mixer="raft_mlp", stem="patches_4_8", downsample=("patches_2_4", "patches_2_4", "patches_2"), block="raft",
         head="norm5_mean",
     ),
-    s=_Size(_sizes((2, 2, 6, 2), 64), 9.9, 2.1, 76.1, (9_868_768, 2.0870)),
-    m=_Size(_sizes((2, 2, 6, 2), 96), 21.4, 4.3, 78.8, (21_413_632, 4.2673)),
-    l=_Size(_sizes((2, 2, 6, 2), 128, 192, 512, 1024), 36.2, 6.5, 79.4, (36_184_672, 6.544)),
+    s=_Size(_sizes((2, 2, 6, 2), 64), None, None, None, (9_868_768, 2.0870)),
+    m=_Size(_sizes((2, 2, 6, 2), 96), None, None, None, (21_413_632, 4.2673)),
+    l=_Size(_sizes((2, 2, 6, 2), 128, 192, 512, 1024), None, None, None, (36_184_672, 6.544)),
 )  # fmt: skip
 
 # ---------------------------------------------------------------- modulation and attention
@@ -172,9 +172,9 @@ _family(
         head="mean",
     ),
     t=_Size(_sizes((2, 2, 8, 1), 64, ffn_ratios=(4, 4, 4, 2)), 11.5, 2.4, 82.2, (11_506_536, 2.4613)),
-    s=_Size(_sizes((3, 4, 18, 2), 64, ffn_ratios=(4, 4, 4, 2)), 20.5, 4.7, 83.7, (22_550_952, 4.8388)),
+    s=_Size(_sizes((3, 4, 18, 2), 64, ffn_ratios=(4, 4, 4, 2)), 21, 4.7, 83.7, (22_550_952, 4.8388)),
     b=_Size(_sizes((4, 6, 28, 2), 64, ffn_ratios=(8, 6, 4, 2), stem="smt7"), 32.0, 7.7, 84.3, (32_037_352, 7.9659)),
-    l=_Size(_sizes((4, 6, 28, 4), 96, ffn_ratios=(8, 6, 4, 2), stem="smt7"), 80.5, 17.7, None, (80_589_544, 17.9071)),
+    l=_Size(_sizes((4, 6, 28, 4), 96, ffn_ratios=(8, 6, 4, 2), stem="smt7"), 81, 17.6, None, (80_589_544, 17.9071)),
 )  # fmt: skip
 _family(
     "rmt", "arXiv 2309.11523", "qhfan/RMT",
@@ -289,5 +289,5 @@ _family(
 )  # fmt: skip
 _family(
     "volo", "arXiv 2106.13112; with token labels", "sail-sg/volo", None,
-    d1_224=_Size({}, 27, None, 84.1, (26_632_040, 6.9187)),
+    d1_224=_Size({}, 27, None, 84.2, (26_632_040, 6.9187)),
 )  # fmt: skip

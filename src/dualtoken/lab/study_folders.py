@@ -132,7 +132,7 @@ def _resolved(config: TrainConfig, plan: Plan) -> dict[str, Any]:
 
 
 def keep_plan(folder: Path, plan: Plan, data: dict[str, str]) -> None:
-    """Write study.json, or refuse a folder that holds another plan or other data.
+    """Write study.json, anew where arms were added, or refuse a folder that holds another plan or other data.
 
     Args:
         data: `source` and `fingerprint`.
@@ -141,12 +141,14 @@ def keep_plan(folder: Path, plan: Plan, data: dict[str, str]) -> None:
         OutputError: the folder is of another study.
     """
     check_plan(folder, plan, data)
-    if not (folder / PLAN).is_file():
+    if not (folder / PLAN).is_file() or read_plan(folder)["arms"].keys() != plan.to_json()["arms"].keys():
         write_json(folder / PLAN, plan.to_json() | {"data": data})
 
 
 def check_plan(folder: Path, plan: Plan, data: dict[str, str]) -> None:
     """Refuse a folder whose study.json holds another plan or other data; the message says in what they differ.
+
+    Arms that came to the study since are no other plan.
 
     Raises:
         OutputError: it does, or study.json is damaged.
@@ -154,6 +156,7 @@ def check_plan(folder: Path, plan: Plan, data: dict[str, str]) -> None:
     if not (folder / PLAN).is_file():
         return
     before, now = read_plan(folder), json.loads(json.dumps(plan.to_json()))  # tuples as lists, as the file has them
+    now["arms"] = {name: arm for name, arm in now["arms"].items() if name in before.get("arms", {})}
     names = {key: now[key] for key in ("study", "scale", "task")}
     differ = list(_differences(before, names)) or list(_differences(before, now))
     if before.get("data", {}).get("fingerprint") != data["fingerprint"]:

@@ -1,4 +1,4 @@
-"""SpaRTAN: two fields of view side by side, and channels that are multiplied as complex numbers (2025).
+"""SpaRTAN: two fields of view side by side, and channels multiplied as complex numbers (Pay et al. 2025, 2507.10999).
 
 Facts from github.com/henry-pay/SpaRTAN, whose configuration is the one published size.
 """
