@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -120,8 +122,12 @@ def test_models_health_and_the_interface_are_told(client):
     assert told["classes"] == list(CLASSES)
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/ready").json() == {"status": "ready"}
-    paths = client.get("/openapi.json").json()["paths"]
-    assert {"/v1/predict", "/v2/models/{name}/infer", "/metrics"} <= set(paths)
+    told = client.get("/openapi.json").json()
+    assert {"/v1/predict", "/v2/models/{name}/infer", "/metrics"} <= set(told["paths"])
+    for reference in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(told)):
+        assert reference in told["components"]["schemas"]
+    (name,) = told["paths"]["/v2/models/{name}"]["get"]["parameters"]
+    assert name["schema"]["enum"] == ["colours"]
     assert client.get("/docs").status_code == 404  # that page would load scripts from elsewhere
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
@@ -64,10 +64,10 @@ class Inference:
 
 def add_open_inference(app: FastAPI, served: Mapping[str, Served], find: Callable[[str | None], Served]) -> None:
     """The routes under `/v2`."""
-    body = {"requestBody": {"required": True, "content": {
-        "application/json": {"schema": TypeAdapter(Inference).json_schema(ref_template="#/components/schemas/{model}")},
-    }}}  # fmt: skip
-    body["requestBody"]["content"]["application/json"]["schema"].pop("$defs")  # type: ignore[index]
+    schema = TypeAdapter(Inference).json_schema(ref_template="#/components/schemas/{model}")
+    _add_schemas(app, schema.pop("$defs"))
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    one_of = Path(json_schema_extra={"enum": [*served]})  # told, not checked: `find` says more
 
     @app.get("/v2")
     async def server() -> JSONResponse:
@@ -84,11 +84,11 @@ def add_open_inference(app: FastAPI, served: Mapping[str, Served], find: Callabl
         return JSONResponse({"ready": True})
 
     @app.get("/v2/models/{name}/ready")
-    async def model_ready(name: str) -> JSONResponse:
+    async def model_ready(name: str = one_of) -> JSONResponse:
         return JSONResponse({"name": find(name).name, "ready": True})
 
     @app.get("/v2/models/{name}")
-    async def model(name: str) -> JSONResponse:
+    async def model(name: str = one_of) -> JSONResponse:
         one = find(name)
         export = one.predictor.export
         outputs = one.predictor.kind.arrays([one.example]) | {"predictions": np.zeros(0, object)}
@@ -100,7 +100,7 @@ def add_open_inference(app: FastAPI, served: Mapping[str, Served], find: Callabl
         })  # fmt: skip
 
     @app.post("/v2/models/{name}/infer", openapi_extra=body)
-    async def infer(name: str, request: Request) -> Response:
+    async def infer(request: Request, name: str = one_of) -> Response:
         one = find(name)
         most = one.settings.max_queue
         with one.places():
@@ -114,6 +114,18 @@ def add_open_inference(app: FastAPI, served: Mapping[str, Served], find: Callabl
         texts = [json.dumps(answer.to_dict(), ensure_ascii=False).encode() for answer in answers]
         arrays = {"predictions": np.array(texts, object)} | one.predictor.kind.arrays(answers)
         return _response(one.name, asked, arrays)
+
+
+def _add_schemas(app: FastAPI, schemas: Mapping[str, Any]) -> None:
+    """Parts of a body that FastAPI does not read by itself, so that what refers to them in OpenAPI finds them."""
+    usual = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        told = usual()
+        told["components"].setdefault("schemas", {}).update(schemas)
+        return told
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 # ---------------------------------------------------------------- what comes
