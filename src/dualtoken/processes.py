@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -47,10 +48,20 @@ def _launched() -> tuple[int, int] | None:
     if "TORCHELASTIC_RUN_ID" in environment:
         local = int(environment["LOCAL_WORLD_SIZE"])
         return local, int(environment["WORLD_SIZE"]) // local
-    if SLURMEnvironment.detect():
+    with _without_advice():
+        under_slurm = SLURMEnvironment.detect()
+    if under_slurm:
         nodes = int(environment.get("SLURM_NNODES", "1"))
         return int(environment["SLURM_NTASKS"]) // nodes, nodes
     return None
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """On every machine that has SLURM, lightning advises its command `srun` to whoever starts a process without."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The `srun` command is available")
+        yield
 
 
 def make_fabric(device: str, devices: int, nodes: int, *, precision: Any = "32-true", strategy: Any = "ddp") -> Fabric:
@@ -65,13 +76,14 @@ def make_fabric(device: str, devices: int, nodes: int, *, precision: Any = "32-t
     # What lightning says where a process that it started ends is worth hearing; its other reports are not.
     logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
-    return Fabric(
-        accelerator=chosen.type,
-        devices=[chosen.index] if chosen.index is not None and devices == 1 else devices,
-        num_nodes=nodes,
-        strategy=strategy if devices * nodes > 1 else "auto",
-        precision=precision,
-    )
+    with _without_advice():
+        return Fabric(
+            accelerator=chosen.type,
+            devices=[chosen.index] if chosen.index is not None and devices == 1 else devices,
+            num_nodes=nodes,
+            strategy=strategy if devices * nodes > 1 else "auto",
+            precision=precision,
+        )
 
 
 def device_of(fabric: Fabric) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from PIL import Image
 from test_scene_training import draw_scenes
 from torch import nn
@@ -18,7 +20,7 @@ from torch import nn
 import dualtoken
 from dualtoken.errors import ConfigError
 from dualtoken.training.config import TrainConfig
-from dualtoken.training.processes import SyncedBatchNorm, as_launched
+from dualtoken.training.processes import SyncedBatchNorm, as_launched, make_fabric
 from dualtoken.training.run import resumed_config
 
 SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 1], "heads": [1, 2, 2], "neck": 16}
@@ -199,6 +201,15 @@ def test_launchers_say_how_many_there_are(environment, expected, monkeypatch):
     if environment:
         with pytest.raises(ConfigError, match="processes were started"):
             as_launched(TrainConfig(devices=7))
+
+
+def test_a_machine_with_slurm_gets_no_advice(tmp_path, monkeypatch):
+    (tmp_path / "srun").write_text("")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.warns(UserWarning, match="srun"):
+        SLURMEnvironment.detect()  # what it would be
+    assert make_fabric(as_launched(TrainConfig(device="cpu"))).world_size == 1
 
 
 def test_another_number_of_processes_shares_the_same_batch(data_of, tmp_path):
