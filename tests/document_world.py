@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import Image as ImageOfDatasets
 from PIL import Image
 
 import dualtoken
@@ -15,6 +17,7 @@ from conftest import invent_image, write_class_folders
 from dualtoken import cli
 from dualtoken.lab.demo import write_digits
 from dualtoken.lab.digit_photos import write_digit_photos
+from dualtoken.prediction.video import VideoWriter
 
 QUICK = {
     "recipe": "smoke", "epochs": 1, "image_size": 32, "batch_size": 4, "workers": 0, "device": "cpu",
@@ -23,6 +26,7 @@ QUICK = {
 VERBS_NOT_RUN = ("app", "serve", "benchmark", "study", "demo")
 PROGRAMS_NOT_RUN = ("pip", "pytest", "ruff", "mypy", "pre-commit", "docker", "curl", "torchrun", "srun", "python")
 PLACES = ("--output", "--sheet", "--pictures", "--plot")
+ELSEWHERE = ("https://example.org/", "s3://bucket/")  # this folder stands for them
 
 
 def make_world(root: Path) -> Path:
@@ -52,6 +56,8 @@ def make_world(root: Path) -> Path:
     lines = [[f"{number}.jpg", ("cat", "dog")[number % 2]] for number in range(4)]
     with (root / "corrections" / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path", "label"], *lines])
+    write_saved(root / "saved")
+    write_video(root / "drive.mp4")
     write_digit_photos(root / "digit-photos", number=20)
     write_digits(root / "digits")
     for folder in root.glob("digits/*/*"):
@@ -81,14 +87,31 @@ def write_coco(root: Path) -> None:
     (root / "train" / "_annotations.coco.json").write_text(json.dumps(labels))
 
 
+def write_saved(place: Path) -> None:
+    """Hugging Face's data set of two classes, as it is saved."""
+    kinds = Features({"image": ImageOfDatasets(), "label": ClassLabel(names=["cat", "dog"])})
+    pictures = [{"image": invent_image(number % 2, number, (48, 48)), "label": number % 2} for number in range(12)]
+    DatasetDict({"train": Dataset.from_list(pictures, features=kinds)}).save_to_disk(place)
+
+
+def write_video(place: Path) -> None:
+    """Four frames."""
+    with VideoWriter(place, 10, (128, 160)) as video:
+        for number in range(4):
+            video.write(invent_image(0, number, (160, 128)))
+
+
 def write_models(root: Path) -> None:
     runs = root / "runs"
     dualtoken.train(root / "photos", runs / "photos", model="dualtoken_vit_t_mix", **QUICK)
+    dualtoken.train(root / "digits", runs / "digits", model="dualtoken_vit_t_mix", **QUICK)
     boxes = QUICK | {"image_size": 64}
     dualtoken.train(root / "coco", runs / "boxes", model="dualtoken_vit_t_mix", head="retinanet", **boxes)
+    dualtoken.train(root / "digit-photos" / "masks", runs / "masks", model="dualtoken_vit_t_mix", **boxes)
+    for state in runs.glob("*/last"):
+        shutil.rmtree(state)  # nothing is resumed here, and each page has a copy
     for name in ("large", "small", "other", "pets"):
         shutil.copytree(runs / "photos", runs / name)
-    dualtoken.train(root / "digits", runs / "digits", model="dualtoken_vit_t_mix", **QUICK)
     write_official(root / "cas_vit_xs.safetensors")
     dualtoken.export(runs / "photos", root / "photos.onnx", images=root / "photos" / "val", progress=False)
     for path in root.glob("photos.onnx*"):
@@ -124,11 +147,13 @@ def program(path: Path, line: str) -> None:
 def run_here() -> None:
     """The command line, but: what was written before goes, trainings are short, and some verbs are left alone."""
     given = sys.argv[1:]
+    for address in ELSEWHERE:
+        given = [word.replace(address, f"file://{Path.cwd()}/") for word in given]
     verb = next((word for word in given if word in cli.VERBS), "")
     if verb in VERBS_NOT_RUN or (verb == "push" and "--dry-run" not in given):
         return
-    for flag, place in pairwise(given):
-        if flag in PLACES:
+    for before, place in pairwise(given):
+        if before in PLACES or (verb == "pack" and place == given[-1]):
             shutil.rmtree(place, ignore_errors=True)
             parts = Path(place).parent.glob(f"{Path(place).name}.*")  # an export is several files
             for path in (Path(place), Path(place).with_suffix(".bin"), *parts):
@@ -140,6 +165,7 @@ def run_here() -> None:
         given += [] if "--image-size" in given else ["--image-size", size]
         given += ["--batch-size", "4", "--epochs", "1"]
         given += ["--set", "held_out=4"] if verb == "distill" else []
+    given += ["--devices", "1"] if "--devices" in given else []
     if verb in ("train", "distill", "evaluate", "compare"):
         given += ["--workers", "0", "--device", "cpu"]
     if verb == "quantize" and "--max-drop" in given:
