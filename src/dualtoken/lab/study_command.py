@@ -31,6 +31,7 @@ def run(
     rows: Path | None = None,
     table: bool = False,
     markdown: Path | None = None,
+    plot: Path | None = None,
     workers: int | None = None,
     device: str = "auto",
     dry_run: bool = False,
@@ -49,6 +50,7 @@ def run(
         rows: JSON lines file to append new rows to as well.
         table: train nothing; show what is there.
         markdown: Markdown file to write the table to, or to renew.
+        plot: PNG file to draw: each arm's figure with its interval.
         workers: loading processes. Left out: one a core, at most 8.
         device: where to compute: auto, cpu, cuda, cuda:1 or mps.
         dry_run: show the plan and what is left of it.
@@ -59,6 +61,8 @@ def run(
     seconds = None if budget is None else parse_budget(budget)
     if markdown is not None:
         check_page(markdown, name, output)
+    if plot is not None:
+        check_file(plot, "plot", output)
     result = (prepare if dry_run else study)(
         name, data, output, scale=scale, seeds=seeds, only=only, budget=seconds, device=device, workers=workers,
         settings=settings, rows=rows, train=not table,
@@ -70,6 +74,12 @@ def run(
     if markdown is not None and text:
         write_text(markdown, f"{first_line(name, output)}\n\n{text}\n")
         print(f"Written  {markdown}")
+    if plot is not None and result.rows:
+        from dualtoken.lab.benchmark_plots import save
+        from dualtoken.lab.study_plot import dots
+
+        save(dots(result.rows, result.plan.base), plot)
+        print(f"Written  {plot}")
     _print_end(result)
     return int(bool(result.failed))
 
