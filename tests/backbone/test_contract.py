@@ -17,6 +17,7 @@ SWITCHES = {f"{key}={value}": {key: value} for key, values in CHOICES.items() fo
 CASES = {
     **SWITCHES,
     "token_grid=3": {"token_grid": 3},
+    "fcaformer": {"mixer": "fcaformer", "global_tokens": "none"},
     "lightvit": {"mixer": "lightvit", "global_tokens": "normal", "joint_tokens": True},
 }
 

@@ -40,7 +40,9 @@ def test_every_arm_is_a_network(arm):
 
 def test_every_branch_is_an_arm_of_the_mixers():
     branches = {name for name, mixer in mixers.MIXERS.items() if isinstance(mixer, partial)}
-    assert {arm.name for arm in MIXERS} == branches | {"base", "lightvit"}, "Give it a width in study_plans.py"
+    assert {arm.name for arm in MIXERS} == branches | {"base", "fcaformer", "lightvit"}, (
+        "Give it a width in study_plans.py"
+    )
 
 
 @pytest.mark.slow

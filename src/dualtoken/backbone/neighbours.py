@@ -269,6 +269,17 @@ _family(
     base=_Size(_sizes((5, 5, 23, 5), 96, heads=(4, 8, 16, 32)), 89.7, 18.4, 84.8, (89_721_496, 18.2999)),
 )  # fmt: skip
 _family(
+    "fcaformer", "arXiv 2211.07198", "hkzhang-git/FcaFormer",
+    PyramidConfig(
+        mixer="fcaformer", stem="two_convs", downsample="pointwise_depthwise", block="fcaformer",
+        layer_scale=(1e-6,) * 4, head="mean_norm5",
+    ),
+    l1=_Size(_sizes((2, 2, 6, 2), 64, 128, 192, 320, heads=(1, 1, 6, 10)), 6.2, 1.37, 80.3, (6_187_560, 1.3743)),
+    l2=_Size(_sizes((2, 2, 7, 2), 96, 192, 320, 480, heads=(1, 1, 10, 15)), 16.3, 3.6, 83.1, (16_275_870, 3.6022)),
+    l3=_Size(_sizes((3, 6, 12, 3), 96, 192, 320, 512, heads=(1, 1, 10, 16)), 27.9, 6.7, 84.2, (27_894_484, 6.6506)),
+    l4=_Size(_sizes((3, 6, 12, 3), 128, 256, 512, 768, heads=(1, 1, 16, 24)), 65.6, 14.5, 84.9, (65_638_204, 14.4918)),
+)  # fmt: skip
+_family(
     "lsnet", "arXiv 2503.23135", "jameslahm/lsnet",
     PyramidConfig(
         mixer="lsnet", stride=8, stem="three_convs", downsample="depthwise_pointwise", norm="none", ffn="batch_mlp",

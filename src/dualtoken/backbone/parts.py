@@ -169,8 +169,8 @@ def _batch_mean_two(channels: int, **dd: Any) -> Head:
     return Head(MapBatchNorm(channels, **dd), channels, classifier=TwoClassifiers)
 
 
-def _mean_norm(channels: int, **dd: Any) -> Head:
-    return Head(nn.Identity(), channels, pooled=nn.LayerNorm(channels, eps=1e-6, **dd))
+def _mean_norm(channels: int, epsilon: float = 1e-6, **dd: Any) -> Head:
+    return Head(nn.Identity(), channels, pooled=nn.LayerNorm(channels, eps=epsilon, **dd))
 
 
 def _mean(channels: int, **dd: Any) -> Head:
@@ -182,4 +182,5 @@ HEADS["norm5_mean"] = partial(_norm_mean, epsilon=1e-5)
 HEADS["batch_mean"] = partial(_norm_mean, norm="batch")
 HEADS["batch_mean_two"] = _batch_mean_two
 HEADS["mean_norm"] = _mean_norm
+HEADS["mean_norm5"] = partial(_mean_norm, epsilon=1e-5)
 HEADS["mean"] = _mean

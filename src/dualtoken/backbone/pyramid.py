@@ -154,9 +154,16 @@ class PyramidStage(nn.Module):
         x = self.merge(x)
         if self.position is not None:
             x = x + self.position(x)
+        carried: Tensor | None = None
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
+            given = (x, carried) if isinstance(block, CarryingBlock) else (x,)
+            made = checkpoint(block, *given, use_reentrant=False) if self.grad_checkpointing else block(*given)
+            x, carried = made if isinstance(block, CarryingBlock) else (made, None)
         return self.norm(x)
+
+
+class CarryingBlock(nn.Module):
+    """A block that hands something to the later ones of its stage: `forward(x, carried)` gives both, None at first."""
 
 
 class ResidualBlock(nn.Module):
