@@ -174,6 +174,12 @@ def test_another_size_of_the_family_is_recognised(tmp_path, checkpoint):
     assert caught.value.hint == "It fits cas_vit_xs. Type: --model cas_vit_xs"
 
 
+def test_what_a_filter_of_timm_stumbles_at_is_no_traceback(tmp_path, checkpoint):
+    with pytest.raises(ModelError, match="no checkpoint of poolformer_s12: timm's filter fails at 'queue'") as caught:
+        convert_weights(checkpoint({"queue": torch.ones(1)}), "poolformer_s12", tmp_path / "out")
+    assert "sail-sg/poolformer" in caught.value.hint
+
+
 def test_a_pickle_is_refused_with_what_to_type_and_that_works(tmp_path):
     state = official("cas_vit_xs", 3)
     torch.save({"model": state, "epoch": 300}, tmp_path / "best.pth")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dualtoken.backbone import VARIANTS, count_parameters, create_model, require_known
 from dualtoken.backbone.official import OFFICIAL, Official
-from dualtoken.errors import ModelError, nearest
+from dualtoken.errors import ModelError, first_line, nearest
 from dualtoken.files import atomic_folder, digest, refuse_existing
 from dualtoken.hub.download import PICKLES
 from dualtoken.model_folder import ModelConfig, class_names, read_weights, save_model, versions
@@ -122,7 +122,10 @@ def carry_over(state: Mapping[str, Tensor], name: str) -> nn.Module:
     """
     state = _without_prefix(state)
     model = create_model(name)
-    tensors, theirs, left = _ours(state, model, name)
+    try:
+        tensors, theirs, left = _ours(state, model, name)
+    except _MisfitError as error:
+        raise ModelError(str(error), _hint(name, _others(state, name))) from None
     classes = _classes(tensors, model)
     if classes not in (None, model.num_classes):
         model = create_model(name, num_classes=classes)
@@ -134,13 +137,16 @@ def carry_over(state: Mapping[str, Tensor], name: str) -> nn.Module:
         if key in tensors and _size(tensors[key]) != _size(own[key])
     }
     if missing or left or shapes:
-        others = [other for other in _family(name) if other != name and _fits(state, other)]
-        raise ModelError(_differences(name, missing, left, shapes), _hint(name, others))
+        raise ModelError(_differences(name, missing, left, shapes), _hint(name, _others(state, name)))
     model.load_state_dict({key: tensors[key].reshape(own[key].shape) if key in tensors else own[key] for key in own})
     return model.eval()
 
 
 # ---------------------------------------------------------------- whose tensor is whose
+
+
+class _MisfitError(Exception):
+    """A filter of timm could not make anything of a checkpoint."""
 
 
 def _ours(
@@ -151,10 +157,17 @@ def _ours(
     if official is not None:
         theirs = {key: official.name_of(key) for key in own}
         asked = {*theirs.values()}
-        left = [key for key in state if key not in asked and not re.search(official.computed, key)]
+        left = [
+            key
+            for key in state
+            if key not in asked and not key.endswith(_COUNTERS) and not re.search(official.computed, key)
+        ]
         return {key: state[of] for key, of in theirs.items() if of in state}, theirs, left
     adapt: Any = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    tensors: dict[str, Tensor] = dict(adapt(dict(state), model) if adapt else state)
+    try:
+        tensors: dict[str, Tensor] = dict(adapt(dict(state), model) if adapt else state)
+    except Exception as error:  # dozens of filters: each stumbles in another way
+        raise _MisfitError(f"This is no checkpoint of {name}: timm's filter fails at {first_line(error)}.") from error
     return tensors, {key: key for key in own}, [key for key in tensors if key not in own]
 
 
@@ -204,9 +217,11 @@ def _size(tensor: Tensor) -> list[int]:
 # ---------------------------------------------------------------- what to say where they differ
 
 
-def _family(name: str) -> Iterable[str]:
+def _others(state: Mapping[str, Tensor], name: str) -> list[str]:
+    """The other sizes of the family that the tensors fit."""
     family = VARIANTS[name].family if name in VARIANTS else None
-    return (other for other, variant in VARIANTS.items() if variant.family == family)
+    sizes = [other for other, variant in VARIANTS.items() if variant.family == family and other != name]
+    return [other for other in sizes if _fits(state, other)]
 
 
 def _fits(state: Mapping[str, Tensor], name: str) -> bool:
@@ -215,7 +230,7 @@ def _fits(state: Mapping[str, Tensor], name: str) -> bool:
         model = create_model(name)
     try:
         tensors, _, left = _ours(state, model, name)
-    except (KeyError, RuntimeError, ValueError):  # timm's filters expect what is not there
+    except _MisfitError:
         return False
     own = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(_classifiers(model))}
     return not left and all(
