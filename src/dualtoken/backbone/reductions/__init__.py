@@ -27,14 +27,14 @@ class Spot(NamedTuple):
     """Which block of which network is asked for.
 
     Attributes:
-        index: of the block, from 0.
+        block: from 0.
         depth: blocks of the network.
         channels: of a token.
         grid: rows and columns of the image's tokens.
         keep: in (0, 1], as the user gave it.
     """
 
-    index: int
+    block: int
     depth: int
     channels: int
     grid: tuple[int, int]
@@ -48,7 +48,7 @@ class Spot(NamedTuple):
     @property
     def quarter(self) -> bool:
         """Whether a quarter, a half or three quarters of the blocks come before this one."""
-        return self.index in {self.depth * part // 4 for part in (1, 2, 3)}
+        return self.block in {self.depth * part // 4 for part in (1, 2, 3)}
 
 
 class Beside(NamedTuple):
@@ -98,7 +98,7 @@ def reduce_tokens(model: nn.Module, reduction: str, keep: float) -> nn.Module:
             "Such as deit_tiny_patch16_224, deit_small_patch16_224 or vit_base_patch16_224.",
         )
     grid = cast(Any, model.patch_embed).grid_size
-    spots = [Spot(index, len(blocks), model.embed_dim, grid, float(keep)) for index in range(len(blocks))]
+    spots = [Spot(index, len(blocks), cast(Any, model).embed_dim, grid, float(keep)) for index in range(len(blocks))]
     model.blocks = ReducedBlocks(*(make(block, spot) or block for block, spot in zip(blocks, spots, strict=True)))
     return model
 

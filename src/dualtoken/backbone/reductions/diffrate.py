@@ -66,7 +66,7 @@ class DiffRate(ReducingBlock):
     `keep` is the share of the whole network's MACs. The tables of the DeiT of the nearest width are used.
     """
 
-    def __init__(self, block: nn.Module, pruned: float, merged: float) -> None:
+    def __init__(self, block: nn.Module, pruned: int, merged: int) -> None:
         super().__init__(block)
         self.after_pruning, self.after_merging = pruned, merged  # tokens that are left
 
@@ -103,7 +103,7 @@ def _diffrate(block: nn.Module, spot: Spot) -> ReducingBlock | None:
         )
     channels = min(_LEARNED, key=lambda channels: abs(channels - spot.channels))
     points = [
-        (macs / _WHOLE[channels], pruned[spot.index] / _ALL, merged[spot.index] / _ALL)
+        (macs / _WHOLE[channels], pruned[spot.block] / _ALL, merged[spot.block] / _ALL)
         for macs, pruned, merged in _LEARNED[channels]
     ]
     points.append((1, 1, 1))

@@ -112,7 +112,7 @@ class Fusion:
 
 
 def _mctf(block: nn.Module, spot: Spot) -> ReducingBlock | None:
-    return MCTF(block, round((1 - spot.keep) * spot.tokens / max(1, spot.depth - 1))) if spot.index else None
+    return MCTF(block, round((1 - spot.keep) * spot.tokens / max(1, spot.depth - 1))) if spot.block else None
 
 
 REDUCTIONS["mctf"] = _mctf

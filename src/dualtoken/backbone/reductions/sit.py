@@ -59,7 +59,7 @@ class Slimming(nn.Module):
 def _sit(block: nn.Module, spot: Spot) -> ReducingBlock | None:
     if spot.keep == 1 or not spot.quarter:
         return None
-    part = next(part for part in (1, 2, 3) if spot.depth * part // 4 == spot.index)
+    part = next(part for part in (1, 2, 3) if spot.depth * part // 4 == spot.block)
     return SiT(block, spot.channels, max(1, int(spot.tokens * spot.keep**part)))
 
 
