@@ -88,6 +88,22 @@ def measure(model: Path, concurrencies: list[int], requests: int, turns: int, si
     return rows
 
 
+def at_equal_p99(rows: list[Row]) -> list[tuple[float, float, float]]:
+    """What each of the two answers at most while 99 % of the requests wait no longer than some time.
+
+    Returns:
+        (milliseconds, requests a second of `SERVED`, and of `PLAIN`): a row for each 99th percentile that the plain
+        script was measured with; the rate is the highest of all concurrencies that keep to it, 0 where none does.
+    """
+
+    def most(service: str, limit: float) -> float:
+        kept = (row for row in rows if row["service"] == service and row["p99_ms"] <= limit)
+        return max((row["requests_per_second"] for row in kept), default=0.0)
+
+    limits = sorted(row["p99_ms"] for row in rows if row["service"] == PLAIN)
+    return [(limit, most(SERVED, limit), most(PLAIN, limit)) for limit in limits]
+
+
 class _Running:
     """A service in a process of its own."""
 
@@ -187,6 +203,8 @@ def main() -> None:
     rows = measure(given.model, given.concurrency, given.requests, given.turns, tuple(given.size))
     for row in rows:
         print({key: row[key] for key in row if key not in ("model", "photo", "turns")})
+    for limit, ours, theirs in at_equal_p99(rows):
+        print(f"p99 of {limit:,.0f} ms at most: {ours:.1f} requests/s, the plain script {theirs:.1f}")
     if given.output:
         append_rows(given.output, [row | facts for row in rows])
 
