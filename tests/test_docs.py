@@ -41,10 +41,11 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_results_page_shows_the_rows():
-    from dualtoken.lab import accuracy, growth
+    from dualtoken.lab import accuracy, growth, reductions
 
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert growth.table(str(ROOT / "results" / "growth.jsonl")) in page
+    assert reductions.table(ROOT / "results" / "reductions.jsonl") in page
     for task in accuracy.MAIN:
         table = accuracy.table(ROOT / "results" / "accuracy.jsonl", task)
         assert table in page or table.count("\n") < 2  # nothing was measured yet
