@@ -22,7 +22,8 @@ from dualtoken.prediction.video import VideoWriter
 QUICK = {
     "recipe": "smoke", "epochs": 1, "image_size": 32, "batch_size": 4, "workers": 0, "device": "cpu",
 }  # fmt: skip
-# What is not run here. Verbs have tests of their own; the other programs are a user's, or change the environment.
+# What is not run here. Verbs, and what starts a cluster (`--engine ray`), have tests of their own; the other programs
+# are a user's, or change the environment.
 VERBS_NOT_RUN = ("app", "serve", "benchmark", "study", "demo")
 PROGRAMS_NOT_RUN = ("pip", "pytest", "ruff", "mypy", "pre-commit", "docker", "curl", "torchrun", "srun", "python")
 PLACES = ("--output", "--sheet", "--pictures", "--plot")
@@ -150,7 +151,7 @@ def run_here() -> None:
     for address in ELSEWHERE:
         given = [word.replace(address, f"file://{Path.cwd()}/") for word in given]
     verb = next((word for word in given if word in cli.VERBS), "")
-    if verb in VERBS_NOT_RUN or (verb == "push" and "--dry-run" not in given):
+    if verb in VERBS_NOT_RUN or "ray" in given or (verb == "push" and "--dry-run" not in given):
         return
     for before, place in pairwise(given):
         if before in PLACES or (verb == "pack" and place == given[-1]):
