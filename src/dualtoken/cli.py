@@ -52,10 +52,9 @@ Light-weight vision models, trained on your own images.
 def main() -> NoReturn:
     """Run a verb; a user's mistake becomes its message and exit code 2, without a traceback."""
     debug = "--debug" in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        _import_plugins()
-        app()
+        app(_without_plugins(arguments))  # `sys.argv` stays: processes that are started beside this one take it
     except UserError as error:
         if debug:
             raise
@@ -83,19 +82,20 @@ def _tell(error: UserError) -> NoReturn:
     sys.exit(USER_MISTAKE)
 
 
-def _import_plugins() -> None:
+def _without_plugins(arguments: list[str]) -> list[str]:
     """`--plugin MODULE`, anywhere in the line and as often as wanted: what it registers is there in every verb."""
     sys.path.insert(0, "")  # a module beside the user, as with `python -m`
-    while "--plugin" in sys.argv:
-        at = sys.argv.index("--plugin")
-        name = sys.argv[at + 1] if len(sys.argv) > at + 1 else ""
+    while "--plugin" in arguments:
+        at = arguments.index("--plugin")
+        name = arguments[at + 1] if len(arguments) > at + 1 else ""
         try:
             importlib.import_module(name)
         except (ValueError, ModuleNotFoundError) as error:
             if isinstance(error, ModuleNotFoundError) and error.name != name:
                 raise  # the plug-in is there, something that it needs is not
             raise ConfigError(f"--plugin is {name!r}, which is not a module that can be imported.") from None
-        del sys.argv[at : at + 2]
+        arguments = [*arguments[:at], *arguments[at + 2 :]]
+    return arguments
 
 
 # ---------------------------------------------------------------- verbs whose function lives here

@@ -20,7 +20,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from dualtoken.engines.torch import choose_device
 from dualtoken.errors import ConfigError, UserError
 
-PATIENCE = 60.0  # seconds that one process waits for another without a sign of life
+PATIENCE = 50.0  # seconds that one process waits for another without a sign of life
 _LOOK = 0.02  # seconds between looks for the others
 _MEETINGS = itertools.count()
 Own = TypeVar("Own")
@@ -101,6 +101,7 @@ class Group:
     def __init__(self, fabric: Fabric) -> None:
         self.rank, self.size = fabric.global_rank, fabric.world_size
         self.store = dist.distributed_c10d._get_default_store() if self.size > 1 else None
+        self._started = getattr(fabric.strategy.launcher, "procs", [])  # by this process
 
     @property
     def first(self) -> bool:
@@ -141,19 +142,26 @@ class Group:
     def watched(self) -> Iterator[None]:
         """Shared work: one process that has gone, or hangs, ends it within a minute and is named.
 
+        Whatever ends the first process ends those that it has started, which may hang.
+
         Raises:
             UserError: in the others.
         """
-        if self.size > 1:
+        if self.store is not None:
+            self.store.set_timeout(timedelta(seconds=PATIENCE))
             set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
             set_timeout(timedelta(seconds=PATIENCE))  # from now on: finding the data may have taken longer
         self.alive()
         try:
             yield
-        except RuntimeError as error:
-            if self.size == 1 or not _is_of_others(error):
-                raise
-            raise UserError(self.blame()) from error
+        except BaseException as error:
+            others = self.size > 1 and isinstance(error, RuntimeError) and _is_of_others(error)
+            words = self.blame() if others else ""
+            for process in self._started:
+                process.kill()
+            if others:
+                raise UserError(words) from error
+            raise
 
     def blame(self) -> str:
         """Which process has fallen behind, in words."""

@@ -198,6 +198,27 @@ def test_the_loader_gives_the_batches_of_the_data_set_also_from_the_middle(
     assert all(torch.equal(one, other) for one, other in zip(whole[2:], resumed, strict=True))
 
 
+def test_processes_and_workers_that_resume_within_an_epoch_read_each_image_once(shards: Path) -> None:
+    """Two processes with loading workers, resumed by three, see what one that is not stopped sees."""
+    samples = find_data(shards, val_fraction=0).splits["all"]
+
+    def read(rank: int, size: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        whole = {"batch_size": 6 // size, "workers": 2, "seed": 4, "epoch": 3, "start_batch": start}
+        loader = training_loader(samples, pixels, rank=rank, world_size=size, **whole)
+        found = list(loader)[: stop - start]
+        return [
+            (row, image.numpy().tobytes())
+            for images, _, rows in found
+            for row, image in zip(rows.tolist(), images, strict=True)
+        ]
+
+    alone = read(0, 1, 0, 3)
+    together = [one for rank in range(2) for one in read(rank, 2, 0, 1)]
+    together += [one for rank in range(3) for one in read(rank, 3, 1, 3)]
+    assert sorted(row for row, _ in alone) == list(range(18))
+    assert sorted(together) == sorted(alone)
+
+
 def test_the_shuffle_is_one_of_all_images_though_shards_are_sorted_by_class() -> None:
     """The stated quality: a batch holds the classes as a draw from all images does, wherever the images lie."""
     labels = np.repeat(np.arange(10), 500)  # as they lie in the shards: class after class

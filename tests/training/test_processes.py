@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment
-from PIL import Image
-from test_scene_training import draw_scenes
 from torch import nn
 
 import dualtoken
@@ -22,6 +20,7 @@ from dualtoken.errors import ConfigError
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.processes import SyncedBatchNorm, as_launched, make_fabric
 from dualtoken.training.run import resumed_config
+from dualtoken.training.state import run_counters
 
 SMALL = {"channels": [8, 16, 32], "depths": [1, 1, 1], "heads": [1, 2, 2], "neck": 16}
 SETTINGS = {
@@ -59,32 +58,6 @@ def judged(model: Path, data: Path, output: Path, devices: int) -> str:
 
 def history(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
-
-
-def make_images_of_labels(folder: Path) -> Path:
-    """Images of each combination of three classes, but of one where there is none."""
-    rng, rows = np.random.default_rng(0), ["path,labels"]
-    for number in range(24):
-        pixels = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
-        names = [name for place, name in enumerate(("red", "green", "blue")) if number >> place & 1]
-        for place, name in enumerate(("red", "green", "blue")):
-            pixels[10 * place : 10 * place + 10, :, place] += 150 * (name in names)
-        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
-        rows.append(f"{number:02d}.png,{';'.join(names)}")
-    (folder / "labels.csv").write_text("\n".join(rows))
-    return folder / "labels.csv"
-
-
-@pytest.fixture
-def data_of(tmp_path, make_image_folder):
-    def get(task: str) -> Path:
-        if task == "classification":
-            return make_image_folder(classes=("cat", "dog", "emu"), per_class=8)
-        if task == "multilabel":
-            return make_images_of_labels(tmp_path)
-        return draw_scenes(tmp_path / "scenes")
-
-    return get
 
 
 @pytest.mark.parametrize(
@@ -148,13 +121,13 @@ def test_two_processes_distill_as_one_does(make_image_folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gone", [0, 1])
-def test_a_process_that_is_gone_is_named_and_the_run_goes_on_with_another_number(gone, data_of, tmp_path):
+@pytest.mark.parametrize(("gone", "how"), [(0, "SIGKILL"), (1, "SIGKILL"), (1, "SIGSTOP")])
+def test_a_process_that_is_gone_is_named_and_the_run_goes_on_with_another_number(gone, how, data_of, tmp_path):
     ends = (
         "from dualtoken.training.loop import Loop\nstep = Loop._batch\n"
         "def dies(self, *batch):\n"
         f"    if self.counters.step == 5 and self.fabric.global_rank == {gone}:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"        os.kill(os.getpid(), signal.{how})\n"
         "    return step(self, *batch)\n"
         "Loop._batch = dies"
     )
@@ -164,7 +137,7 @@ def test_a_process_that_is_gone_is_named_and_the_run_goes_on_with_another_number
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    said, _ = process.communicate(timeout=240)  # returns when none of them holds the pipe any more
+    said, _ = process.communicate(timeout=600)  # returns when none of them holds the pipe any more
     assert process.returncode != 0
     assert re.search(rf"Process {gone} of 2 has gone|\[rank: {gone}\]", said), said
     resume = f"import dualtoken\ndualtoken.train({str(data)!r}, resume={str(tmp_path / 'run')!r}, devices=1)\n"
@@ -174,6 +147,42 @@ def test_a_process_that_is_gone_is_named_and_the_run_goes_on_with_another_number
     subprocess.run(whole, check=True, timeout=300, capture_output=True)
     for left, right in zip(history(tmp_path / "run"), history(tmp_path / "whole"), strict=True):
         assert float(left["train_loss"]) == pytest.approx(float(right["train_loss"]), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 1])
+def test_one_process_that_is_asked_to_end_ends_all_with_the_code_for_it(asked, data_of, tmp_path):
+    asks = (
+        "from dualtoken.training.loop import Loop\nstep = Loop._batch\n"
+        "def asked(self, *batch):\n"
+        f"    if self.counters.step == 5 and self.fabric.global_rank == {asked}:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return step(self, *batch)\n"
+        "Loop._batch = asked\n"
+    )
+    (tmp_path / "asks.py").write_text(f"import os, signal\n{asks}")
+    data, run = data_of("classification"), tmp_path / "run"
+    command = [sys.executable, "-m", "dualtoken.cli", "--plugin", "asks", "train", str(data), "--output", str(run)]
+    options = ["--recipe", "smoke", "--devices", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+    epochs = ["--epochs", "6", "--set", f"model_args={json.dumps(SMALL)}", "--val-fraction", "0.25"]
+    ended = subprocess.run([*command, *options, *epochs], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 143, ended.stdout + ended.stderr
+    assert f"--resume {run}" in ended.stdout
+    stopped = run_counters(run)
+    assert 5 <= stopped.step < stopped.total_steps
+    dualtoken.train(data, resume=run, devices=1)
+    assert run_counters(run).step == stopped.total_steps
+
+
+def test_gradients_that_accumulate_are_means_also_where_an_epoch_ends(data_of, tmp_path, monkeypatch):
+    scaled, backward = [], Fabric.backward
+    monkeypatch.setattr(Fabric, "backward", lambda self, loss: (scaled.append(loss.item()), backward(self, loss)))
+    settings = SETTINGS | {"batch_size": 2, "accumulate": 4, "epochs": 1}
+    dualtoken.train(data_of("classification"), tmp_path / "run", **settings)  # 18 images: 9 batches, 4 + 4 + 1
+    (row,) = history(tmp_path / "run")
+    weights = [4] * 8 + [1]
+    losses = [loss * weight for loss, weight in zip(scaled, weights, strict=True)]
+    assert sum(losses) / 9 == pytest.approx(float(row["train_loss"]), rel=1e-5)
 
 
 def test_without_other_processes_a_synced_norm_is_an_ordinary_one():

@@ -30,7 +30,7 @@ from dualtoken.training.config import TrainConfig
 from dualtoken.training.folder import has_state
 from dualtoken.training.objective import Batches, Judge, Objective
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
-from dualtoken.training.processes import joined, mean_over, synchronise
+from dualtoken.training.processes import joined, largest_over, mean_over, synchronise
 from dualtoken.training.progress import Progress
 from dualtoken.training.state import Counters, load_state, save_state
 from dualtoken.words import counted
@@ -74,9 +74,13 @@ class Loop:
         self.losses: list[Tensor] = []  # of the last batches, not read from the device yet
         self.rate = 0.0  # images a second, loading included, in the epoch so far
         self.validation_seconds = 0.0  # of the last validation, or as forecast
-        self.interrupted = False  # somebody pressed Ctrl-C here, or the system asks to end
-        self.interruption: type[KeyboardInterrupt] = KeyboardInterrupt
+        self.interrupted = 0  # the signal by which somebody here or in another process asks to end
         self.stopped = ""  # why, once all ranks are to stop
+
+    @property
+    def interruption(self) -> KeyboardInterrupt:
+        """What an interrupted run ends with."""
+        return Terminated() if self.interrupted == signal.SIGTERM else KeyboardInterrupt()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -178,12 +182,13 @@ class Loop:
         seed_all(config.seed, counters.epoch, counters.batch, self.fabric.global_rank)
         self.scheduler.step_update(counters.step)
         images = images.to(self.fabric.device, memory_format=torch.channels_last, non_blocking=True)
-        last = counters.batch + 1 == self.batches
-        moves = (counters.batch + 1) % config.accumulate == 0 or last
+        place = counters.batch % config.accumulate
+        together = min(config.accumulate, self.batches - counters.batch + place)  # fewer at the end of an epoch
+        moves = place + 1 == together
         with self.fabric.no_backward_sync(self.model, enabled=not moves):
             loss = self.task.loss(self.model, images, moved(targets, self.fabric.device))
             self.group.alive()
-            self.fabric.backward(loss / config.accumulate)
+            self.fabric.backward(loss / together)
         self.losses.append(loss.detach())
         if self.fabric.device.type == "cpu" or len(self.losses) == READ_EVERY:
             self._read_losses()
@@ -274,6 +279,7 @@ class Loop:
         """Whether to stop, and where the run ends: rank 0 decides, so that no rank waits for another for ever."""
         counters = self.counters
         counters.seconds = self.before + time.monotonic() - self.started
+        self.interrupted = largest_over(self.fabric, self.interrupted)
         self.stopped, total_steps = self.fabric.broadcast((self._reason_to_stop(), self._affordable_steps()))
         if total_steps < counters.total_steps or total_steps > LONGER * counters.total_steps:
             counters.total_steps = total_steps
@@ -319,10 +325,9 @@ class Loop:
         """The first Ctrl-C, or SIGTERM, ends the run after its step; the second at once."""
 
         def stop(number: int, _frame: FrameType | None) -> None:
-            self.interruption = Terminated if number == signal.SIGTERM else KeyboardInterrupt
             if self.interrupted:
                 raise self.interruption
-            self.interrupted = True
+            self.interrupted = number
 
         try:
             before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

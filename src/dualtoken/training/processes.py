@@ -82,6 +82,13 @@ def joined(judge: Judge, group: Group, fabric: Fabric) -> dict[str, float]:
     return dict(fabric.broadcast(judge.figures() if group.first else {}))
 
 
+def largest_over(fabric: Fabric, value: int) -> int:
+    """The largest of a number over the processes."""
+    if fabric.world_size == 1:
+        return value
+    return int(cast(Tensor, fabric.all_reduce(torch.tensor(value), reduce_op="max")))
+
+
 def mean_over(fabric: Fabric, values: list[float]) -> list[float]:
     """The mean over the processes of each value."""
     if fabric.world_size == 1:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -31,6 +32,7 @@ from dualtoken.errors import ConfigError, DataError, OutputError, UserError
 from dualtoken.files import alone, atomic_path, explained_place, writable_folder, write_json, write_text
 from dualtoken.hub import DEFAULT, find_model
 from dualtoken.images import ImageLimits, open_image
+from dualtoken.machine import launched, return_memory
 from dualtoken.model_folder import CONFIG, ModelConfig, is_model_folder, load_config, save_model
 from dualtoken.processes import device_of
 from dualtoken.readers import read_text
@@ -113,8 +115,11 @@ def train(
             if resume and (ended := already_finished(folder, config, settings, EVALUATION)):
                 return ended
             writable_run(folder, resuming=resume is not None)
+            images, limits = _find(plan or data, config)
+            del plan
+            return_memory()  # before loading processes are made as this one is
             loop, images, model, description = _prepare(
-                plan or data, config, folder, settings, resuming=resume is not None
+                images, limits, config, folder, settings, resuming=resume is not None
             )
         fabric = loop.fabric
 
@@ -174,6 +179,8 @@ def carry_out(loop: Loop, on_best: Callable[[nn.Module], None], command: str) ->
         if not is_model_folder(folder):
             on_best(loop.averaged)  # not measured yet, but loadable: an hour's work is not hidden in last/
         fabric.print(f"Stopped at step {loop.counters.step:,}. Continue: {command} --resume {folder}")
+        if not first and not launched():
+            sys.exit()  # whoever started this process would take another code for its failure
         raise loop.interruption
     if loop.stopped:
         fabric.print(f"Stopped early: {loop.stopped}.")
@@ -248,14 +255,19 @@ def nothing_trained_yet(folder: Path, *, resuming: bool) -> Iterator[None]:
 
 
 def _prepare(
-    data: str | Path | Plan, config: TrainConfig, folder: Path, given: Collection[str], *, resuming: bool
+    images: ImageData,
+    limits: ImageLimits,
+    config: TrainConfig,
+    folder: Path,
+    given: Collection[str],
+    *,
+    resuming: bool,
 ) -> tuple[Loop, ImageData, nn.Module, ModelConfig]:
-    """Find the images, make the model, plan the run and say all of it; nothing is trained yet.
+    """Make the model, plan the run and say all of it; nothing is trained yet.
 
     Args:
         given: names of settings that were asked for, and that a recipe must not fit to the run.
     """
-    images, limits = _find(data, config)
     images, bands = with_fixed_bands(config, images, limits)
     fabric = make_fabric(config)
     fabric.launch()
@@ -333,7 +345,7 @@ def _find(data: str | Path | Plan, config: TrainConfig) -> tuple[ImageData, Imag
     )  # fmt: skip
     require_splits(images)
     require_work(config, images)
-    return images, limits
+    return replace(images, redraw=None), limits  # what it would be drawn from takes more memory than the images' names
 
 
 def _build(

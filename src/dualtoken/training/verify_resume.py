@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import multiprocessing
 import random
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 from dualtoken.errors import ConfigError, UserError
 from dualtoken.model_folder import WEIGHTS, read_weights
 from dualtoken.training.folder import STATE, has_state
+from dualtoken.training.logs import HISTORY
 from dualtoken.training.reproduce import difference
 from dualtoken.training.run import rehearsed, train
 from dualtoken.training.state import run_counters
@@ -36,7 +38,7 @@ class Resumed:
         killed: for each kill the step of the saved state that the run was continued from.
         weights: largest difference of a weight of the model, as a share of the largest one of its tensor.
         state: the same of the last state: weights, their average and the optimiser's moments.
-        figures: whether losses and metrics of all epochs are the same, bit for bit.
+        figures: whether losses and metrics of all epochs are the same, bit for bit, in metrics.csv too.
     """
 
     steps: int
@@ -182,6 +184,11 @@ def _train(data: str | Path, folder: Path, start: dict[str, Any]) -> None:
             sys.exit(2)
 
 
-def _figures(folder: Path) -> list[dict[str, int | float]]:
-    """Losses and metrics of all epochs."""
-    return [{name: value for name, value in row.items() if name != TIMED} for row in run_counters(folder).history]
+def _figures(folder: Path) -> tuple[list[dict[str, Any]], ...]:
+    """Losses and metrics of all epochs, as the state has them and as the table has them."""
+    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    return tuple(
+        [{name: value for name, value in row.items() if name != TIMED} for row in rows]
+        for rows in (run_counters(folder).history, table)
+    )
