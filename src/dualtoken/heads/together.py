@@ -31,7 +31,7 @@ class _SumOfAll(torch.autograd.Function):
 
 def sum_of_all(x: Tensor) -> Tensor:
     """The sum of a tensor over the processes; so is its gradient, since each process's loss depends on all of them."""
-    return x if processes() == 1 else _SumOfAll.apply(x)  # type: ignore[no-any-return]
+    return x if processes() == 1 else _SumOfAll.apply(x)
 
 
 def mean_of_all(count: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def common_seed(device: torch.device) -> int:
     return int(seed)
 
 
-class EvenSampler(BalancedPositiveNegativeSampler):
+class EvenSampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]  # torchvision has no types here
     """torchvision's random choice of positions to learn from, for each image by a seed of its own.
 
     An image has the same place in the whole batch, and so the same seed, however many processes share it.
