@@ -304,7 +304,7 @@ def _retinanet(pyramid: Pyramid, spec: DetectorSpec) -> nn.Module:
     return RetinaNet(pyramid, spec.classes, anchor_generator=anchors, head=head, **_choice(spec))
 
 
-class _FCOSHead(FCOSHead):
+class _FCOSHead(FCOSHead):  # type: ignore[misc]  # torchvision has no types here
     """Its losses are divided by the positions within objects: here by those of all processes."""
 
     def compute_loss(
