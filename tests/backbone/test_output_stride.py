@@ -5,7 +5,7 @@ import timm
 import torch
 
 from dualtoken.backbone import create_model
-from dualtoken.backbone.dualtoken import ConvEncoder
+from dualtoken.backbone.mixers.dual_token import ConvEncoder
 from dualtoken.backbone.stem import PatchMerge
 
 NAMES = ["dualtoken_vit_t_mix", "lightvit_t"]

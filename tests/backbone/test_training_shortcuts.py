@@ -6,8 +6,8 @@ from torch import nn
 
 from dualtoken.backbone import create_model
 from dualtoken.backbone.area import area_resize, distinct_cells
-from dualtoken.backbone.dualtoken import PositionAwareTokens
 from dualtoken.backbone.layers import DepthwiseConv
+from dualtoken.backbone.mixers.dual_token import PositionAwareTokens
 
 
 def run(module: nn.Module, *inputs: torch.Tensor) -> list[torch.Tensor]:

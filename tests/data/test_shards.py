@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_scene_sources import write_coco, write_images, write_masks
+from test_sources_of_boxes_and_masks import write_coco, write_images, write_masks
 
 from conftest import write_class_folders
 from dualtoken.data import addresses, find_data, pack, training_loader

@@ -5,8 +5,8 @@ import torch
 
 from dualtoken.backbone import create_model
 from dualtoken.backbone.ablations import CrossAttention
-from dualtoken.backbone.dualtoken import Broadcast, SelfAttention
 from dualtoken.backbone.layers import join_heads
+from dualtoken.backbone.mixers.dual_token import Broadcast, SelfAttention
 from dualtoken.explanation.attention import (
     aggregation_weights,
     broadcast_weights,

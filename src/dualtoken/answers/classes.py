@@ -14,7 +14,6 @@ from dualtoken.answers.evaluation import Evaluation
 from dualtoken.answers.kinds import CLASSIFIER, Card, Described, Kind, Size, register, require_shape
 from dualtoken.data import ImageData, Samples
 from dualtoken.engines import Engine, outputs_of
-from dualtoken.errors import ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Classification, Interval, Metric
 from dualtoken.postprocess import require_finite, softmax
@@ -210,19 +209,13 @@ def _class_tables(page: Shown, weakest: Sequence[ClassScores]) -> list[Block]:
 
 
 def _mistakes(shown: Shown, places: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """The wrong predictions with their pictures; a file that has gone since has none."""
+    """The wrong predictions with their pictures."""
     images, classes = shown.evaluation.images, shown.evaluation.classes
     for place in places:
-        index = int(images.index[place])
-        try:
-            image = shown.samples.open(index, shown.limits)
-        except ImageError:
-            image = None
-        yield {
-            "image": image,
-            "path": shown.samples.path(index),
-            "lines": [
+        yield shown.example(
+            int(images.index[place]),
+            [
                 ("Prediction", classes[images.predicted[place]], "answer", f"{100 * images.score[place]:.0f} %"),
                 ("Truth", classes[images.label[place]], "truth", f"{100 * images.true_score[place]:.0f} %"),
             ],
-        }
+        )

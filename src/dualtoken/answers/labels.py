@@ -15,7 +15,6 @@ from dualtoken.answers.kinds import Card, Described, Kind, Size, register
 from dualtoken.answers.label_calibration import label_probabilities
 from dualtoken.answers.label_meter import METRICS, LabelMeter, LabelScores
 from dualtoken.data import Samples
-from dualtoken.errors import ImageError
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval, Labels, Metric
 from dualtoken.postprocess import require_finite
@@ -162,14 +161,9 @@ def _by_score(evaluation: Evaluation) -> list[LabelScores]:
 
 
 def _mistakes(shown: Shown, places: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Pictures with the labels that were missed, and those that were too many; a file that has gone since has none."""
+    """Pictures with the labels that were missed, and those that were too many."""
     images, classes = shown.evaluation.images, shown.evaluation.classes
     for place in places:
-        index = int(images.index[place])
-        try:
-            image = shown.samples.open(index, shown.limits)
-        except ImageError:
-            image = None
         truth, found, chance = images.truth[place], images.found[place], images.probabilities[place]
         parts = (("Right", truth & found, "truth"), ("Missed", truth & ~found, "truth"),
                  ("Too many", found & ~truth, "answer"))  # fmt: skip
@@ -178,4 +172,4 @@ def _mistakes(shown: Shown, places: Sequence[int]) -> Iterator[dict[str, Any]]:
             for word, which, style in parts
             for label in np.flatnonzero(which).tolist()
         ]
-        yield {"image": image, "path": shown.samples.path(index), "lines": lines}
+        yield shown.example(int(images.index[place]), lines)

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualtoken.backbone.ablations import CrossAttention
-from dualtoken.backbone.dualtoken import Block, Broadcast, DualTokenViT, SelfAttention
+from dualtoken.backbone.dualtoken import Block, DualTokenViT
 from dualtoken.backbone.layers import split_heads
+from dualtoken.backbone.mixers.dual_token import Broadcast, SelfAttention
 from dualtoken.backbone.mixers.lightvit import LightViTMixer
 
 Grid = tuple[int, int]

@@ -18,6 +18,7 @@ import jinja2
 from matplotlib.figure import Figure
 from PIL import Image
 
+from dualtoken.errors import ImageError
 from dualtoken.files import write_text
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.outputs import Interval
@@ -55,6 +56,14 @@ class Shown:
     answer: Callable[[Image.Image], Any] | None = None
     limits: ImageLimits = DEFAULT_LIMITS
     trained: Sequence[int] | None = None
+
+    def example(self, row: int, lines: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
+        """An image of the split for `gallery`, with the lines below it; a file that has gone since has no pixels."""
+        try:
+            image = self.samples.open(row, self.limits)
+        except ImageError:
+            image = None
+        return {"image": image, "path": self.samples.path(row), "lines": lines}
 
     def with_trained(
         self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]

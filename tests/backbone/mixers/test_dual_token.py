@@ -7,7 +7,7 @@ import torch
 
 import dualtoken  # noqa: F401  (registers the networks)
 from dualtoken.backbone.area import area_resize
-from dualtoken.backbone.dualtoken import PositionAwareTokens
+from dualtoken.backbone.mixers.dual_token import PositionAwareTokens
 
 
 def test_fresh_down_sampling_is_the_average() -> None:

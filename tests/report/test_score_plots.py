@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from invented_scenes import interval, invent_objects, mask_samples, object_evaluation, region_evaluation
+from invented_answers import interval, invent_objects, mask_samples, object_evaluation, region_evaluation
 from PIL import Image
 
 from dualtoken.answers import KINDS

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from invented_scenes import mask_data, object_data, object_evaluation, region_evaluation
+from invented_answers import mask_data, object_data, object_evaluation, region_evaluation
 from PIL import Image
 from report_pages import Page
 
