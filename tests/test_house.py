@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import dualtoken
@@ -149,3 +150,9 @@ def test_nothing_asks_for_the_name_of_a_task():
         if not str(path.relative_to(ROOT)).startswith(NAMING) and (lines := task_names(path))
     }
     assert not named
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Without packages pytest tells them apart by their names alone."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, times in names.items() if times > 1] == []
