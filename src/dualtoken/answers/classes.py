@@ -37,7 +37,7 @@ class Classes(Kind):
     right_or_wrong = True
     class_title = "F1"
     nothing_confused = "nothing: every image is right"
-    forms = ("jsonl", "csv", "parquet")
+    forms: ClassVar[tuple[str, ...]] = ("jsonl", "csv", "parquet")
     screen_columns: ClassVar[tuple[str, ...]] = ("Class", "Confidence", "Next")
     headlines: ClassVar[tuple[str, ...]] = ("top1",)
     card = Card(

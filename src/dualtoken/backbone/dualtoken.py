@@ -185,9 +185,10 @@ class Stage(nn.Module):
             self.merge = PatchMerge(inputs, outputs, spacing=dilation // 2 or None, **dd)
             if config.token_shape is not None:
                 self.token_merge = TokenMerge(inputs, outputs, **dd)
-        self.blocks = nn.ModuleList(Block(config, stage, block, rate, **dd) for block, rate in enumerate(drop_path))
-        for block in self.blocks:
+        blocks = [Block(config, stage, block, rate, **dd) for block, rate in enumerate(drop_path)]
+        for block in blocks:
             block.dilate(dilation)
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (B, H, W, C) and g (B, h, w, C), or None, to this stage's channels and resolution."""
@@ -215,8 +216,9 @@ class Block(nn.Module):
     @torch.jit.ignore
     def dilate(self, dilation: int) -> None:
         """Look at tokens `dilation` apart, where the mixer can: the same field of view on a map that was not halved."""
-        if hasattr(self.mixer, "dilate"):
-            self.mixer.dilate(dilation)
+        mixer: Any = self.mixer
+        if hasattr(mixer, "dilate"):
+            mixer.dilate(dilation)
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (B, H, W, C) and g (B, h, w, C), or None, to the same shapes."""
