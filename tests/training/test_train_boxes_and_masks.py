@@ -244,7 +244,9 @@ def test_another_network_of_timm(data, tmp_path, task):
 
 def test_the_labels_decide_the_task_and_its_recipe(data, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("dualtoken.training.run._prepare", lambda data, config, *_, **__: asked.append(config) or 1 / 0)
+    monkeypatch.setattr(
+        "dualtoken.training.run._prepare", lambda images, limits, config, *_, **__: asked.append(config) or 1 / 0
+    )
     plain = {key: value for key, value in PLAIN.items() if key in ("model", "workers", "device")}
     for settings in ({}, {"labels": "masks"}, {"labels": "coco"}, {"task": "instance_segmentation"}):
         with pytest.raises(ZeroDivisionError):
