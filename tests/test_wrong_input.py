@@ -80,6 +80,8 @@ WRONG = [
     ("serve nowhere.onnx", "nowhere.onnx"),
     ("serve text.onnx", "text.onnx"),
     ("serve cut.jpg", "'cut.jpg' is no exported model"),
+    ("convert-weights nowhere.safetensors --model cas_vit_xs --output new", "There is no file 'nowhere.safetensors'"),
+    ("convert-weights photos --model cas_vit_xx --output new", "Did you mean 'cas_vit_xs'"),
     ("convert nowhere --to yolo --output out", "There is no 'nowhere'"),
     ("convert boxes --to yol --output out", "Did you mean 'yolo'"),
     ("convert texts --to coco --output out", "'texts'"),
