@@ -205,8 +205,8 @@ def data_of(tmp_path, make_image_folder) -> Callable[[str], Path]:
             return make_image_folder(classes=("cat", "dog", "emu"), per_class=8)
         if task == "multilabel":
             return draw_labels(tmp_path / "labels")
-        from test_train_boxes_and_masks import draw_scenes
+        from test_train_boxes_and_masks import draw_pictures
 
-        return draw_scenes(tmp_path / "scenes")
+        return draw_pictures(tmp_path / "pictures")
 
     return get

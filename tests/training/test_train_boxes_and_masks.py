@@ -38,7 +38,7 @@ TASKS = list(HEAD_ARGS)
 MASKS_SLOW = ["detection", pytest.param("instance_segmentation", marks=pytest.mark.slow), "semantic_segmentation"]
 
 
-def draw_scenes(root: Path, names: tuple[str, ...] = tuple(COLOURS), count: int = 12) -> Path:
+def draw_pictures(root: Path, names: tuple[str, ...] = tuple(COLOURS), count: int = 12) -> Path:
     """COCO json with outlines, and masks, of the same pictures: a coloured rectangle each, no object in each sixth."""
     for folder in ("images", "masks", "annotations"):
         (root / folder).mkdir(parents=True)
@@ -83,7 +83,7 @@ def _no_pictures(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return draw_scenes(tmp_path_factory.mktemp("drawn") / "scenes")
+    return draw_pictures(tmp_path_factory.mktemp("drawn") / "scenes")
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +352,7 @@ def test_a_resumed_run_keeps_its_task_and_head(data, tmp_path):
 
 
 def test_resuming_on_other_labels_is_refused(data, tmp_path):
-    own = draw_scenes(tmp_path / "scenes")
+    own = draw_pictures(tmp_path / "pictures")
     run = train(own, tmp_path / "run", epochs=1).folder
     (run / "evaluation.json").unlink()  # as if it had been stopped before its end
     path = own / "annotations" / "instances.json"
@@ -441,7 +441,7 @@ def test_from_boxes_to_masks(data, tmp_path):
 
 
 def test_other_classes_leave_the_last_layers_fresh(runs, data, tmp_path):
-    other = draw_scenes(tmp_path / "scenes", ("oak", "elm", "ash"))
+    other = draw_pictures(tmp_path / "pictures", ("oak", "elm", "ash"))
     first = runs["detection"].folder
     settings = {"model": str(first), "model_args": {}, "head_args": {}, "freeze": "backbone", "epochs": 1}
     run = train(other, tmp_path / "run", **settings).folder
@@ -512,7 +512,7 @@ def test_wrong_settings_are_named_and_leave_nothing(data, tmp_path, settings, er
 
 
 def test_boxes_alone_make_no_masks(tmp_path):
-    root = draw_scenes(tmp_path / "scenes")
+    root = draw_pictures(tmp_path / "pictures")
     path = root / "annotations" / "instances.json"
     content = json.loads(path.read_text())
     for found in content["annotations"]:
@@ -524,7 +524,7 @@ def test_boxes_alone_make_no_masks(tmp_path):
 
 def test_an_unreadable_image_fails_or_is_skipped_and_listed(tmp_path):
     for task in ("detection", "semantic_segmentation"):
-        root = draw_scenes(tmp_path / task)
+        root = draw_pictures(tmp_path / task)
         (root / "images" / "03.png").write_text("not an image")
         with pytest.raises(DataError, match=r"03\.png"):
             train(root, tmp_path / f"{task}-fail", task)
@@ -579,7 +579,7 @@ def test_train_on_the_command_line(data, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("task", ["detection", "semantic_segmentation"])
 def test_a_split_without_any_label_is_refused(tmp_path, task, split):
-    root = draw_scenes(tmp_path / "data", count=8)
+    root = draw_pictures(tmp_path / "data", count=8)
     content = json.loads((root / "annotations" / "instances.json").read_text())
     for number in range(8):
         own = "train" if number < 5 else "val"
@@ -603,7 +603,7 @@ def test_a_split_without_any_label_is_refused(tmp_path, task, split):
 
 
 def test_a_drawn_val_without_objects_may_be_drawn_anew(tmp_path):
-    root = draw_scenes(tmp_path / "data", count=6)
+    root = draw_pictures(tmp_path / "data", count=6)
     for seed in range(20):
         val = find_data(root, task="detection", seed=seed, val_fraction=0.2).splits["val"]
         assert len(val.labels) > 0  # drawn again as often as it takes

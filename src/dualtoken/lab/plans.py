@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from dualtoken.lab.columns import markdown_table
+
 HOUR = 3600.0
 IMAGENET, BILLION = 1_281_167, 1_000_000_000
 SEED, RUNS = 0, 200
@@ -150,7 +152,7 @@ def training_table(rates: Rates, epochs: int = 300, machines: Sequence[int] = (1
              f"{seconds / HOUR * gpus * rates.gpu_price:,.0f}"]
         )  # fmt: skip
     head = ["GPUs", "time", "all-reduce", "waiting for the slowest", "images/s", "read", "cores for loading", "money"]
-    return _table(head, rows)
+    return markdown_table(head, rows, numbers=range(8))
 
 
 def saving_table(rates: Rates, gpus: int = 64, days: float = 7) -> str:
@@ -164,7 +166,7 @@ def saving_table(rates: Rates, gpus: int = 64, days: float = 7) -> str:
         generator = np.random.default_rng(SEED)
         taken = [run_seconds(work, every, failures, rates, generator) / work - 1 for _ in range(RUNS)]
         rows.append([name, f"{np.mean(taken):.1%}", f"{np.quantile(taken, 0.95):.1%}"])
-    return _table(["saved every", "longer by, mean", "by, worst of 20"], rows)
+    return markdown_table(["saved every", "longer by, mean", "by, worst of 20"], rows, numbers=range(1, 3))
 
 
 def prediction_table(rates: Rates, images: int = BILLION) -> str:
@@ -180,7 +182,7 @@ def prediction_table(rates: Rates, images: int = BILLION) -> str:
         who = f"{count:,} {name}" if count > 1 else f"1 {name[:-1]}"
         rows.append([who, f"{hours:,.1f} h", f"{count * rate * rates.image_bytes / 1e6:,.0f} MB/s",
                      loading, f"{hours * count * price:,.0f}"])  # fmt: skip
-    return _table(["workers", "time", "read", "cores for loading", "money"], rows)
+    return markdown_table(["workers", "time", "read", "cores for loading", "money"], rows, numbers=range(1, 5))
 
 
 def parts_table(rates: Rates, images: int = 100_000_000, workers: int = 1024) -> str:
@@ -195,7 +197,8 @@ def parts_table(rates: Rates, images: int = 100_000_000, workers: int = 1024) ->
             taken = parts_seconds(-(-images // size), part, workers, rates, generator, shared=shared)
             both.append(f"{taken / ideal - 1:.1%}")
         rows.append([f"{size:,}", f"{part / 60:,.1f} min", *both])
-    return _table(["images of a part", "one takes", "longer by: next part to whoever is free", "fixed shares"], rows)
+    head = ["images of a part", "one takes", "longer by: next part to whoever is free", "fixed shares"]
+    return markdown_table(head, rows, numbers=range(4))
 
 
 def tables(rates: Rates) -> dict[str, str]:
@@ -204,11 +207,6 @@ def tables(rates: Rates) -> dict[str, str]:
         "training": training_table(rates), "saving": saving_table(rates), "prediction": prediction_table(rates),
         "parts": parts_table(rates),
     }  # fmt: skip
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

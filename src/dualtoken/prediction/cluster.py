@@ -36,7 +36,7 @@ from dualtoken.report import prediction_table
 PLAN, DONE, PREDICTIONS, UNREAD = "plan.json", "done", "predictions", "unread"
 _MOST_BLOCKS = 1000  # that Ray keeps track of; each holds one part or more
 _PATIENCE = 5  # seconds for a cluster to answer
-Part = Sequence[NamedInput]
+Part = str | Sequence[NamedInput]  # a shard's name, whose worker looks into it, or names and sources of files
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,11 @@ def predict_parts(
 
 
 def _parts(inputs: Sequence[str], part_images: int, note: Note | None) -> Iterator[Part]:
-    """Names and sources, or of a shard its own name alone: its worker looks into it."""
+    """Those of the shards, then those of the files."""
     files: list[str] = []
     for name in inputs:
         if are_shards(name):
-            yield from ([(tar, tar)] for tar in tars_of(name))
+            yield from tars_of(name)
         else:
             files.append(name)
     found = collect_inputs(files, note=note)
@@ -131,7 +131,8 @@ def _parts(inputs: Sequence[str], part_images: int, note: Note | None) -> Iterat
 
 def _plan(job: Job, parts: Sequence[Part]) -> dict[str, Any]:
     """What predictions depend on, to know them again."""
-    named = [hashlib.sha256("\n".join(str(name) for name, _ in part).encode("utf-8", "replace")) for part in parts]
+    names = (part if isinstance(part, str) else "\n".join(str(name) for name, _ in part) for part in parts)
+    named = [hashlib.sha256(text.encode("utf-8", "replace")) for text in names]
     settings = {"threshold": job.threshold, "max_objects": job.max_objects, "top": job.top}
     return {
         "model": job.model, "sha256": digest(find_model(job.model)), **settings,
@@ -253,8 +254,7 @@ def answer_part(predictor: Predictor, work: Work) -> None:
     name = f"part-{number:05d}.parquet"
     unread: list[tuple[str, Any]] = []
     answered = 0
-    whole = len(part) == 1 and part[0][0] == part[0][1] and are_shards(str(part[0][0]))
-    inputs = collect_inputs([str(part[0][0])]) if whole else iter(part)
+    inputs = collect_inputs([part]) if isinstance(part, str) else iter(part)
     kind, classes = predictor.kind, predictor.classes
     found = predictor.stream(inputs, batch_size=job.batch_size, workers=1, threshold=job.threshold, limits=job.limits)
     with prediction_table(output / PREDICTIONS / name, kind, classes, form="parquet", top=job.top) as write:
