@@ -46,6 +46,7 @@ ORDER = [
     "service",
     "lab",
     "options",
+    "verbs",
     "cli",
 ]
 WITHOUT_TORCH = ORDER[: ORDER.index("backbone")]

@@ -29,7 +29,8 @@ from dualtoken.static import Parameter
 _STYLES = dict.fromkeys(("OPTION", "SWITCH", "USAGE", "COMMANDS_TABLE_FIRST_COLUMN"), "bold") | dict.fromkeys(
     ("TYPES", "METAVAR", "NEGATIVE_OPTION"), "dim"
 )
-TERMINATED = 143  # exit code after SIGTERM: 128 and its number
+# Exit codes; the last ones are 128 and the number of SIGINT or SIGTERM.
+DONE, WITH_FAILURES, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _PYTHON = re.compile(r"\s*In Python .*?\.(?=\s|$)")  # what a docstring says to those who write it
 Words = Mapping[str, Callable[[], Iterable[str]]]  # by name of a parameter
 Bounds = Mapping[str, tuple[float | None, float | None]]
@@ -147,6 +148,11 @@ def opening(what: Iterable[Any]) -> None:
 def tell(error: str, *, bold: bool = False) -> None:
     """Say on stderr what went wrong: in red on a terminal, unless NO_COLOR is set (no-color.org)."""
     typer.secho(error, fg="red", bold=bold, err=True, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def ended(done: int, failed: int) -> int:
+    """The exit code: that nothing was done is the user's mistake."""
+    return DONE if not failed else WITH_FAILURES if done else USER_MISTAKE
 
 
 def show(result: Any, as_json: bool, given: Mapping[str, Any]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -149,6 +150,13 @@ class MapBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return channels_last(super().forward(channels_first(x)))
+
+
+@torch.no_grad()
+def draw_steps(bias: Tensor) -> None:
+    """Start a state space: fill `bias` so that softplus gives steps from 0.001 to 0.1, even by their logarithm."""
+    step = torch.empty_like(bias).uniform_(math.log(0.001), math.log(0.1)).exp()
+    bias.copy_(step + torch.log(-torch.expm1(-step)))
 
 
 class LearnedMap(nn.Module):

@@ -6,7 +6,6 @@ function, quadratic in the positions, and exportable. The mixer alone; positions
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
+from dualtoken.backbone.modules import draw_steps
 
 _KERNEL = 7
 
@@ -37,9 +37,7 @@ class TwoWayStateSpace(nn.Module):
 
     def reset_parameters(self) -> None:
         """Steps from 0.001 to 0.1, evenly by their logarithm; a decay of one."""
-        with torch.no_grad():
-            step = torch.empty_like(self.step_bias).uniform_(math.log(0.001), math.log(0.1)).exp()
-            self.step_bias.copy_(step + torch.log(-torch.expm1(-step)))  # what softplus gives it back from
+        draw_steps(self.step_bias)
         nn.init.zeros_(self.log_decay)
 
     def forward(self, x: Tensor) -> Tensor:

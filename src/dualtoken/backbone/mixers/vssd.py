@@ -6,7 +6,6 @@ normaliser, and no scan. The last stage has plain attention. Facts from github.c
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
 from dualtoken.backbone.layers import DepthwiseConv, join_heads, split_heads
-from dualtoken.backbone.modules import Attention, ChannelsFirst, FromImages
+from dualtoken.backbone.modules import Attention, ChannelsFirst, FromImages, draw_steps
 from dualtoken.backbone.parts import DOWNSAMPLES, STEMS
 from dualtoken.backbone.stem import ConvNormAct
 
@@ -38,9 +37,8 @@ class StateSpace(nn.Module):
 
     def reset_parameters(self) -> None:
         """Steps from 0.001 to 0.1, evenly by their logarithm; weights from 1 to 16."""
+        draw_steps(self.step_bias)
         with torch.no_grad():
-            step = torch.empty_like(self.step_bias).uniform_(math.log(0.001), math.log(0.1)).exp()
-            self.step_bias.copy_(step + torch.log(-torch.expm1(-step)))  # what softplus gives it back from
             self.log_weight.copy_(torch.empty_like(self.log_weight).uniform_(1, 16).log())
         nn.init.ones_(self.skip)
 
