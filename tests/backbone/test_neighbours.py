@@ -23,6 +23,7 @@ DIFFERS = {
     **dict.fromkeys(("lightvit_t", "lightvit_s", "lightvit_b", "rmt_t", "rmt_s", "rmt_b", "rmt_l"), ("gmacs",)),
     **dict.fromkeys(("ms_mlp_t", "ms_mlp_s", "ms_mlp_b"), ("gmacs",)),
     **dict.fromkeys(("vssd_micro", "vssd_tiny", "vssd_small", "vssd_base", "cswin_l", "lsnet_b"), ("gmacs",)),
+    "conv2former_n": ("gmacs",),
     "ffnet_1": ("gmacs",),  # theirs is merged for inference
     "spartan_s": ("gmacs",),  # the abstract says about 1
     "smt_s": ("mparams",),  # the code makes 22.6 M

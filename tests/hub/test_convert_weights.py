@@ -37,6 +37,13 @@ FACTS = {
         "stages.0.0.channel_mixer.main.conv.conv1.c.weight": (96, 1, 3, 3),
         "stages.0.0.token_mixer.0.layer_scale": (96, 1, 1), "stages.3.5.channel_mixer.layer_scale": (768, 1, 1),
     },
+    "conv2former_n": {
+        "downsample_layers.0.3.weight": (32, 32, 3, 3), "downsample_layers.0.5.running_var": (32,),
+        "downsample_layers.0.6.weight": (64, 32, 2, 2), "downsample_layers.2.0.weight": (128,),
+        "stages.0.1.attn.att.2.weight": (64, 1, 7, 7), "stages.2.7.attn.v.weight": (256, 256, 1, 1),
+        "stages.3.0.attn.norm.bias": (512,), "stages.1.0.layer_scale_2": (128,),
+        "stages.3.1.mlp.pos.weight": (2048, 1, 3, 3), "head.2.weight": (1280,), "pred.weight": (1000, 1280),
+    },
     "lsnet_t": {
         "patch_embed.4.bn.bias": (64,), "blocks2.0.c.weight": (64, 1, 3, 3), "blocks4.1.c.weight": (384, 256, 1, 1),
         "blocks4.2.mixer.conv1.bn.weight": (384,), "blocks2.2.se.fc1.weight": (32, 128, 1, 1),
@@ -195,7 +202,7 @@ def test_a_pickle_is_refused_with_what_to_type_and_that_works(tmp_path):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("dualtoken_vit_t_mix", "It is of: biformer, cas_vit, cswin, "),
+        ("dualtoken_vit_t_mix", "It is of: biformer, cas_vit, "),
         ("rmt_tt", "Did you mean 'rmt_t'"),
     ],
 )

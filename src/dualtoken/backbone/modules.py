@@ -32,8 +32,8 @@ class FromImages(nn.Sequential):
 class Patches(nn.Conv2d):
     """A convolution whose kernel is its stride; zeros at the bottom and right fill the last patches."""
 
-    def __init__(self, inputs: int, outputs: int, side: int, **dd: Any) -> None:
-        super().__init__(inputs, outputs, side, side, **dd)
+    def __init__(self, inputs: int, outputs: int, side: int, bias: bool = True, **dd: Any) -> None:
+        super().__init__(inputs, outputs, side, side, bias=bias, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, ceil(H/side), ceil(W/side), C')"""

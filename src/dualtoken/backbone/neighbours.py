@@ -131,6 +131,18 @@ _family(
     s=_Size(_sizes((3, 3, 12, 2), 32), 3.8, 1.0, 77.7, (3_820_296, 0.7996)),
 )  # fmt: skip
 
+_family(  # L is published after other training images alone
+    "conv2former", "arXiv 2211.11943", "HVision-NKU/Conv2Former",
+    PyramidConfig(
+        mixer="conv2former", stem="two_convs_patches", downsample="norm_patches2", ffn="twice_active",
+        layer_scale=(1e-6,) * 4, head="neck_1280",
+    ),
+    n=_Size(_sizes((2, 2, 8, 2), 64, options={"kernel": 7}), 15, 2.2, 81.5, (14_992_840, 2.3303)),
+    t=_Size(_sizes((3, 3, 12, 3), 72), 27, 4.4, 83.2, (26_697_204, 4.3605)),
+    s=_Size(_sizes((4, 4, 32, 4), 72), 50, 8.7, 84.1, (50_032_692, 8.7084)),
+    b=_Size(_sizes((4, 4, 34, 4), 96), 90, 15.9, 84.4, (90_029_112, 15.8901)),
+    l=_Size(_sizes((4, 4, 48, 4), 128), 199, 36.0, None, (198_893_736, 36.0375)),
+)  # fmt: skip
 _family(
     "ms_mlp", "arXiv 2202.06510", "JegZheng/MS-MLP",
     PyramidConfig(

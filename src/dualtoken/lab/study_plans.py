@@ -116,11 +116,11 @@ PEERS = _models(
 )  # fmt: skip
 # Our frame with the mixers of other papers, as wide as makes 0.5 G at 224 pixels (within 9 %: widths have steps).
 _WIDTHS = {
-    "affnet": 72, "biformer": 60, "cas_vit": 64, "conv_attention": 60, "crossformer": 60, "cswin": 60, "cvt": 64,
-    "davit": 60, "dhvt": 52, "fcaformer": 48, "ffnet": 68, "gmm": 52, "hydra": 28, "identity": 72, "iformer": 64,
-    "l2vit": 60, "lsnet": 72, "maxim": 52, "ms_mlp": 72, "ninformer": 44, "pool": 72, "raft_mlp": 68, "random": 72,
-    "rmt": 60, "sep_conv": 60, "smt": 60, "soft": 52, "spartan": 64, "spectformer": 60, "tap": 52, "tic": 52,
-    "transnext": 60, "vir": 56, "volo": 60, "vssd": 56,
+    "affnet": 72, "biformer": 60, "cas_vit": 64, "conv2former": 64, "conv_attention": 60, "crossformer": 60,
+    "cswin": 60, "cvt": 64, "davit": 60, "dhvt": 52, "fcaformer": 48, "ffnet": 68, "gmm": 52, "hydra": 28,
+    "identity": 72, "iformer": 64, "l2vit": 60, "lsnet": 72, "maxim": 52, "ms_mlp": 72, "ninformer": 44, "pool": 72,
+    "raft_mlp": 68, "random": 72, "rmt": 60, "sep_conv": 60, "smt": 60, "soft": 52, "spartan": 64, "spectformer": 60,
+    "tap": 52, "tic": 52, "transnext": 60, "vir": 56, "volo": 60, "vssd": 56,
 }  # fmt: skip
 
 
