@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import timm
 import torch
+from exporting import exports
 from timm.models import is_model
 
 import dualtoken
@@ -229,6 +230,11 @@ def test_export_with_dynamic_batch_and_size():
 def test_every_case_exports_with_dynamic_batch_and_size(name):
     windows = name in ("local_mixer=window", "lightvit")  # torch specialises these to batches of two or more
     exported_agrees(SMALL | CASES[name], (2 if windows else 1, 64, 128), (3, 224, 160), (2, 41, 57))
+
+
+@pytest.mark.slow
+def test_onnx_and_openvino_answer_the_same(case, tmp_path):
+    exports(make(case), tmp_path / "model.onnx", (64, 96))
 
 
 @pytest.mark.slow

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 import timm
 import torch
+from exporting import exports
 
 import dualtoken
 from dualtoken.backbone import VARIANTS, PyramidConfig, count_macs, count_parameters, create_model
@@ -118,25 +118,6 @@ def test_folded_equals_unfolded(name):
         torch.testing.assert_close(model.fold()(batch), expected, rtol=1e-4, atol=1e-4)
 
 
-def exports(model: torch.nn.Module, path, size: tuple[int, int]) -> None:
-    import onnxruntime
-    import openvino
-
-    from dualtoken.export.formats.onnx import export_network
-    from dualtoken.export.pieces import merged
-
-    model = merged(model.eval())
-    batch = images(*size)
-    with torch.inference_mode():
-        expected = model(batch).numpy()
-    tolerance = 1e-4 * np.abs(expected).max()
-    export_network(model, path, size)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(None, {"images": batch.numpy()})[0], expected, rtol=0, atol=tolerance)
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    np.testing.assert_allclose(compiled(batch.numpy())[0], expected, rtol=0, atol=tolerance)
-
-
 def test_unusual_branches_export(tmp_path):
     torch.manual_seed(0)
     branches = [find_branch(name)(Place(16, 2, 1, block=1)) for name in UNUSUAL]
@@ -209,24 +190,40 @@ def ours(branch: str) -> torch.nn.Module:
     return create_model("dualtoken_vit_t_mix", mixer=branch, global_tokens="none", **sizes)
 
 
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_a_branch_is_a_mixer_of_ours(branch):
+    gradients = []
+    for checkpointed in (False, True):
+        model = ours(branch)
+        model.set_grad_checkpointing(checkpointed)
+        model(images(64, 64)).square().mean().backward()
+        gradients.append({key: parameter.grad for key, parameter in model.named_parameters()})
+    for key, gradient in gradients[0].items():
+        assert gradient is not None, key
+        assert gradient.isfinite().all(), key
+        torch.testing.assert_close(gradients[1][key], gradient, rtol=1e-3, atol=1e-5)
+    batch = images(65, 100, batch=2)
+    with torch.inference_mode():
+        together = model.eval()(batch)
+        alone = torch.cat([model(image[None]) for image in batch])
+        half = model.bfloat16()(batch.bfloat16())
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+    assert (half - together).abs().max() < 0.1 * together.abs().max()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_a_branch_exports_in_our_frame(branch, tmp_path):
     exports(ours(branch), tmp_path / "model.onnx", (64, 96))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", BRANCHES)
-def test_a_branch_is_a_mixer_of_ours(branch):
-    model = ours(branch)
-    model(images(64, 64)).square().mean().backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.isfinite().all(), key
-    batch = images(65, 100, batch=2)
+def test_a_branch_compiles_in_our_frame(branch):
+    model = ours(branch).eval()
     with torch.inference_mode():
-        together = model.eval()(batch)
-        alone = torch.cat([model(image[None]) for image in batch])
-    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+        compiled = torch.compile(model, fullgraph=True)
+        torch.testing.assert_close(compiled(images(64, 64)), model(images(64, 64)), rtol=1e-3, atol=1e-4)
 
 
 # ---------------------------------------------------------------- mistakes

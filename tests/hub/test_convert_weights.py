@@ -82,6 +82,13 @@ FACTS = {
         "stages.2.5.token_mixer.random_matrix": (196, 196), "stages.3.0.res_scale2.scale": (512,),
         "stages.0.0.mlp.act.scale": (1,), "norm.bias": (512,), "head.bias": (1000,),
     },
+    "t2t_vit_7": {
+        "cls_token": (1, 1, 256), "pos_embed": (1, 197, 256), "tokens_to_token.attention1.w": (32, 64),
+        "tokens_to_token.attention1.kqv.weight": (192, 147), "tokens_to_token.attention2.norm1.bias": (576,),
+        "tokens_to_token.attention2.mlp.2.weight": (64, 64), "tokens_to_token.project.weight": (256, 576),
+        "blocks.6.attn.qkv.weight": (768, 256), "blocks.0.mlp.fc1.bias": (512,), "norm.weight": (256,),
+        "head.bias": (1000,),
+    },
 }  # fmt: skip
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dualtoken.backbone import neighbours  # noqa: F401 (adds to VARIANTS)
-from dualtoken.backbone.config import BackboneConfig, PyramidConfig
+from dualtoken.backbone.config import BackboneConfig, PlainConfig, PyramidConfig
 from dualtoken.backbone.variants import VARIANTS, Variant
 from dualtoken.registry import lazily
 
 if TYPE_CHECKING:
     from dualtoken.backbone.dualtoken import DualTokenViT
     from dualtoken.backbone.measure import count_macs, count_parameters
+    from dualtoken.backbone.plain import plain_vit
     from dualtoken.backbone.pyramid import Pyramid
     from dualtoken.backbone.registry import create_model, require_known
 
@@ -21,6 +22,7 @@ _HOMES = {
     "count_macs": "measure",
     "count_parameters": "measure",
     "create_model": "registry",
+    "plain_vit": "plain",
     "require_known": "registry",
 }
 
@@ -28,12 +30,14 @@ __all__ = [
     "VARIANTS",
     "BackboneConfig",
     "DualTokenViT",
+    "PlainConfig",
     "Pyramid",
     "PyramidConfig",
     "Variant",
     "count_macs",
     "count_parameters",
     "create_model",
+    "plain_vit",
     "require_known",
 ]
 

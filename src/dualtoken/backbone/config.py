@@ -77,6 +77,16 @@ class BackboneConfig:
                 raise ConfigError(f"A stage has {channels} channels, expected an even multiple of its {heads} heads.")
 
     @property
+    def levels(self) -> tuple[int, ...]:
+        """Maps that `features_only` gives: those of the stages, and two of the stem."""
+        return tuple(range(len(self.channels) + 2))
+
+    @property
+    def last_stride(self) -> int:
+        """Of the last stage's map."""
+        return 4 * 2 ** len(self.channels)
+
+    @property
     def token_shape(self) -> tuple[int, int] | None:
         """Height and width of the grid of global tokens that travels, or None where none does."""
         if self.global_tokens == "normal":
@@ -161,9 +171,51 @@ class PyramidConfig:
         return words
 
     @property
+    def levels(self) -> tuple[int, ...]:
+        """Maps that `features_only` gives: those of the stages."""
+        return tuple(range(len(self.channels)))
+
+    @property
+    def last_stride(self) -> int:
+        """Of the last stage's map."""
+        return self.stride * 2 ** (len(self.channels) - 1)
+
+    @property
     def level(self) -> int:
         """Of the first stage, as `Place.stage` counts: 0 at stride 4, 1 at stride 8."""
         return self.stride // 4 - 1
+
+
+@dataclass(frozen=True)
+class PlainConfig:
+    """A plain vision transformer of timm behind a stem: as many tokens, as wide, in every block.
+
+    Attributes:
+        channels: of a token.
+        depth: blocks.
+        heads: of attention.
+        ffn_ratio: hidden channels of the feed-forward over its input.
+        stem: images to the tokens, at stride 16: a word of the same table as a pyramid's.
+    """
+
+    network: ClassVar[str] = "plain_vit"
+    last_stride: ClassVar[int] = 16
+
+    channels: int = 256
+    depth: int = 7
+    heads: int = 4
+    ffn_ratio: float = 2
+    stem: str = "t2t_16"
+
+    def __post_init__(self) -> None:
+        _require_word("STEMS", self.stem)
+        if self.channels % self.heads:
+            raise ConfigError(f"A token has {self.channels} channels, expected a multiple of its {self.heads} heads.")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Maps that `features_only` gives: those of the last three blocks, as timm has it."""
+        return tuple(range(self.depth)[-3:])
 
 
 @cache

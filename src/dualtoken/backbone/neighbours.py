@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dualtoken.backbone.config import PyramidConfig
+from dualtoken.backbone.config import PlainConfig, PyramidConfig
 from dualtoken.backbone.variants import VARIANTS, Variant
 
 
@@ -23,7 +23,7 @@ class _Size(NamedTuple):
     image_size: int = 224
 
 
-def _family(family: str, paper: str, code: str, parts: PyramidConfig | None, **sizes: _Size) -> None:
+def _family(family: str, paper: str, code: str, parts: PyramidConfig | PlainConfig | None, **sizes: _Size) -> None:
     for name, size in sizes.items():
         VARIANTS[f"{family}_{name}"] = Variant(
             parts and replace(parts, **size.changes), size.gmacs, size.mparams, size.top1,
@@ -300,6 +300,25 @@ _family(
     t=_Size(_sizes((0, 2, 8, 10), 64, 128, 256, 384), 11.4, 0.3, 74.9, (11_409_832, 0.3151)),
     s=_Size(_sizes((1, 2, 8, 10), 96, 192, 320, 448), 16.1, 0.5, 77.8, (16_146_304, 0.5371)),
     b=_Size(_sizes((4, 6, 8, 10), 128, 256, 384, 512), 23.2, 1.3, 80.3, (23_313_608, 1.2409)),
+)  # fmt: skip
+
+# ---------------------------------------------------------------- plain vision transformers behind a stem of their own
+
+
+def _plain(depth: int, channels: int, ffn_ratio: float) -> dict[str, Any]:
+    return {"depth": depth, "channels": channels, "heads": channels // 64, "ffn_ratio": ffn_ratio}
+
+
+_family(
+    "t2t_vit", "arXiv 2101.11986", "yitu-opensource/T2T-ViT", PlainConfig(),
+    **{
+        "7": _Size(_plain(7, 256, 2), 4.3, 1.1, 71.7, (4_306_126, 1.1469)),
+        "10": _Size(_plain(10, 256, 2), 5.9, 1.5, 75.2, (5_885_134, 1.5163)),
+        "12": _Size(_plain(12, 256, 2), 6.9, 1.8, 76.5, (6_937_806, 1.7626)),
+        "14": _Size(_plain(14, 384, 3), 21.5, 4.8, 81.5, (21_541_454, 4.7835)),
+        "19": _Size(_plain(19, 448, 3), 39.2, 8.5, 81.9, (39_173_326, 8.4797)),
+        "24": _Size(_plain(24, 512, 3), 64.1, 13.8, 82.3, (64_101_838, 13.6619)),
+    },
 )  # fmt: skip
 
 # ---------------------------------------------------------------- networks of timm, mixers of ours (davit.py, volo.py)

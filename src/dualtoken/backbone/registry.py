@@ -10,6 +10,7 @@ import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from dualtoken.backbone.config import BackboneConfig, PlainConfig
 from dualtoken.backbone.variants import VARIANTS, Variant
 from dualtoken.errors import ModelError, nearest
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD
@@ -18,18 +19,20 @@ OURS = {name: variant for name, variant in VARIANTS.items() if variant.config is
 
 
 def _cfg(variant: Variant) -> dict[str, Any]:
-    side = -(-variant.image_size // (8 * getattr(variant.config, "stride", 4)))  # of the last map
-    double = variant.config is not None and getattr(variant.config, "head", "").endswith("_two")
+    config: Any = variant.config
+    side = -(-variant.image_size // config.last_stride)
+    double = getattr(config, "head", "").endswith("_two")
     return {
         "num_classes": 1000,
         "input_size": (3, variant.image_size, variant.image_size),
         "min_input_size": (3, 32, 32),
+        "fixed_input_size": isinstance(config, PlainConfig),
         "pool_size": (side, side),
         "crop_pct": 0.95,
         "interpolation": "bicubic",
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
-        "first_conv": "stem.stride2.0.conv",
+        "first_conv": "stem.stride2.0.conv" if isinstance(config, BackboneConfig) else None,
         "classifier": ("head.labels", "head.teacher") if double else "head",
         "license": "apache-2.0",
         "paper_ids": variant.paper.replace("arXiv ", "arXiv:"),
@@ -43,15 +46,13 @@ def _create(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     from dualtoken import backbone  # here: timm may be imported first by a part of it
 
     config: Any = OURS[name].config
-    network: Any = getattr(backbone, config.network)
-    switches = {field.name: kwargs.pop(field.name) for field in fields(config) if field.name in kwargs}
-    levels = tuple(range(len(config.channels) + 2 * (config.network == "DualTokenViT")))  # our stem offers two
+    config = replace(config, **{field.name: kwargs.pop(field.name) for field in fields(config) if field.name in kwargs})
     model: nn.Module = build_model_with_cfg(
-        network,
+        getattr(backbone, config.network),
         name,
         pretrained,
-        feature_cfg={"out_indices": kwargs.pop("out_indices", levels), "feature_cls": "getter"},
-        config=replace(config, **switches),
+        feature_cfg={"out_indices": kwargs.pop("out_indices", config.levels), "feature_cls": "getter"},
+        config=config,
         **kwargs,
     )
     return model

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dualtoken.backbone.config import BackboneConfig, PyramidConfig
+from dualtoken.backbone.config import BackboneConfig, PlainConfig, PyramidConfig
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Variant:
         code: the official repository, a source of facts.
     """
 
-    config: BackboneConfig | PyramidConfig | None
+    config: BackboneConfig | PyramidConfig | PlainConfig | None
     gmacs: float | None = None
     mparams: float | None = None
     top1: float | None = None

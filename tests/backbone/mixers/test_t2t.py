@@ -11,7 +11,7 @@ def test_it_is_a_stem_of_stride_8_for_any_size():
     for name, parameter in model.stem.named_parameters():
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name
-    assert "stem.mix.directions" not in dict(model.named_parameters())
+    assert "stem.mixes.0.directions" not in dict(model.named_parameters())
     batch = torch.randn(2, 3, 100, 65)
     with torch.inference_mode():
         together = model.eval().stem(batch)

@@ -1,22 +1,25 @@
 """T2T-ViT's stem: patches that overlap, mixed before they are joined to larger ones (Yuan 2021, arXiv 2101.11986).
 
-Facts from github.com/yitu-opensource/T2T-ViT, whose stem goes on in the same way to stride 16; here it ends at stride
-8, for pyramids that begin there: `create_model("lsnet_t", stem="t2t")`.
+Behind it stands a plain vision transformer (`plain.py`). Facts from github.com/yitu-opensource/T2T-ViT, its Performer
+variant. At stride 8 the stem also serves pyramids that begin there: `create_model("lsnet_t", stem="t2t")`.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dualtoken.backbone.official import OFFICIAL, Official, numbered
 from dualtoken.backbone.parts import STEMS
 
 _CHANNELS = 64  # of a token between two splits
 _FEATURES = 32  # that stand for a query or key
+_LEAST = _FEATURES * 1e-8  # of a sum of weights: 1e-8 of their mean, which exporters to ONNX would take for nothing
 
 
 class Performer(nn.Module):
@@ -51,30 +54,48 @@ class Performer(nn.Module):
         keys, queries = self._features(k), self._features(q)  # (B, N, 32)
         total = torch.matmul(queries, keys.sum(1)[..., None])  # (B, N, 1)
         whole = torch.matmul(keys.mT, v.to(keys.dtype))  # (B, 32, 64)
-        x = v + self.drop(self.proj((torch.matmul(queries, whole) / (total + 1e-8)).to(v.dtype)))
+        x = v + self.drop(self.proj((torch.matmul(queries, whole) / (total + _LEAST)).to(v.dtype)))
         return x + self.mlp(self.norm2(x))
 
     def _features(self, x: Tensor) -> Tensor:
         whole = x if x.dtype == torch.float64 else x.float()  # the exponentials leave the range of half precision
         along = torch.matmul(whole, self.directions.to(whole.dtype).mT)
-        return (along - whole.square().sum(-1, keepdim=True) / 2).exp() / math.sqrt(_FEATURES)
+        return (along - whole.square().sum(-1, keepdim=True) / 2).exp()
 
 
 class TokensToTokens(nn.Module):
-    """7 x 7 patches every 4 pixels, mixed; 3 x 3 of those every 2, and a linear layer."""
+    """7 x 7 patches every 4 pixels, mixed; then 3 x 3 of them every 2, mixed if such a step follows; a linear layer.
 
-    def __init__(self, in_chans: int, channels: int, **dd: Any) -> None:
+    Args:
+        stride: 8 or 16.
+    """
+
+    def __init__(self, in_chans: int, channels: int, stride: int = 8, **dd: Any) -> None:
         super().__init__()
-        self.mix = Performer(in_chans * 49, **dd)
-        self.proj = nn.Linear(9 * _CHANNELS, channels, **dd)
+        joined = 9 * _CHANNELS
+        self.mixes = nn.ModuleList(Performer(inputs, **dd) for inputs in (in_chans * 49, joined)[: stride // 8])
+        self.proj = nn.Linear(joined, channels, **dd)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, in_chans, H, W) to (B, ceil(H/8), ceil(W/8), C)"""
+        """(B, in_chans, H, W) to (B, ceil(H/stride), ceil(W/stride), C)"""
         height, width = (-(-side // 4) for side in images.shape[2:])
         images = F.pad(images, (0, 4 * width - images.shape[3], 0, 4 * height - images.shape[2]))
-        tokens = self.mix(F.unfold(images, 7, padding=2, stride=4).mT)  # (B, N, 64)
-        joined = F.unfold(tokens.mT.unflatten(2, (height, width)), 3, padding=1, stride=2).mT
-        return self.proj(joined).unflatten(1, (-(-height // 2), -(-width // 2)))
+        tokens = F.unfold(images, 7, padding=2, stride=4).mT
+        for mix in self.mixes:
+            mixed = mix(tokens).mT.unflatten(2, (height, width))  # (B, 64, height, width)
+            tokens = F.unfold(mixed, 3, padding=1, stride=2).mT
+            height, width = -(-height // 2), -(-width // 2)
+        return self.proj(tokens).unflatten(1, (height, width))
 
 
 STEMS["t2t"] = TokensToTokens
+STEMS["t2t_16"] = partial(TokensToTokens, stride=16)
+
+OFFICIAL["t2t_vit"] = Official(
+    (
+        (r"^patch_embed\.stem\.mixes\.(\d)", numbered("tokens_to_token.attention{}", 1, 1)),
+        (r"^patch_embed\.stem\.proj", "tokens_to_token.project"),
+        (r"\.directions$", ".w"),
+    ),
+    crop_pct=0.9,
+)
