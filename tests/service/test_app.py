@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium: apt-get install chromium"),
 ]
+# Chromium's own camera shows a green disc on green.
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+COPY = """async (colour) => {
+  const canvas = document.createElement("canvas"), brush = canvas.getContext("2d");
+  brush.fillStyle = colour;
+  brush.fillRect(0, 0, canvas.width, canvas.height);
+  const file = await new Promise((done) => canvas.toBlob(done, "image/png"));
+  await navigator.clipboard.write([new ClipboardItem({"image/png": file})]);
+}"""
 
 
 @pytest.fixture
@@ -29,9 +39,10 @@ def address(tmp_path) -> Iterator[str]:
 def tab(address) -> Iterator:
     """A tab that writes down every request and every error, and is refused all but the page."""
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.set_default_timeout(30_000)
+        tab.context.grant_permissions(["clipboard-read", "clipboard-write", "camera"])
         tab.asked, tab.wrong = [], []
         tab.on("request", lambda request: tab.asked.append(request.url))
         tab.on("pageerror", lambda error: tab.wrong.append(str(error)))
@@ -91,6 +102,33 @@ def test_with_the_keyboard_alone(tab, tmp_path):
     _tab_to(tab, "Keep this correction")
     tab.keyboard.press("Enter")
     tab.get_by_text("1 corrected in").wait_for()
+
+
+def test_a_picture_is_pasted_by_keys_and_by_the_button(tab):
+    tab.evaluate(COPY, "blue")
+    tab.keyboard.press("Control+V")
+    tab.get_by_text("image.png · blue · 100.0%").first.wait_for()
+    tab.evaluate(COPY, "red")
+    tab.get_by_label("Paste from clipboard").click()
+    tab.get_by_text("clipboard.png · red · 100.0%").first.wait_for()
+    assert not tab.wrong
+
+
+def test_a_photo_of_the_camera_is_answered(tab):
+    tab.get_by_label("Capture from camera").click()
+    tab.get_by_text("Click to Access Webcam").click()
+    tab.wait_for_function("document.querySelector('#one-picture video')?.videoWidth")  # a photo of no frame is none
+    tab.get_by_label("capture photo").click()
+    tab.get_by_text("image.png · green").first.wait_for()
+    assert not tab.wrong
+
+
+def test_a_single_models_answer_is_seen_without_scrolling_in_the_gallery(tab, tmp_path):
+    with closing(Running("app", tmp_path / "colours.colours")) as alone:
+        tab.goto(alone.address)
+        give(tab, tmp_path, "red")
+        gallery, caption = (tab.locator(name).first.bounding_box() for name in (".gallery-container", ".caption-label"))
+    assert caption["y"] + caption["height"] <= gallery["y"] + gallery["height"]
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(tab, tmp_path):

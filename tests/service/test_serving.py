@@ -74,7 +74,10 @@ def test_no_request_of_its_own_interface_fails(service):
         capture_output=True, text=True, check=False, timeout=600, cwd=service.folder,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-3000:]
-    assert 'status="500"' not in service.client.get("/metrics").text
+    counted = service.client.get("/metrics").text
+    assert 'status="500"' not in counted
+    for route in ("/v1/predict", "/v2/models/{name}/infer"):  # answers, too, not mistakes alone
+        assert f'requests_total{{route="{route}",status="200"}}' in counted
 
 
 def test_mistakes_are_told_before_a_model_is_loaded(tmp_path):

@@ -21,6 +21,21 @@ _POLICY = (
     " img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
 )
 
+# Gradio pastes by a button alone, and that only where a browser trusts the address: Ctrl+V works everywhere.
+_PASTE = """<script>
+addEventListener("paste", (event) => {
+  const image = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
+  const input = document.querySelector("#one-picture input[type=file]");
+  if (!image || !input) return;
+  const pasted = new DataTransfer();
+  pasted.items.add(image);
+  input.files = pasted.files;
+  input.dispatchEvent(new Event("change"));
+});
+</script>"""
+# A gallery is 55 % of the window high: its first row is to be seen whole, captions too, which stand at its foot.
+_ROWS = ".thumbnail-item.thumbnail-lg { max-height: 45vh }"
+
 
 def app(
     models: str | Path | Sequence[str | Path],
@@ -76,7 +91,8 @@ def create_page(page: Page, examples: Sequence[Path] = ()) -> Any:
     mounted = gradio.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None), _blocks(gradio, page, examples), path="", footer_links=[],
         allowed_paths=[str(file.parent.resolve()) for file in examples[:1]], max_file_size=page.limits.max_bytes,
-        theme=gradio.themes.Default(**fonts), ssr_mode=False, show_error=True, pwa=False, enable_monitoring=False,
+        head=_PASTE, css=_ROWS, theme=gradio.themes.Default(**fonts), ssr_mode=False, show_error=True, pwa=False,
+        enable_monitoring=False,
     )  # fmt: skip
 
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
@@ -109,7 +125,7 @@ def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
             with gradio.Column(min_width=280):
                 photo = gradio.Image(
                     label="One picture: drop it, paste it, or use the camera", type="filepath", image_mode=None,
-                    sources=["upload", "clipboard", "webcam"], height=260,
+                    sources=["upload", "clipboard", "webcam"], height=260, elem_id="one-picture",
                 )  # fmt: skip
                 if examples:
                     gradio.Examples([[str(file.resolve())] for file in examples], [photo], label="Examples")

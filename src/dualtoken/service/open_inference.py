@@ -31,6 +31,8 @@ from dualtoken.service.batches import Served
 _TYPES = {"f": "FP32", "i": "INT64", "u": "UINT8", "O": "BYTES"}  # by numpy's kind
 _BINARY = "inference-header-content-length"
 _WHERE = "the request"
+# Told in the OpenAPI document: an image of one red pixel.
+_EXAMPLE = {"inputs": [{"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [255, 0, 0]}]}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def add_open_inference(app: FastAPI, served: Mapping[str, Served], find: Callabl
     """The routes under `/v2`."""
     schema = TypeAdapter(Inference).json_schema(ref_template="#/components/schemas/{model}")
     _add_schemas(app, schema.pop("$defs"))
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"application/json": {"schema": schema, "example": _EXAMPLE}}
+    body = {"requestBody": {"required": True, "content": content}}
     one_of = Path(json_schema_extra={"enum": [*served]})  # told, not checked: `find` says more
 
     @app.get("/v2")
