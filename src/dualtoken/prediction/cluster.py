@@ -32,6 +32,7 @@ from dualtoken.prediction.inputs import NamedInput, Note, collect_inputs
 from dualtoken.prediction.models import load
 from dualtoken.prediction.predictor import Predictor
 from dualtoken.report import prediction_table
+from dualtoken.words import counted
 
 PLAN, DONE, PREDICTIONS, UNREAD = "plan.json", "done", "predictions", "unread"
 _MOST_BLOCKS = 1000  # that Ray keeps track of; each holds one part or more
@@ -109,7 +110,7 @@ def predict_parts(
         missing = [number for number in range(len(parts)) if not _done(output, number).exists()]
         if note:
             rest = f", {len(parts) - len(missing):,} of them done before" if len(missing) < len(parts) else ""
-            note(f"{len(parts):,} parts{rest}")
+            note(f"{counted(len(parts), 'part')}{rest}")
         if missing:
             _spread(job, {number: parts[number] for number in missing}, workers, address, progress)
         counts = [json.loads(_done(output, number).read_text(encoding="utf-8")) for number in range(len(parts))]
