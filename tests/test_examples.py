@@ -70,3 +70,22 @@ def test_lite_teacher(tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")  # and the weights, which are no part of any extra
     run("lite_teacher.py", str(tmp_path / "teacher.onnx"), "1", "64")
     assert (tmp_path / "teacher.onnx").stat().st_size > 1e7
+
+
+def test_beside_timm_script(tmp_path):
+    script = runpy.run_path(str(EXAMPLES / "beside_timm_script.py"), run_name="example")
+    printed = "".join(
+        f"Train: {epoch} [   0/22 (  0%)]  Loss: 2.5 (2.5)  Time: 2.041s, 15.68/s  (2.041s, 15.68/s)  LR: 1e-6\n"
+        f"Train: {epoch} [  21/22 (100%)]  Loss: 2.5 (2.5)  Time: 0.5s, 64.0/s  (0.8s, {rate}/s)  LR: 1e-4\n"
+        for epoch, rate in enumerate((10.0, 40.0, 42.0))
+    )
+    assert script["rate_of_timm"](printed) == 41.0  # the first epoch is left out
+    (tmp_path / "metrics.csv").write_text("epoch,images_per_second\n1,9.0\n2,30.0\n3,32.0\n")
+    assert script["our_rate"](tmp_path) == 31.0
+    for name in ("a", "b"):
+        (tmp_path / "photos" / "train" / name).mkdir(parents=True)
+    command = script["timm_command"]("train.py", str(tmp_path / "photos"), 96, tmp_path)
+    assert command[command.index("--num-classes") + 1] == "2"
+    assert script["timed"]([sys.executable, "-c", "print('seen')"])[0] == "seen\n"
+    with pytest.raises(SystemExit, match="no such thing"):
+        script["timed"]([sys.executable, "-c", "raise SystemExit('no such thing')"])

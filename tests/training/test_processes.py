@@ -13,11 +13,13 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment
+from safetensors.torch import load_file
 from torch import nn
 
 import dualtoken
 from dualtoken.errors import ConfigError
 from dualtoken.training.config import TrainConfig
+from dualtoken.training.folder import STATE
 from dualtoken.training.processes import SyncedBatchNorm, as_launched, make_fabric
 from dualtoken.training.run import resumed_config
 from dualtoken.training.state import run_counters
@@ -35,7 +37,16 @@ TASKS = {
     "detection": {"head": "retinanet"},
     "fcos": {"head": "fcos", "head_args": FEW},
     "instance_segmentation": {"head_args": FEW},
+    "in parts": {"accumulate": 2},
+    "masks in parts": {"head_args": {"decoder_dropout": 0.0}},
+    "boxes in parts": {"head_args": FEW},
 }
+KINDS = {
+    "fcos": "detection",
+    "in parts": "classification",
+    "masks in parts": "semantic_segmentation",
+    "boxes in parts": "detection",
+}  # of tasks under another name
 
 
 def write_script(
@@ -64,10 +75,11 @@ def history(run: Path) -> list[dict[str, str]]:
     "task", ["classification", *(pytest.param(task, marks=pytest.mark.slow) for task in list(TASKS)[1:])]
 )
 def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
-    data, shared = data_of(task), SETTINGS | TASKS[task] | {"task": "detection" if task == "fcos" else task}
+    data, shared = data_of(KINDS.get(task, task)), SETTINGS | TASKS[task] | {"task": KINDS.get(task, task)}
     dualtoken.train(data, tmp_path / "one", **shared, batch_size=4)
     dualtoken.evaluate(tmp_path / "one", data, output=tmp_path / "of-one", device="cpu", workers=0)
-    command = write_script(tmp_path, data, "two", shared | {"batch_size": 2, "devices": 2})
+    parts = {"shard_weights": True} if task.endswith("in parts") else {}
+    command = write_script(tmp_path, data, "two", shared | parts | {"batch_size": 2, "devices": 2})
     with Path(command[1]).open("a") as script:
         script.write(judged(tmp_path / "one", data, tmp_path / "of-two", devices=2))
     subprocess.run(command, check=True, timeout=300, capture_output=True)
@@ -75,7 +87,7 @@ def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
     assert len(one) == len(two) == 2
     # In double precision all agree to 1e-6 (heads/test_together.py). In single, AdamW's first steps are signs of
     # gradients, of which rounding turns those that are nearly 0; dense heads have many.
-    exact = 1e-5 if task in ("classification", "multilabel") else 1e-4
+    exact = 1e-5 if task in ("classification", "multilabel", "in parts") else 1e-4
     for left, right in zip(one, two, strict=True):
         assert float(left["train_loss"]) == pytest.approx(float(right["train_loss"]), rel=exact)
         for name in left:
@@ -150,6 +162,28 @@ def test_a_process_that_is_gone_is_named_and_the_run_goes_on_with_another_number
 
 
 @pytest.mark.slow
+def test_a_run_in_parts_goes_on_where_it_stopped_in_parts_or_whole(data_of, tmp_path):
+    data, settings = data_of("classification"), SETTINGS | {"ema_decay": 0.9}
+    parted = settings | {"batch_size": 2, "devices": 2, "shard_weights": True}
+    dualtoken.train(data, tmp_path / "whole", **settings, batch_size=4)
+    for name, further in (("parts", {"devices": 2}), ("then-whole", {"devices": 1, "shard_weights": False})):
+        first = write_script(tmp_path, data, name, parted | {"limit_minutes": 1e-4})
+        subprocess.run(first, check=True, timeout=300, capture_output=True)
+        assert run_counters(tmp_path / name).step < run_counters(tmp_path / "whole").step
+        further = further | {"limit_minutes": 10.0}
+        script = tmp_path / f"{name}-on.py"
+        script.write_text(
+            f"import dualtoken\nif __name__ == '__main__':\n"
+            f"    dualtoken.train({str(data)!r}, resume={str(tmp_path / name)!r}, **{further!r})\n"
+        )
+        subprocess.run([sys.executable, str(script)], check=True, timeout=300, capture_output=True)
+        ours, theirs = (load_file(tmp_path / run / STATE) for run in (name, "whole"))
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert ours[key].shape == theirs[key].shape, key
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 1])
 def test_one_process_that_is_asked_to_end_ends_all_with_the_code_for_it(asked, data_of, tmp_path):
     asks = (
@@ -219,6 +253,12 @@ def test_a_machine_with_slurm_gets_no_advice(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="srun"):
         SLURMEnvironment.detect()  # what it would be
     assert make_fabric(as_launched(TrainConfig(device="cpu"))).world_size == 1
+
+
+def test_one_process_has_nobody_to_share_weights_with():
+    with pytest.raises(ConfigError, match="there is one process") as raised:
+        make_fabric(TrainConfig(device="cpu", shard_weights=True))
+    assert "--devices 2" in raised.value.hint
 
 
 def test_another_number_of_processes_shares_the_same_batch(data_of, tmp_path):

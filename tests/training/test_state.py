@@ -12,7 +12,7 @@ from torch import nn
 
 from dualtoken.errors import ModelError
 from dualtoken.training.folder import STATE, STATE_BEFORE
-from dualtoken.training.state import Counters, load_state, run_counters, save_state
+from dualtoken.training.state import Counters, load_state, run_counters, save_state, state_tensors
 
 COUNTERS = Counters(total_steps=9, step=4, epoch=1, batch=1, seconds=2.5, history=[{"epoch": 1, "train_loss": 0.5}])
 
@@ -30,9 +30,9 @@ def trained(steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 @pytest.fixture
 def run(tmp_path) -> Path:
     """Two saved states, of steps 4 and 5."""
-    save_state(tmp_path, *trained(4)[:1], None, trained(4)[1], COUNTERS)
-    model, optimizer = trained(5)
-    save_state(tmp_path, model, None, optimizer, Counters(**asdict(COUNTERS) | {"step": 5}))
+    for steps in (4, 5):
+        model, optimizer = trained(steps)
+        save_state(tmp_path, state_tensors(model, None, optimizer), Counters(**asdict(COUNTERS) | {"step": steps}))
     return tmp_path
 
 

@@ -168,6 +168,8 @@ class TrainConfig(BaseModel):
     """Processes on each machine, one a device; their gradients are averaged. torchrun and SLURM say it themselves."""
     nodes: int = Field(1, ge=1)
     """Machines, each with so many processes."""
+    shard_weights: bool = False
+    """With several processes: each keeps a part of weights, gradients and moments (FSDP). For large networks."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """auto is bf16-mixed on a GPU that has it and 32-true elsewhere."""
     compile: bool = False

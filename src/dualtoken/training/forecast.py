@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
 
@@ -67,7 +66,7 @@ def _too_large(loop: Loop) -> ConfigError:
 
 def _measure(loop: Loop) -> Forecast:
     device = loop.fabric.device
-    model = copy.deepcopy(loop.bare).train()
+    model = loop.copied().train()
     optimizer = make_optimizer(loop.config, model)
     seed_all(loop.config.seed)
     loop.training.set_epoch(0)

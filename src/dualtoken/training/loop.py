@@ -6,11 +6,12 @@ steps as one that was not, bit for bit on a CPU.
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ import torch
 from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from dualtoken.errors import ModelError, Terminated, UserError
 from dualtoken.preprocess import Preprocessing
@@ -32,7 +34,8 @@ from dualtoken.training.objective import Batches, Judge, Objective
 from dualtoken.training.optimizer import freeze_backbone, make_optimizer, make_scheduler
 from dualtoken.training.processes import joined, largest_over, mean_over, synchronise
 from dualtoken.training.progress import Progress
-from dualtoken.training.state import Counters, load_state, save_state
+from dualtoken.training.sharding import gather, share
+from dualtoken.training.state import Counters, load_state, load_weights, save_state, state_tensors
 from dualtoken.words import counted
 
 INTERRUPTED = "interrupted"
@@ -66,7 +69,15 @@ class Loop:
             model = model.to(memory_format=torch.channels_last)
         self.bare = model.to(fabric.device)
         synchronise(self.bare, fabric)
-        self.ema = None if config.ema_decay is None else ModelEmaV3(self.bare, config.ema_decay, use_warmup=True)
+        self.ema = None if config.ema_decay is None else ModelEmaV3(
+            self.bare, config.ema_decay, use_warmup=True, foreach=not config.shard_weights
+        )  # fmt: skip
+        self.whole: nn.Module | None = None  # of shared weights a copy that is put together where it is looked at
+        if config.shard_weights:
+            self.whole, self.bare = self.bare, copy.deepcopy(self.bare)
+            self.mesh = init_device_mesh(fabric.device.type, (fabric.world_size,))
+            for shared in (self.bare, *([self.ema.module] if self.ema else [])):
+                share(shared, self.mesh)
         optimizer = make_optimizer(config, self.bare)
         runnable = torch.compile(self.bare) if config.compile else self.bare
         self.model, self.optimizer = fabric.setup(runnable, optimizer)
@@ -76,6 +87,7 @@ class Loop:
         self.validation_seconds = 0.0  # of the last validation, or as forecast
         self.interrupted = 0  # the signal by which somebody here or in another process asks to end
         self.stopped = ""  # why, once all ranks are to stop
+        self.to_save = False  # whether it is time to
 
     @property
     def interruption(self) -> KeyboardInterrupt:
@@ -95,8 +107,25 @@ class Loop:
 
     @property
     def averaged(self) -> nn.Module:
-        """The weights that are evaluated and kept."""
-        return self.bare if self.ema is None else self.ema.module
+        """The weights that are evaluated and kept. Where they are shared, all processes ask together."""
+        model = self.bare if self.ema is None else self.ema.module
+        if self.whole is None:
+            return model
+        gather(model, self.whole)
+        return self.whole
+
+    def copied(self) -> nn.Module:
+        """A network like the one that trains, for trials."""
+        if self.whole is None:
+            return copy.deepcopy(self.bare)
+        model = copy.deepcopy(self.whole)
+        share(model, self.mesh)
+        return model
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Let the network and its average begin with these weights."""
+        for model in (self.bare, *([self.ema.module] if self.ema else [])):
+            load_weights(model, weights)
 
     # ---------------------------------------------------------------- the story
 
@@ -271,8 +300,8 @@ class Loop:
         """After a step: whether to stop; saves the state where it is time to."""
         if self.fabric.world_size == 1 or self.counters.step % DECIDE_EVERY == 0:
             self._decide(progress)
-        if not self.stopped and time.monotonic() - self.saved > self.config.save_minutes * 60:
-            self.save()
+            if self.to_save and not self.stopped:
+                self.save()
         return bool(self.stopped)
 
     def _decide(self, progress: Progress) -> None:
@@ -280,7 +309,10 @@ class Loop:
         counters = self.counters
         counters.seconds = self.before + time.monotonic() - self.started
         self.interrupted = largest_over(self.fabric, self.interrupted)
-        self.stopped, total_steps = self.fabric.broadcast((self._reason_to_stop(), self._affordable_steps()))
+        late = time.monotonic() - self.saved > self.config.save_minutes * 60
+        self.stopped, total_steps, self.to_save = self.fabric.broadcast(
+            (self._reason_to_stop(), self._affordable_steps(), late)
+        )
         if total_steps < counters.total_steps or total_steps > LONGER * counters.total_steps:
             counters.total_steps = total_steps
             self.scheduler = make_scheduler(self.config, self.optimizer, total_steps, self.steps_per_epoch)
@@ -303,9 +335,11 @@ class Loop:
         """Write the state that `restore` continues from."""
         self._read_losses()
         self.saved = time.monotonic()
-        if self.fabric.is_global_zero:
+        if self.fabric.is_global_zero or self.whole is not None:  # of which each process has a part
             ema = None if self.ema is None else self.ema.module
-            save_state(self.folder, self.bare, ema, self.optimizer, self.counters)
+            tensors = state_tensors(self.bare, ema, self.optimizer)
+            if self.fabric.is_global_zero:
+                save_state(self.folder, tensors, self.counters)
 
     def restore(self) -> None:
         """Continue where the saved state of the folder stands."""

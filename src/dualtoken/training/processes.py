@@ -17,6 +17,7 @@ from dualtoken.processes import Group
 from dualtoken.training.config import TrainConfig
 from dualtoken.training.objective import Judge
 from dualtoken.training.precision import choose_precision
+from dualtoken.training.sharding import Sharded
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -35,13 +36,16 @@ def make_fabric(config: TrainConfig) -> Fabric:
     """What starts the processes and runs each step on its device; not launched yet.
 
     Raises:
-        ConfigError: a precision that the device has not.
+        ConfigError: a precision that the device has not, or weights that are to be shared by one process.
     """
     device = choose_device(config.device)
     precision = choose_precision(device) if config.precision == "auto" else config.precision
     if precision == "16-mixed" and device.type == "cpu":
         raise ConfigError("precision is '16-mixed', which needs a GPU.", "On a CPU: 32-true or bf16-mixed.")
-    return processes.make_fabric(config.device, config.devices, config.nodes, precision=precision)
+    if config.shard_weights and config.devices * config.nodes == 1:
+        raise ConfigError("shard_weights is true, but there is one process, which has all.", "Type: --devices 2")
+    strategy = Sharded() if config.shard_weights else "ddp"
+    return processes.make_fabric(config.device, config.devices, config.nodes, precision=precision, strategy=strategy)
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):

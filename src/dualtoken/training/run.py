@@ -58,7 +58,7 @@ from dualtoken.words import counted
 
 SHOWN = 9  # images of the first batch
 # On resuming: what does not change what a step does.
-CHANGEABLE = ("workers", "limit_minutes", "device", "devices", "nodes", "save_minutes", "early_stop")
+CHANGEABLE = ("workers", "limit_minutes", "device", "devices", "nodes", "shard_weights", "save_minutes", "early_stop")
 EVALUATION = "evaluation.json"
 _HEAD = "# Settings of this run, as resolved; `--recipe` takes this file.\n"
 Config = TypeVar("Config", bound=TrainConfig)
@@ -92,7 +92,8 @@ def train(
             weights that come with the package.
         resume: folder of a run to continue where it stopped, with its own settings.
         **settings: fields of `TrainConfig`, on top of the recipe. With `resume` only those that do not
-            change what a step does: workers, limit_minutes, device, devices, nodes, save_minutes, early_stop.
+            change what a step does: workers, limit_minutes, device, devices, nodes, shard_weights, save_minutes,
+            early_stop.
 
     Returns:
         The folder, the final metrics and why the run stopped early, if it did.
@@ -176,8 +177,9 @@ def carry_out(loop: Loop, on_best: Callable[[nn.Module], None], command: str) ->
     if first and loop.config.limit_minutes is not None:
         _note_what_the_clock_chose(loop)
     if loop.stopped == INTERRUPTED:
+        averaged = loop.averaged
         if not is_model_folder(folder):
-            on_best(loop.averaged)  # not measured yet, but loadable: an hour's work is not hidden in last/
+            on_best(averaged)  # not measured yet, but loadable: an hour's work is not hidden in last/
         fabric.print(f"Stopped at step {loop.counters.step:,}. Continue: {command} --resume {folder}")
         if not first and not launched():
             sys.exit()  # whoever started this process would take another code for its failure
@@ -473,7 +475,7 @@ def _loop(
 
 def _begin_solved(loop: Loop, images: ImageData, description: ModelConfig, limits: ImageLimits) -> None:
     """Let a fresh linear classifier begin where the closed form ends; other ones begin as they are."""
-    config, task, model = loop.config, cast(Task, loop.task), loop.bare
+    config, task, model = loop.config, cast(Task, loop.task), loop.whole or loop.bare
     layer = cast(Any, model).get_classifier() if hasattr(model, "get_classifier") else None
     linear = isinstance(layer, nn.Linear) and not isinstance(model, Classifier)  # which has no images
     if not linear or task.heads or not task.kind.exclusive or _knows(config, task, images):
@@ -483,7 +485,7 @@ def _begin_solved(loop: Loop, images: ImageData, description: ModelConfig, limit
         limits=limits, on_bad_image=config.on_bad_image,
     )  # fmt: skip
     loop.fabric.print(f"{'Classifier':<12}{begin_solved(model, central, len(images.classes), config.seed)}")
-    cast(Any, loop.averaged).get_classifier().load_state_dict(cast(nn.Module, layer).state_dict())
+    loop.begin_with(model.state_dict())
 
 
 def _knows(config: TrainConfig, task: Task, images: ImageData) -> bool:

@@ -21,6 +21,7 @@ from dualtoken.errors import ModelError
 from dualtoken.model_folder import write_tensors
 from dualtoken.readers import judged, parse_json
 from dualtoken.training.folder import STATE, STATE_BEFORE
+from dualtoken.training.sharding import part, whole
 
 _MOST = 10**12  # of any counter
 
@@ -56,25 +57,37 @@ class Counters:
 Parts = dict[str, dict[str, Tensor]]
 
 
-def save_state(
-    folder: Path, model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer, counters: Counters
-) -> None:
-    """Write everything that the next step depends on, whole or not at all; the state before it stays beside it.
-
-    Raises:
-        OutputError: the place cannot be written; the states that are there stay.
-    """
+def state_tensors(model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that the next step depends on, by where it belongs, whole; all processes that share it call it."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def save_state(folder: Path, tensors: dict[str, Tensor], counters: Counters) -> None:
+    """Write `state_tensors` and counters, whole or not at all; the state before it stays beside it.
+
+    Raises:
+        OutputError: the place cannot be written; the states that are there stay.
+    """
     path, fresh = folder / STATE, (folder / STATE).with_name("state.new.safetensors")
     write_tensors(fresh, tensors, {"counters": json.dumps(asdict(counters)), "sha256": _digest(tensors)})
     if path.is_file():
         path.replace(folder / STATE_BEFORE)
     fresh.replace(path)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put whole weights into a model, which may share them with other processes.
+
+    Raises:
+        RuntimeError: they are of another model.
+    """
+    own = model.state_dict()
+    model.load_state_dict({name: part(value, own[name]) if name in own else value for name, value in weights.items()})
 
 
 def load_state(
@@ -90,9 +103,9 @@ def load_state(
     """
     path, (counters, parts), note = _last(folder, whole=True)
     try:
-        model.load_state_dict(parts["model"])
+        load_weights(model, parts["model"])
         if ema is not None:
-            ema.load_state_dict(parts["ema"])
+            load_weights(ema, parts["ema"])
         _load_moments(optimizer, parts["optimizer"])
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
         raise ModelError(f"{str(path)!r} cannot be continued from: {error}") from error
@@ -163,6 +176,6 @@ def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) 
         index, _, name = key.partition(".")
         like = parameters[int(index)]
         if tensor.shape == like.shape:  # fused steps need the parameter's own memory layout, such as channels last
-            tensor = torch.empty_like(like).copy_(tensor)
+            tensor = torch.empty_like(like).copy_(part(tensor, like))
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

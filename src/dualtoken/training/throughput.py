@@ -6,7 +6,6 @@ of training on a batch that lies in memory; and both together, as a run has them
 
 from __future__ import annotations
 
-import copy
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -181,7 +180,7 @@ def _loading(batches: Iterator[Any], seconds: float) -> tuple[float, Any]:
 
 def _step(loop: Loop) -> Callable[[Any, Any], int]:
     """A step of training on a copy of the model; gives the number of images."""
-    model = copy.deepcopy(loop.bare).train()
+    model = loop.copied().train()
     optimizer = make_optimizer(loop.config, model)
     seed_all(loop.config.seed)
 
