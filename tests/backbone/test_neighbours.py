@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import timm
 import torch
-from exporting import exports
+from exporting import exports, exports_with_open_size
 
 import dualtoken
 from dualtoken.backbone import VARIANTS, PyramidConfig, count_macs, count_parameters, create_model
@@ -129,6 +129,11 @@ def test_unusual_branches_export(tmp_path):
 @pytest.mark.slow
 def test_onnx_and_openvino_answer_the_same(name, tmp_path):
     exports(tiny(name), tmp_path / "model.onnx", (64, 64))
+
+
+@pytest.mark.slow
+def test_onnx_takes_images_of_any_size(name, tmp_path):
+    exports_with_open_size(tiny(name), tmp_path / "model.onnx")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from dualtoken.backbone import VARIANTS, PlainConfig, count_macs, create_model
 from dualtoken.backbone.plain import positions
+from dualtoken.backbone.table import models_table
 from dualtoken.errors import ConfigError
 
 NAMES = [name for name, variant in VARIANTS.items() if isinstance(variant.config, PlainConfig)]
@@ -75,6 +76,10 @@ def test_positions_are_sines_of_their_number():
     number = torch.arange(3, dtype=torch.float64)
     expected = [number.sin(), number.cos(), (number / 100).sin(), (number / 100).cos()]
     torch.testing.assert_close(found, torch.stack(expected, 1))
+
+
+def test_the_table_says_that_they_take_one_size():
+    assert [row["model"] for row in models_table() if row["one_size"]] == NAMES
 
 
 def test_tokens_are_reduced_in_them_as_in_timms(name):

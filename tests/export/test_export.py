@@ -304,6 +304,10 @@ def test_a_failing_exporter_names_its_reason_and_others(model_of, tmp_path, monk
     assert caught.value.message == "ONNX cannot hold this model: ValueError: no operator for aten::gelu."
     assert "openvino" in caught.value.hint
     assert "onnx," not in caught.value.hint
+    assert "--dynamic-size" not in caught.value.hint
+    with pytest.raises(ExportError) as caught:
+        export(model_of("classifier"), tmp_path / "m.onnx", dynamic_size=True, progress=False)
+    assert "without --dynamic-size" in caught.value.hint
 
 
 def test_an_engine_that_fails_on_the_file_leaves_nothing(model_of, tmp_path, quick, monkeypatch):

@@ -23,7 +23,8 @@ def area_resize(x: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (B, height, width, C)
     """
-    if isinstance(x.shape[1], int) and isinstance(x.shape[2], int):  # sizes are symbolic in a dynamic export
+    fixed = isinstance(x.shape[1], int) and isinstance(x.shape[2], int)  # sizes are symbolic in a dynamic export
+    if fixed and isinstance(height, int) and isinstance(width, int):
         if x.shape[1] == height and x.shape[2] == width:
             return x
         if x.shape[1] == 2 * height and x.shape[2] == 2 * width:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from dualtoken.backbone.layers import modulo
+
 
 def rfft2(x: Tensor) -> tuple[Tensor, Tensor]:
     """The half spectrum of each channel of a map (B, H, W, C), orthonormal: `torch.fft.rfft2` over H and W.
@@ -39,5 +41,5 @@ def _down(matrix: Tensor, x: Tensor) -> Tensor:
 def _waves(size: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of all waves over `size` places, each (size, size)."""
     place = torch.arange(size, device=like.device)
-    angle = (place[:, None] * place % size).to(like.dtype) * (2 * math.pi / size)
+    angle = modulo(place[:, None] * place, size).to(like.dtype) * (2 * math.pi / size)
     return angle.cos() / size**0.5, angle.sin() / size**0.5

@@ -97,6 +97,17 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
+def modulo(x: Tensor, size: int) -> Tensor:
+    """x % size for whole numbers; ONNX has a remainder for sizes that are fixed alone."""
+    return x - x // size * size
+
+
+def rows_and_columns(x: Tensor) -> tuple[Tensor, Tensor]:
+    """In which row and in which column of a map (B, H, W, C) each position stands, in reading order: (N), (N)."""
+    place = torch.arange(x.shape[1] * x.shape[2], device=x.device)
+    return place // x.shape[2], modulo(place, x.shape[2])
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, H, W, C) to (B, nh, N, hd)"""
     return x.flatten(1, 2).unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualtoken.backbone import VARIANTS
+from dualtoken.backbone import VARIANTS, PlainConfig
 from dualtoken.errors import ConfigError, unknown_name
 
 
 def models_table(family: str | None = None, max_gmacs: float | None = None) -> list[dict[str, Any]]:
-    """A row a variant: `model`, `family`, `mparams` (10^6), `gmacs` (10^9), published `top1` (%), and their sources.
+    """A row a variant: `model`, `family`, `mparams` (10^6), `gmacs` (10^9), published `top1` (%), and their sources;
+    `one_size` where a network, and what it is exported to, takes images of the size alone that it was made for.
 
     Args:
         family: networks of this family alone.
@@ -28,6 +29,7 @@ def models_table(family: str | None = None, max_gmacs: float | None = None) -> l
             "mparams": round(variant.counted[0] / 1e6, 3),
             "gmacs": round(variant.counted[1], 3),
             "image_size": variant.image_size,
+            "one_size": isinstance(variant.config, PlainConfig),
             "top1": variant.top1,
             "paper": variant.paper,
             "code": variant.code or None,
@@ -43,7 +45,8 @@ def print_models(family: str | None = None, max_gmacs: float | None = None) -> N
     from rich.table import Table
 
     caption = (
-        "MACs of one image of the given side. Top-1 in %: ImageNet-1K, as published; none of their weights is here."
+        "MACs of one image of the given side (*: made for one side, so that no export takes others). Top-1 in %:"
+        " ImageNet-1K, as published; none of their weights is here."
     )
     table = Table(box=None, pad_edge=False, caption=caption)
     table.add_column("model", no_wrap=True)
@@ -52,7 +55,8 @@ def print_models(family: str | None = None, max_gmacs: float | None = None) -> N
     table.add_column("source")
     for row in models_table(family, max_gmacs):
         top1 = "-" if row["top1"] is None else f"{row['top1']:.1f}"
-        figures = (f"{row['mparams']:.3f}", f"{row['gmacs']:.3f}", str(row["image_size"]), top1)
+        side = f"{row['image_size']}{'*' * row['one_size']}"
+        figures = (f"{row['mparams']:.3f}", f"{row['gmacs']:.3f}", side, top1)
         table.add_row(row["model"], *figures, row["paper"])
     Console().print(table)
 

@@ -150,8 +150,9 @@ def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -
         raise
     except Exception as error:  # exporters raise anything
         _raise_if_disk(error, path)
+        fixed = "It may be held for images of one size, without --dynamic-size. " if dynamic_size else ""
         raise ExportError(
-            f"{form.title} cannot hold this model: {_reason(error)}.", f"{others(name)} --debug shows all of it."
+            f"{form.title} cannot hold this model: {_reason(error)}.", f"{fixed}{others(name)} --debug shows all of it."
         ) from error
     files = [file for place in places.values() for file in form.files(place)]
     folder = check.model_folder_of(reference)

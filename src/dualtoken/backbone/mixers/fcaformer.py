@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from dualtoken.backbone.area import area_resize
 from dualtoken.backbone.branch import Place
 from dualtoken.backbone.config import BackboneConfig, PyramidConfig
-from dualtoken.backbone.layers import DepthwiseConv, Mlp, channels_first, channels_last, join_heads, split_heads
+from dualtoken.backbone.layers import (
+    DepthwiseConv,
+    Mlp,
+    channels_first,
+    channels_last,
+    join_heads,
+    rows_and_columns,
+    split_heads,
+)
 from dualtoken.backbone.mixers import MIXERS
 from dualtoken.backbone.modules import ChannelsFirst, Scale
 from dualtoken.backbone.parts import BLOCKS, DOWNSAMPLES
@@ -69,8 +77,7 @@ class ForwardCrossAttention(nn.Module):
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (B, H, W, C) to the same shape; g (B, k * ceil(H/4), ceil(W/4), C), or None, to those of k + 1 blocks."""
         height, width = x.shape[1], x.shape[2]
-        place = torch.arange(height * width, device=x.device)
-        down, right = place // width, place % width
+        down, right = rows_and_columns(x)
         far_down = (down[:, None] - down).abs().clamp(max=self.side - 1)
         far_right = (right[:, None] - right).abs().clamp(max=self.side - 1)
         bias = self.bias[:, far_down * self.side + far_right]  # (nh, N, N)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
-from dualtoken.backbone.layers import join_heads, split_heads
+from dualtoken.backbone.layers import join_heads, rows_and_columns, split_heads
 
 _COMPONENTS = 3
 
@@ -36,8 +36,7 @@ class MaskedAttention(nn.Module):
         """(B, H, W, C) to (B, H, W, C)"""
         height, width = x.shape[1:3]
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))  # (B, nh, N, hd)
-        place = torch.arange(height * width, device=x.device)
-        down, right = place // width, place % width
+        down, right = rows_and_columns(x)
         far = (down[:, None] - down) ** 2 + (right[:, None] - right) ** 2  # (N, N)
         mask = (self.alpha * torch.exp(-far.to(x.dtype) / (2 * (self.sigma**2 + 1e-5)))).sum(0)  # (nh, N, N)
         logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3)) * mask

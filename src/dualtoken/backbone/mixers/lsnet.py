@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, find_branch, register_branch
 from dualtoken.backbone.config import PyramidConfig
-from dualtoken.backbone.layers import channels_first, channels_last
+from dualtoken.backbone.layers import channels_first, channels_last, rows_and_columns
 from dualtoken.backbone.modules import ChannelsFirst, FromImages, MergedDepthwise
 from dualtoken.backbone.official import OFFICIAL, Official, numbered
 from dualtoken.backbone.parts import BLOCKS, DOWNSAMPLES, FFNS, HEADS, STEMS, Head
@@ -74,8 +74,7 @@ class BiasedAttention(nn.Module):
         height, width = x.shape[1:3]
         q, k, v = self.qkv(channels_first(x)).split(self.split, 1)
         q, k, v = (part.flatten(2).unflatten(1, (self.heads, -1)).mT for part in (self.local(q), k, v))
-        place = torch.arange(height * width, device=x.device)
-        down, right = place // width, place % width
+        down, right = rows_and_columns(x)
         far_down, far_right = ((along[:, None] - along).abs().clamp(max=self.side - 1) for along in (down, right))
         bias = self.bias[:, far_down * self.side + far_right]  # (nh, N, N)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, nh, N, hd)

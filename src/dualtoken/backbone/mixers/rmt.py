@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualtoken.backbone.branch import Place, register_branch
-from dualtoken.backbone.layers import DepthwiseConv, join_heads, split_heads
+from dualtoken.backbone.layers import DepthwiseConv, join_heads, rows_and_columns, split_heads
 from dualtoken.backbone.modules import ChannelsFirst, FromImages
 from dualtoken.backbone.official import OFFICIAL, Official, numbered
 from dualtoken.backbone.parts import HEADS, STEMS, Head
@@ -77,9 +77,7 @@ class ManhattanAttention(nn.Module):
 
     def _fade_all(self, like: Tensor) -> Tensor:
         """(nh, N, N): the same from each position of the map to each."""
-        height, width = like.shape[1:3]
-        place = torch.arange(height * width, device=like.device)
-        down, right = place // width, place % width
+        down, right = rows_and_columns(like)
         distance = (down[:, None] - down).abs() + (right[:, None] - right).abs()
         return (distance * self._decay(like)).to(like.dtype)
 
