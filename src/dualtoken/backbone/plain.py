@@ -49,7 +49,7 @@ def plain_vit(  # type: ignore[no-untyped-def]
         img_size=(height, width),
         in_chans=in_chans,
         num_classes=num_classes,
-        global_pool=global_pool,  # type: ignore[arg-type]
+        global_pool=global_pool,
         embed_dim=config.channels,
         depth=config.depth,
         num_heads=config.heads,
