@@ -105,7 +105,7 @@ def load_dataset(name, streaming=False):
     return datasets.IterableDatasetDict(parts) if streaming else saved
 datasets.load_dataset = load_dataset
 """
-NEEDS_MORE = ("hf-hub:", "push_to_hub(", "tritonclient", "dualtoken.benchmark(", "lab.study")
+NEEDS_MORE = ("hf-hub:", "push_to_hub(", "tritonclient", "dualtoken.benchmark(", "lab.study", "predictions/predictions")
 
 
 @pytest.mark.slow
