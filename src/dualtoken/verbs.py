@@ -19,7 +19,7 @@ def predict(
     device: str = "auto",
     runner: str = "auto",
     address: str | None = None,
-    part_images: int = 1000,
+    part_images: int | None = None,
     trust: bool = False,
     progress: bool = True,
     **options: Any,
@@ -32,7 +32,8 @@ def predict(
         runner: what computes: for an exported file an engine that runs it; `ray` spreads the work over `--workers`
             processes, here or on a cluster, and can go on where it was stopped.
         address: for `--engine ray`: a running cluster, `auto` for that of this machine. Left out, one starts here.
-        part_images: for `--engine ray`: files that are answered and written together. Of shards every tar is a part.
+        part_images: for `--engine ray`: files that are answered and written together. Left out: 1,000. Of shards every
+            tar is a part.
     """
     from dualtoken.hub import BUNDLED, DEFAULT, bundled_folder
     from dualtoken.prediction import load
@@ -48,8 +49,9 @@ def predict(
     name = str(bundled_folder(DEFAULT)) if chosen is None else chosen
     if runner == "ray":
         return _predict_parts(name, inputs, wanted, device, address, part_images, trust, progress)
-    if address is not None:
-        raise ConfigError("--address is for --engine ray.", "Add --engine ray, or leave it out.")
+    for option, given in (("--address", address), ("--part-images", part_images)):
+        if given is not None:
+            raise ConfigError(f"{option} is for --engine ray.", "Add --engine ray, or leave it out.")
     predictor = load(name, device=device, engine=runner, trust=trust)
 
     def show_page(page: list[Any]) -> None:
@@ -79,11 +81,11 @@ def predict(
 
 
 def _predict_parts(
-    model: str, inputs: list[str], wanted: Any, device: str, address: str | None, part_images: int, trust: bool,
-    progress: bool,
+    model: str, inputs: list[str], wanted: Any, device: str, address: str | None, part_images: int | None,
+    trust: bool, progress: bool,
 ) -> int:  # fmt: skip
     """`dualtoken predict --engine ray`: what is written is told, answers are not."""
-    from dualtoken.prediction.cluster import Job, predict_parts
+    from dualtoken.prediction.cluster import PART_IMAGES, Job, predict_parts
 
     useless = [f"--{key}" for key in ("form", "pictures", "sheet", "tile") if getattr(wanted, key) is not None]
     if useless:
@@ -97,7 +99,7 @@ def _predict_parts(
         wanted.batch_size, wanted.limits,
     )  # fmt: skip
     predicted, failed = predict_parts(
-        job, inputs, part_images=part_images, workers=wanted.workers, address=address, progress=progress,
+        job, inputs, part_images=part_images or PART_IMAGES, workers=wanted.workers, address=address, progress=progress,
         note=lambda text: typer.echo(f"Note     {text}", err=True),
     )  # fmt: skip
     if progress:

@@ -138,6 +138,7 @@ def test_objects_have_rows_and_numbers(tmp_path, photos, in_turn):
         (["--engine", "ray"], "--output is missing"),
         (["--engine", "ray", "--output", "out", "--sheet", "sheet.png"], "--sheet has no meaning with --engine ray"),
         (["--address", "auto"], "--address is for --engine ray"),
+        (["--part-images", "9"], "--part-images is for --engine ray"),
         (["--engine", "rai"], "Known: auto, ray, "),
     ],
 )

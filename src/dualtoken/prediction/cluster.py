@@ -35,6 +35,7 @@ from dualtoken.report import prediction_table
 from dualtoken.words import counted
 
 PLAN, DONE, PREDICTIONS, UNREAD = "plan.json", "done", "predictions", "unread"
+PART_IMAGES = 1000  # of a part, where it is made of files
 _MOST_BLOCKS = 1000  # that Ray keeps track of; each holds one part or more
 _PATIENCE = 5  # seconds for a cluster to answer
 Part = str | Sequence[NamedInput]  # a shard's name, whose worker looks into it, or names and sources of files
@@ -69,7 +70,7 @@ def predict_parts(
     job: Job,
     inputs: Sequence[str],
     *,
-    part_images: int = 1000,
+    part_images: int = PART_IMAGES,
     workers: int | None = None,
     address: str | None = None,
     note: Note | None = None,
