@@ -78,7 +78,8 @@ def main() -> None:
         peaks = watch([*command, "--set", f"model_args={json.dumps(SMALL)}"], run)[: arguments.epochs]
     row = {
         "what": "memory_over_epochs", "images": arguments.images, "workers": 2,
-        "peak_mb": [round(one) for one in peaks], "last_to_third": round(peaks[-1] / peaks[2], 3), "load": round(os.getloadavg()[0], 1),
+        "peak_mb": [round(one) for one in peaks], "last_to_third": round(peaks[-1] / peaks[2], 3),
+        "load": round(os.getloadavg()[0], 1),
         "machine": machine_name(), "threads": 1, "seed": 0,
         "command": f"python tests/data/flat_memory.py --images {arguments.images} --epochs {arguments.epochs}",
     }  # fmt: skip
