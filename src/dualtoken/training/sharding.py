@@ -20,14 +20,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-class Sharded(DDPStrategy):
+class Sharded(DDPStrategy):  # type: ignore[misc]
     """Processes as for DDP; the network, see `share`, exchanges weights and gradients by itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self._backward_sync_control = _LastOfSeveral()
 
-    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+    def setup_module(self, module: nn.Module) -> nn.Module:
         """The network as it is."""
         return module
 
@@ -37,7 +37,7 @@ class Sharded(DDPStrategy):
         return state
 
 
-class _LastOfSeveral(_BackwardSyncControl):
+class _LastOfSeveral(_BackwardSyncControl):  # type: ignore[misc]
     """Gradients that accumulate are exchanged once, with the last."""
 
     def no_backward_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[None]:
