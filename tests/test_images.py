@@ -11,6 +11,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,39 @@ def test_exif_orientation_is_applied_once(orientation: int, file_format: str) ->
         np.testing.assert_allclose(np.asarray(result, int)[2, -3], (0, 0, 255), atol=12)
 
 
+def waves(width: int, height: int) -> Image.Image:
+    """Something like a photograph: smooth, with edges."""
+    y, x = np.mgrid[:height, :width]
+    bands = [127 + 90 * np.sin(x / 19 + k) * np.cos(y / 31) + 30 * ((x // 40 + y // 40) % 2) for k in range(3)]
+    return Image.fromarray(np.stack(bands, 2).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("at_least", "expected"), [(None, 401), (401, 401), (201, 401), (200, 201), (100, 101), (50, 51), (3, 51)]
+)
+def test_a_jpeg_is_decoded_as_small_as_will_do(at_least: int | None, expected: int) -> None:
+    found = open_image(encoded(waves(640, 401), "JPEG", quality=95), at_least=at_least)
+    assert min(found.size) == expected
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_smaller_decoding_shows_the_same(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(waves(640, 400), "JPEG", quality=95, exif=exif)
+    small, whole = (open_image(content, at_least=at_least) for at_least in (200, None))
+    assert small.size == tuple(side // 2 for side in whole.size)
+    size = tuple(side // 4 for side in whole.size)
+    differences = [np.asarray(image.resize(size, Image.Resampling.BICUBIC), int) for image in (small, whole)]
+    assert np.abs(differences[0] - differences[1]).mean() < 1.5  # of 255
+
+
+def test_other_files_and_images_stay_whole() -> None:
+    assert open_image(encoded(waves(640, 400), "PNG"), at_least=50).size == (640, 400)
+    jpeg = Image.open(io.BytesIO(encoded(waves(640, 400), "JPEG")))
+    assert open_image(jpeg, at_least=50).size == (640, 400)
+
+
 def test_damaged_exif_turns_nothing() -> None:
     content = encoded(plain("RGB", RED), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense")
     with warnings.catch_warnings():
@@ -278,7 +312,7 @@ def test_truncated_file_is_refused_whatever_others_have_set(
     content = encoded(Image.fromarray(noise), file_format)
     path = tmp_path / "half.img"
     path.write_bytes(content[: len(content) // 2])
-    for full in (open_image, check_image):
+    for full in (open_image, check_image, partial(open_image, at_least=8)):
         with pytest.raises(ImageError, match=r"half\.img"):
             full(path)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False

@@ -73,3 +73,20 @@ def test_figures_and_what_is_better():
     assert task.score(better) > task.score({"loss": 0.1, "top1": 0.5})
     assert task.score(better) > task.score({"loss": 1.0, "top1": 0.6})
     assert task.score(better) > []  # anything is better than nothing
+
+
+def test_large_photographs_are_decoded_no_larger_than_a_crop_needs(tmp_path):
+    from PIL import Image
+
+    for name, size in (("large.jpg", (1600, 1200)), ("small.jpg", (300, 250))):
+        Image.new("RGB", size, "red").save(tmp_path / name)
+    samples = Samples(str(tmp_path), np.array(["large.jpg", "small.jpg"]), None, np.array([0, 1]))
+    settings, preprocessing = TaskSettings(scale=(0.25, 1.0)), Preprocessing(image_size=(64, 64))
+    loader = ClassificationTask(CLASSES, settings).training_loader(samples, preprocessing, batch_size=2, workers=0)
+    opened = [loader.dataset.samples.open(row).size for row in (0, 1)]
+    assert opened == [
+        (400, 300),
+        (300, 250),
+    ]  # 2 x 64 pixels of the smallest crop, which has 43 % of the short side: 296
+    evaluation = ClassificationTask(CLASSES).evaluation_loader(samples, preprocessing, batch_size=2, workers=0)
+    assert evaluation.dataset.samples.open(0).size == (1600, 1200)

@@ -61,12 +61,14 @@ class ImageFiles:
         names: (N,) strings, with `/` between the parts; absolute where a CSV file said so.
         members: (N,) place of each image in its archive; None for a folder.
         bands: what `open` gives of an image's bands; None for red, green and blue.
+        at_least: pixels that the short side of an opened image needs, see `open_image`; None for all that it has.
     """
 
     root: str
     names: NDArray[np.str_]
     members: Members | None
     bands: Bands | None = field(default=None, kw_only=True)
+    at_least: int | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,7 +97,8 @@ class ImageFiles:
             ImageError: it cannot be read.
         """
         source = self.source(index, limits)
-        return open_image(source, name=self.path(index), limits=limits, warn=False, bands=self.bands)
+        name, wanted = self.path(index), {"bands": self.bands, "at_least": self.at_least}
+        return open_image(source, name=name, limits=limits, warn=False, **wanted)
 
     def marks(self) -> Iterator[tuple[str, bytes]]:
         """Of each file its name, and its two ends or its checksum in an archive; of many, a sample."""

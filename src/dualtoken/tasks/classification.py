@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +18,8 @@ from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task, TaskSettings, register
 from dualtoken.tasks.rare_classes import Seen, class_weights, focal_loss, log_priors
+
+OVERSAMPLING = 2  # pixels that even the smallest crop has for one of the input; a large JPEG is decoded to no more
 
 
 @register
@@ -78,7 +82,9 @@ class ClassificationTask(Task):
             color_jitter=settings.color_jitter,
             random_erasing=settings.random_erasing,
         )
-        return training_loader(samples, transform, **options)
+        smallest = (settings.scale[0] * 3 / 4) ** 0.5  # side of a crop, as a share of the image's short one
+        enough = math.ceil(OVERSAMPLING * max(preprocessing.image_size) / smallest)
+        return training_loader(replace(samples, at_least=enough), transform, **options)
 
     def _require_plain(self) -> None:
         for name in ("rand_augment", "color_jitter", "random_erasing"):
