@@ -97,8 +97,9 @@ class ImageFiles:
             ImageError: it cannot be read.
         """
         source = self.source(index, limits)
-        name, wanted = self.path(index), {"bands": self.bands, "at_least": self.at_least}
-        return open_image(source, name=name, limits=limits, warn=False, **wanted)
+        return open_image(
+            source, name=self.path(index), limits=limits, warn=False, bands=self.bands, at_least=self.at_least
+        )
 
     def marks(self) -> Iterator[tuple[str, bytes]]:
         """Of each file its name, and its two ends or its checksum in an archive; of many, a sample."""
