@@ -50,6 +50,7 @@ def name(request) -> str:
 def test_every_parameter_gets_a_finite_gradient_checkpointed_or_not(name):
     gradients = []
     for checkpointed in (False, True):
+        torch.manual_seed(3)  # among narrow layers' random weights are some that let nothing through
         model = tiny(name).train()
         model.set_grad_checkpointing(checkpointed)
         side = 2 * model.feature_info[-1]["reduction"]  # a position has another one to look at
