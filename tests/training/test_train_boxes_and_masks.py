@@ -83,7 +83,7 @@ def _no_pictures(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return draw_pictures(tmp_path_factory.mktemp("drawn") / "scenes")
+    return draw_pictures(tmp_path_factory.mktemp("drawn") / "pictures")
 
 
 @pytest.fixture(scope="module")
