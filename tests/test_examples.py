@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import runpy
 import subprocess
 import sys
@@ -89,3 +91,35 @@ def test_beside_timm_script(tmp_path):
     assert script["timed"]([sys.executable, "-c", "print('seen')"])[0] == "seen\n"
     with pytest.raises(SystemExit, match="no such thing"):
         script["timed"]([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+YOLO = """#!/usr/bin/env python3
+import sys
+from pathlib import Path
+given = dict(word.split("=") for word in sys.argv[1:] if "=" in word)
+assert sys.argv[1] == "classify" and Path(given["data"], "train").is_dir() and given["imgsz"] == "32"
+folder = Path(given["project"], given["name"])
+if sys.argv[2] == "train":
+    assert float(given["time"]) == 0.05 / 60 and given["pretrained"] == "False"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "weights" / "best.pt").touch()
+    (folder / "results.csv").write_text("epoch\\n1\\n2\\n")
+else:
+    assert Path(given["model"]).is_file()
+    print("classes   top1_acc   top5_acc\\n    all      0.625          1\\n")
+"""
+
+
+@pytest.mark.slow
+def test_equal_minutes(tmp_path, make_image_folder, monkeypatch, capsys):
+    photos = make_image_folder(splits=("train", "val"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "yolo").write_text(YOLO)
+    (tmp_path / "bin" / "yolo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "8.0")
+    run("equal_minutes.py", str(photos), "0.05", "1", "32")
+    row = json.loads(capsys.readouterr().out)
+    assert row["yolo11n-cls"] | {"seconds": 0} == {"top1": 0.625, "epochs": 2, "seconds": 0}
+    assert 0 <= row["dualtoken_vit_t_mix"]["top1"] <= 1
+    assert row["dualtoken_vit_t_mix"]["epochs"] >= 1

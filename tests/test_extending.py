@@ -20,7 +20,7 @@ from dualtoken.answers import KINDS, Kind, Meter, box_meter, class_meter, kind_o
 from dualtoken.answers.bootstrap import draws
 from dualtoken.answers.meter import measured
 from dualtoken.backbone.mixers import MIXERS
-from dualtoken.data import FORMATS, Format, convert, evaluation_loader, find_data, training_loader, training_transform
+from dualtoken.data import FORMATS, Format, convert, find_data, training_loader, training_transform
 from dualtoken.data.finding import NEEDS, Need
 from dualtoken.data.records import Records
 from dualtoken.errors import DataError
@@ -169,9 +169,6 @@ class ColourTask(Task):
 
     def training_loader(self, samples, preprocessing, **options):
         return training_loader(samples, training_transform(preprocessing), **options)
-
-    def evaluation_loader(self, samples, preprocessing, **options):
-        return evaluation_loader(samples, preprocessing, **options)
 
     def loss(self, model, images, targets):
         return F.mse_loss(model(images).float(), images.float().mean((2, 3)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dualtoken.data.finding import find_data, plan_data
     from dualtoken.data.formats import FORMATS, Format
     from dualtoken.data.formats.masks import image_folders, masks_among
-    from dualtoken.data.joint_transforms import joint_transform
+    from dualtoken.data.joint_transforms import JointTransform, joint_transform
     from dualtoken.data.loading import (
         EpochSampler,
         ImageDataset,
@@ -50,7 +50,7 @@ _HOMES = {
     "finding": ("find_data", "plan_data"),
     "formats": ("FORMATS", "Format"),
     "formats.masks": ("image_folders", "masks_among"),
-    "joint_transforms": ("joint_transform",),
+    "joint_transforms": ("JointTransform", "joint_transform"),
     "loading": (
         "EpochSampler", "ImageDataset", "ImageLoader", "PackedTargets", "evaluation_loader", "training_loader",
     ),
@@ -77,6 +77,7 @@ __all__ = [
     "ImageDataset",
     "ImageFiles",
     "ImageLoader",
+    "JointTransform",
     "LabelPlan",
     "LabelSamples",
     "MaskPlan",

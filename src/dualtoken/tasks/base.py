@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, device, nn
 
 from dualtoken.answers import Kind, Meter, kind_of
+from dualtoken.data import JointTransform, evaluation_loader, joint_transform
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.preprocess import Preprocessing
 from dualtoken.registry import Registry
@@ -168,9 +169,21 @@ class Task(ABC):
     def training_loader(self, samples: Any, preprocessing: Preprocessing, **options: Any) -> Any:
         """Shuffled, augmented batches (images, targets, indices); options as in `data.training_loader`."""
 
-    @abstractmethod
     def evaluation_loader(self, samples: Any, preprocessing: Preprocessing, **options: Any) -> Any:
         """Every image once, in order; options as in `data.evaluation_loader`."""
+        return evaluation_loader(samples, preprocessing, **options)
+
+    def joint_transform(self, preprocessing: Preprocessing) -> JointTransform:
+        """A random transform of an image with its boxes or masks, as the settings say."""
+        settings = self.settings
+        return joint_transform(
+            preprocessing,
+            scale=settings.zoom,
+            hflip=settings.hflip,
+            color_jitter=settings.color_jitter,
+            mosaic=settings.mosaic,
+            copy_paste=settings.copy_paste,
+        )
 
     @abstractmethod
     def loss(self, model: nn.Module, images: Tensor, targets: Any) -> Tensor:

@@ -13,7 +13,7 @@ from timm.data import Mixup
 from torch import Tensor, nn
 
 from dualtoken.backbone import create_model
-from dualtoken.data import Samples, evaluation_loader, resident_loader, training_loader, training_transform
+from dualtoken.data import Samples, resident_loader, training_loader, training_transform
 from dualtoken.errors import ConfigError
 from dualtoken.preprocess import Preprocessing
 from dualtoken.tasks.base import Network, Task, TaskSettings, register
@@ -93,10 +93,6 @@ class ClassificationTask(Task):
                     f"{name} is {getattr(self.settings, name)!r}, but resident images are cropped and mirrored only.",
                     f"Leave resident out, or type: --set {name}={'null' if name == 'rand_augment' else 0}",
                 )
-
-    def evaluation_loader(self, samples: Samples, preprocessing: Preprocessing, **options: Any) -> Any:
-        """As `training_loader`, every image once."""
-        return evaluation_loader(samples, preprocessing, **options)
 
     def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix a batch: images (B, C, H, W) and labels (B,) to images and targets (B,) or, mixed, (B, classes).

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from dualtoken.data import ObjectSamples, evaluation_loader, joint_transform, training_loader
+from dualtoken.data import ObjectSamples, training_loader
 from dualtoken.decode import HEADS
 from dualtoken.heads import Detector, make_detector
 from dualtoken.preprocess import Preprocessing
@@ -59,20 +59,7 @@ class DetectionTask(Task):
 
     def training_loader(self, samples: ObjectSamples, preprocessing: Preprocessing, **options: Any) -> Any:
         """Batches of images (B, 3, H, W), targets as `Detector` takes them, and rows (B,)."""
-        settings = self.settings
-        transform = joint_transform(
-            preprocessing,
-            scale=settings.zoom,
-            hflip=settings.hflip,
-            color_jitter=settings.color_jitter,
-            mosaic=settings.mosaic,
-            copy_paste=settings.copy_paste,
-        )
-        return training_loader(samples, transform, masks=self.masks, **options)
-
-    def evaluation_loader(self, samples: ObjectSamples, preprocessing: Preprocessing, **options: Any) -> Any:
-        """Every image once; the truth stays with `samples`."""
-        return evaluation_loader(samples, preprocessing, **options)
+        return training_loader(samples, self.joint_transform(preprocessing), masks=self.masks, **options)
 
     def loss(self, model: nn.Module, images: Tensor, targets: Any) -> Tensor:
         """The sum of the head's losses."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualtoken.data import IGNORE, MaskSamples, evaluation_loader, joint_transform, training_loader
+from dualtoken.data import IGNORE, MaskSamples, training_loader
 from dualtoken.heads import DECODERS, Segmenter, make_segmenter
 from dualtoken.heads.together import mean_of_all, sum_of_all
 from dualtoken.preprocess import Preprocessing
@@ -39,20 +39,7 @@ class SemanticSegmentationTask(Task):
 
     def training_loader(self, samples: MaskSamples, preprocessing: Preprocessing, **options: Any) -> Any:
         """Batches of images (B, 3, H, W), masks uint8 (B, H, W) and rows (B,)."""
-        settings = self.settings
-        transform = joint_transform(
-            preprocessing,
-            scale=settings.zoom,
-            hflip=settings.hflip,
-            color_jitter=settings.color_jitter,
-            mosaic=settings.mosaic,
-            copy_paste=settings.copy_paste,
-        )
-        return training_loader(samples, transform, **options)
-
-    def evaluation_loader(self, samples: MaskSamples, preprocessing: Preprocessing, **options: Any) -> Any:
-        """Every image once; the truth stays with `samples`."""
-        return evaluation_loader(samples, preprocessing, **options)
+        return training_loader(samples, self.joint_transform(preprocessing), **options)
 
     def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """Mean over the pixels of all processes that have a class; 0 where there are none."""

@@ -15,6 +15,7 @@ from dualtoken.training.optimizer import make_optimizer
 from dualtoken.words import counted
 
 TRIAL_STEPS = 4
+TRIAL_SECONDS = 1.5  # in which fewer steps, but at least two, are enough
 LEAST_BYTES = 64  # a pixel of a batch: itself in float32, and maps of a stem that are kept for the way back
 
 
@@ -70,9 +71,11 @@ def _measure(loop: Loop) -> Forecast:
     optimizer = make_optimizer(loop.config, model)
     seed_all(loop.config.seed)
     loop.training.set_epoch(0)
-    times = []
+    times: list[float] = []
     batches = iter(loop.training)
     for _ in range(min(TRIAL_STEPS + 2, loop.batches)):
+        if len(times) >= 2 and sum(times) > TRIAL_SECONDS:
+            break
         start = time.monotonic()
         images, targets, _ = next(batches)
         images = images.to(device, memory_format=torch.channels_last)
@@ -84,9 +87,9 @@ def _measure(loop: Loop) -> Forecast:
         loss.item()  # waits for the device
         times.append(time.monotonic() - start)
     del batches
-    counted = sorted(times[2:] or times)
+    warm = times[2:] or times[1:] or times
     return Forecast(
-        batch_seconds=sum(counted) / len(counted),
+        batch_seconds=sum(warm) / len(warm),
         validation_seconds=_validation_seconds(loop),
         peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_rss(),
     )
@@ -106,7 +109,7 @@ def _validation_seconds(loop: Loop) -> float:
         times.append(time.monotonic() - start)
         images_seen += len(images)
         start = time.monotonic()
-        if len(times) == TRIAL_STEPS:
+        if len(times) == TRIAL_STEPS or sum(times) > TRIAL_SECONDS:
             break
     batches_seen = images_seen / (loop.validation.batch_size or 1)
     return sum(times) * len(loop.validation) / max(batches_seen, 1)
