@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from dualtoken.data import (
     training_loader,
     training_transform,
 )
-from dualtoken.data.loading import seeded, usable_workers
+from dualtoken.data.loading import _prepare_worker, seeded, usable_workers
 from dualtoken.errors import ConfigError, ImageError
 from dualtoken.preprocess import Preprocessing
 
@@ -106,6 +107,27 @@ def test_a_worker_outlives_the_sigterm_that_all_of_a_job_get(samples: Samples) -
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid or 0, signal.SIGTERM)
     assert sum(len(rows) for _, _, rows in loaded) == len(samples) - 2
+
+
+def test_a_worker_whose_run_was_killed_as_it_began_ends(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+
+    def worker(run: int, note: Path) -> None:
+        while os.getppid() == run:
+            time.sleep(0.01)
+        note.write_text("begun")
+        _prepare_worker(0)
+        note.write_text("orphan")
+
+    def run() -> None:
+        context.Process(target=worker, args=(os.getpid(), tmp_path / "note")).start()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    killed = context.Process(target=run)
+    killed.start()
+    killed.join()
+    time.sleep(0.5)
+    assert (tmp_path / "note").read_text() == "begun"
 
 
 def test_set_epoch_reaches_living_workers(samples: Samples) -> None:

@@ -6,9 +6,11 @@ where training was resumed, so no state of a generator ever needs to be saved.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
@@ -405,6 +407,11 @@ def _as_is(batch: Any) -> Any:
 
 
 def _prepare_worker(_: int) -> None:
+    parent = multiprocessing.parent_process()
+    if (
+        parent is not None and not parent.is_alive()
+    ):  # killed meanwhile: torch looks only whether it changes from now on
+        sys.exit()
     # Ctrl-C reaches every process of the terminal, and SLURM's SIGTERM every one of the job: the main one decides, and
     # workers end when it does. A second SIGTERM ends a worker that does not listen.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
