@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,21 @@ def test_a_stop_has_its_own_exit_code(stop, code, monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as ended:
         verb.main(["run", "data", "--output", str(tmp_path)], standalone_mode=True)
     assert ended.value.code == code
+
+
+def test_sigterm_ends_any_verb_as_ctrl_c_does():
+    code = (
+        "import os, signal, tempfile, dualtoken.cli as cli\n"
+        "def verb(_):\n"
+        "    with tempfile.TemporaryDirectory() as place:\n"
+        "        print(place, flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "cli.app = verb\n"
+        "cli.main()"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stderr) == (143, "")
+    assert not Path(shown.stdout.strip()).exists()
 
 
 def test_without_a_command_it_says_what_to_do_first():

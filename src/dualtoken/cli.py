@@ -7,8 +7,10 @@ answers at once.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +20,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dualtoken import static
-from dualtoken.errors import ConfigError, DataError, UserError, missing_package
+from dualtoken.errors import ConfigError, DataError, Terminated, UserError, missing_package
 from dualtoken.options import (
     DONE,
     INTERRUPTED,
+    TERMINATED,
     USER_MISTAKE,
     WITH_FAILURES,
     Verb,
@@ -65,7 +68,8 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(_without_plugins(arguments))  # `sys.argv` stays: processes that are started beside this one take it
+        with _terminable():
+            app(_without_plugins(arguments))  # `sys.argv` stays: processes that are started beside this one take it
     except UserError as error:
         if debug:
             raise
@@ -76,14 +80,29 @@ def main() -> NoReturn:
         if debug or extra is None:
             raise
         _tell(missing_package(name, extra))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if debug:
             raise
-        sys.exit(INTERRUPTED)
+        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
     except BrokenPipeError:  # `dualtoken ... | head`: the reader left, which is not an error
         sys.stderr.close()
         sys.exit(DONE)
     sys.exit(DONE)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a verb as Ctrl-C does, so that nothing temporary is left; a second one ends it at once."""
+
+    def stop(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(error: UserError) -> NoReturn:

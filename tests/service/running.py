@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -13,13 +14,15 @@ import httpx
 class Running:
     """`dualtoken serve` or `app` on a port of its own."""
 
-    def __init__(self, verb: str, *models: Path) -> None:
+    def __init__(self, verb: str, *models: Path, options: Sequence[str] = ()) -> None:
         self.folder = models[0].parent
-        command = [sys.executable, "-m", "dualtoken.cli", verb, *map(str, models), "--port", "0"]
+        command = [sys.executable, "-m", "dualtoken.cli", verb, *map(str, models), *options, "--port", "0"]
+        (temporary := self.folder / "temporary").mkdir(exist_ok=True)
         warnings = "error" if verb == "serve" else "ignore"  # Gradio has some of its own
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
             "PYTHONWARNINGS": warnings,
+            "TMPDIR": str(temporary),
         }
         self.process = subprocess.Popen(
             [*command, "--plugin", "served_models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -10,7 +10,7 @@ import pytest
 from served_models import CLASSES, Colours, picture
 
 from dualtoken.data import find_data
-from dualtoken.errors import ConfigError, ImageError, MissingExtraError
+from dualtoken.errors import ConfigError, ImageError, MissingExtraError, OutputError
 from dualtoken.images import DEFAULT_LIMITS, open_image
 from dualtoken.outputs import Detections
 from dualtoken.service import app
@@ -88,6 +88,15 @@ def test_corrected_boxes_are_a_data_set(pictures, tmp_path):
     data = find_data(tmp_path / "boxes")
     assert data.classes == ("blue", "green", "red")
     assert sum(len(samples) for samples in data.splits.values()) == 3
+
+
+def test_another_table_is_not_written_over(page, pictures, tmp_path):
+    (tmp_path / "corrections").mkdir()
+    (table := tmp_path / "corrections" / "labels.csv").write_text("path,label,split\na.png,red,train\n")
+    with pytest.raises(OutputError, match="path, label, split"):
+        page.corrections.add_labels(Path(pictures[0]), ["blue"])
+    assert table.read_text() == "path,label,split\na.png,red,train\n"
+    assert not (tmp_path / "corrections" / "images").exists()
 
 
 @pytest.mark.parametrize(

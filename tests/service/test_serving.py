@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import httpx
 import numpy as np
@@ -16,7 +17,7 @@ from running import Running
 from served_models import CLASSES, picture, write_export
 
 from dualtoken.errors import ConfigError, MissingExtraError
-from dualtoken.service.serving import serve
+from dualtoken.service.serving import load_models, serve
 
 
 @pytest.fixture
@@ -45,6 +46,46 @@ def test_what_was_accepted_before_the_signal_is_answered(service):
     opened, *more = service.process.stderr.read().splitlines()
     assert opened.startswith("Opening  ")
     assert more == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no such signals on Windows")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 0), ("SIGHUP", 0)])
+def test_the_page_leaves_nothing_temporary_however_it_is_ended(tmp_path, name, code):
+    pytest.importorskip("gradio")
+    with closing(Running("app", write_export(tmp_path))) as page:
+        assert page.client.get("/").status_code == 200
+        page.process.send_signal(getattr(signal, name))
+        assert page.process.wait(20) == code
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
+@pytest.mark.slow
+def test_no_file_beside_the_examples_is_given(tmp_path):
+    pytest.importorskip("gradio")
+    (tmp_path / "red.png").write_bytes(picture("red"))
+    (tmp_path / "private.txt").write_text("private")
+    with closing(Running("app", write_export(tmp_path), options=["--examples", str(tmp_path)])) as page:
+        for name, status in (("red.png", 200), ("private.txt", 403)):
+            assert page.client.get(f"/gradio_api/file={tmp_path / name}").status_code == status
+
+
+@pytest.mark.slow
+def test_a_heat_map_waits_for_a_prediction_by_the_same_network():
+    pytest.importorskip("gradio")
+    code = (
+        "import pathlib, tempfile, gradio\n"
+        "from served_models import Colours\n"
+        "from dualtoken.images import DEFAULT_LIMITS\n"
+        "from dualtoken.service import app, page\n"
+        "place = pathlib.Path(tempfile.gettempdir())\n"
+        "made = page.Page({'one': Colours().model()}, place, place, DEFAULT_LIMITS)\n"
+        "steps = [step for step in app._blocks(gradio, made, []).fns.values() if step.name in ('predict', 'explain')]\n"
+        "print([(step.concurrency_id, step.concurrency_limit) for step in steps])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert told.stdout.strip() == "[('network', 1), ('network', 1)]"
 
 
 def test_tritons_client(service):
@@ -89,6 +130,13 @@ def test_mistakes_are_told_before_a_model_is_loaded(tmp_path):
         serve([model, model])
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="Cannot listen on"):
         serve(model, port=taken.getsockname()[1])
+
+
+def test_a_folder_is_called_by_its_own_name_from_within(tmp_path, monkeypatch):
+    monkeypatch.setattr("dualtoken.service.serving._load", lambda *_, **__: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "below").mkdir()
+    assert [*load_models([".", "below/"], engine="auto")] == [tmp_path.name, "below"]
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

@@ -69,17 +69,19 @@ def app(
         ModelError: a model cannot be loaded.
         MissingExtraError: the extra `app`, or what a model runs in, is not installed.
     """
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # read when it is imported
-    require("gradio", "app")
     offered = [] if examples is None else sorted(file for file in examples.glob("*") if is_image_name(file.name))
     if examples is not None and not offered:
         raise ConfigError(f"{str(examples)!r} holds no pictures.", "Give a folder with some, or leave --examples out.")
-    loaded = load_models(models, engine=engine, device=device, threads=None, trust=trust)
-    with tempfile.TemporaryDirectory(prefix="dualtoken-app-") as folder, listen(host, port) as listening:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # what is uploaded goes with it
-        page = Page(loaded, Path(folder), corrections, limits)
-        announce(listening, ", ".join(loaded))
-        answer(create_page(page, offered[:_EXAMPLES]), listening, 5)
+    with tempfile.TemporaryDirectory(prefix="dualtoken-app-") as folder:
+        os.environ |= {  # read when it is imported; what is uploaded goes with the folder
+            "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": folder,
+        }  # fmt: skip
+        require("gradio", "app")
+        loaded = load_models(models, engine=engine, device=device, threads=None, trust=trust)
+        with listen(host, port) as listening:
+            page = Page(loaded, Path(folder), corrections, limits)
+            announce(listening, ", ".join(loaded))
+            answer(create_page(page, offered[:_EXAMPLES]), listening, 5)
 
 
 def create_page(page: Page, examples: Sequence[Path] = ()) -> Any:
@@ -90,7 +92,7 @@ def create_page(page: Page, examples: Sequence[Path] = ()) -> Any:
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     mounted = gradio.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None), _blocks(gradio, page, examples), path="", footer_links=[],
-        allowed_paths=[str(file.parent.resolve()) for file in examples[:1]], max_file_size=page.limits.max_bytes,
+        allowed_paths=[str(file.resolve()) for file in examples], max_file_size=page.limits.max_bytes,
         head=_PASTE, css=_ROWS, theme=gradio.themes.Default(**fonts), ssr_mode=False, show_error=True, pwa=False,
         enable_monitoring=False,
     )  # fmt: skip
@@ -196,14 +198,16 @@ def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
             return f"{total} corrected in `{place}`. Next: `dualtoken train {place} --output RUN`"
 
         outputs = [part for parts in shown for part in parts]
+        # One at a time: an explanation listens to the network, where it would hear a prediction too.
+        network = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "network"}
         ask = gradio.on(
             [start.click, photo.upload, files.upload, folder.upload], predict, [photo, files, folder, threshold],
-            [*outputs, images, answers, which], api_visibility="private", concurrency_limit=1,
+            [*outputs, images, answers, which], **network,
         )  # fmt: skip
         chosen = {"fn": choose, "inputs": [answers, which], "outputs": [right, objects], "api_visibility": "private"}
         ask.then(**chosen)
         which.change(**chosen)
-        why.click(explain, [images, which], [maps, worth], api_visibility="private", concurrency_limit=1)
+        why.click(explain, [images, which], [maps, worth], **network)
         keep.click(correct, [images, which, right, objects], kept, api_visibility="private")
     return blocks
 

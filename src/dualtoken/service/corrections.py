@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from dualtoken.errors import ConfigError, unknown_name
+from dualtoken.errors import ConfigError, OutputError, unknown_name
 from dualtoken.files import atomic_path, digest
+from dualtoken.readers import csv_rows, read_text
 
 Box = tuple[str, float, float, float, float]  # class, then left, top, right, bottom in pixels
 
@@ -32,7 +33,7 @@ class Corrections:
 
         Raises:
             ConfigError: there are none, or one that the model does not know.
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or the table there is another.
         """
         if not labels:
             raise ConfigError("Choose a class.")
@@ -44,7 +45,7 @@ class Corrections:
 
         Raises:
             ConfigError: a class that the model does not know, or a box without area.
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or the table there is another.
         """
         self._check([name for name, *_ in boxes])
         for name, left, top, right, bottom in boxes:
@@ -60,15 +61,26 @@ class Corrections:
 
     def _add(self, image: Path, table: tuple[str, tuple[str, ...]], labels: list[list[str]]) -> int:
         name, columns = table
+        path = self.folder / name
+        before = self._rows(path, columns)
         copy = f"images/{digest(image)[:16]}{image.suffix.lower()}"
         with atomic_path(self.folder / copy) as temporary:
             shutil.copyfile(image, temporary)
-        path = self.folder / name
-        before: list[list[str]] = []
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                before = list(csv.reader(file))[1:]
         rows = [row for row in before if row[0] != copy] + [[copy, *label] for label in labels]
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([columns, *rows])
         return len({row[0] for row in rows})
+
+    @staticmethod
+    def _rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
+        """Those of the table that is there, which must be one of ours: another's columns would be lost."""
+        if not path.exists():
+            return []
+        text = read_text(path, error=OutputError)
+        header, *rows = [row for _, row in csv_rows(text, str(path), error=OutputError) if row] or [[]]
+        if tuple(header) != tuple(columns) or any(len(row) != len(columns) for row in rows):
+            raise OutputError(
+                f"{str(path)!r} has the columns {', '.join(header)}, a table of corrections {', '.join(columns)}.",
+                "Give a folder of their own: --corrections FOLDER",
+            )
+        return rows

@@ -70,7 +70,8 @@ def load_models(models: str | Path | Sequence[str | Path], *, engine: str, **opt
     """
     loaded: dict[str, Predictor] = {}
     for model in [models] if isinstance(models, str | Path) else models:
-        name = Path(model).stem if Path(model).is_file() else Path(model).name
+        place = Path(model)
+        name = place.stem if place.is_file() else (place.resolve() if place.is_dir() else place).name  # "." has none
         if name in loaded:
             raise ConfigError(f"Two models are called {name!r}, by which one is chosen.", "Rename one.")
         loaded[name] = _load(model, engine, **options)
@@ -99,7 +100,7 @@ def announce(listening: socket.socket, what: str) -> ipaddress.IPv4Address | ipa
 
 
 def answer(app: Any, listening: socket.socket, seconds: float) -> None:
-    """Run an ASGI application until Ctrl-C or SIGTERM, and then so long that what was accepted is answered."""
+    """Run an ASGI application until Ctrl-C, SIGTERM or SIGHUP, and then so long that what was accepted is answered."""
     uvicorn = require("uvicorn", "serve")
     config = uvicorn.Config(
         app,
@@ -108,11 +109,16 @@ def answer(app: Any, listening: socket.socket, seconds: float) -> None:
         log_level="warning",
         timeout_graceful_shutdown=math.ceil(seconds) + 1,
     )
-    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is answered
+    server, before = uvicorn.Server(config), {}
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it when all is answered
+    hang_up = getattr(signal, "SIGHUP", None)  # a terminal that is closed; Windows has none, `nohup` ignores it
+    if hang_up is not None and signal.getsignal(hang_up) is signal.SIG_DFL:
+        before[hang_up] = signal.signal(hang_up, lambda *_: setattr(server, "should_exit", True))
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _load(model: str | Path, engine: str, device: str, threads: int | None, trust: bool) -> Predictor:
