@@ -36,6 +36,15 @@ def shown_name(name: str) -> str:
     return shown(name).replace("\n", "\\u000a").replace("\t", "\\u0009")
 
 
+def printable(name: str) -> str:
+    r"""The same for a name that need not be UTF-8, and then can be neither printed nor stored: such bytes are \xNN.
+
+    >>> printable("caf\udce9.jpg")
+    'caf\\xe9.jpg'
+    """
+    return shown_name(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+
+
 def first_line(error: object) -> str:
     """The first line of what a library says, without its full stop; the kind of the error where it says nothing.
 

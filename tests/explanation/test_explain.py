@@ -1,6 +1,8 @@
 """From a model and images to figures and numbers, for every task."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -303,6 +305,20 @@ def test_bad_images_do_not_stop_the_rest(folder_of, photo, tmp_path):
     assert len(json.loads((tmp_path / "why" / "explanation.json").read_text())["images"]) == 2
     with pytest.raises(ImageError):
         dualtoken.explain(folder_of("resnet"), [bad, photo], **QUICK)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_that_steer_are_markup_or_are_not_utf8(folder_of, photo, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # the bar is shown then
+    names = [os.fsdecode(b"caf\xe9.png"), "a\x1b[2Jb.png", "b[/red].png"]
+    (tmp_path / "b[").mkdir()
+    for name in names:
+        shutil.copy(photo, tmp_path / name)
+    shown = dualtoken.explain(folder_of("resnet"), [str(tmp_path / name) for name in names], tmp_path / "why", steps=2)
+    told = [r"caf\xe9.png", r"a\u001b[2Jb.png", "b[/red].png"]
+    assert [result.path.removeprefix(f"{tmp_path}/") for result in shown] == told
+    held = json.loads((tmp_path / "why" / "explanation.json").read_text(encoding="utf-8"))
+    assert all((tmp_path / "why" / image["files"]["heat"]).is_file() for image in held["images"])
 
 
 def test_an_interruption_leaves_what_is_finished(folder_of, photo, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -70,7 +71,8 @@ def photos(tmp_path) -> Path:
 def answered(model, given, **options):
     """The answers, and how many were good and bad."""
     shown = []
-    counts = answer_files(model, [str(place) for place in given], Options(**ALL | options), shown.extend)
+    usual = {name: value for name, value in ALL.items() if name == "workers" or name in model.kind.options}
+    counts = answer_files(model, [str(place) for place in given], Options(**usual | options), shown.extend)
     return shown, counts
 
 
@@ -422,6 +424,21 @@ def test_frames_of_long_videos_sort_by_their_names(models, monkeypatch):
     assert [answer.path for answer in shown] == sorted(answer.path for answer in shown)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("options", [{"tile": 32}, {}])
+def test_names_that_steer_or_are_not_utf8(models, tmp_path, options):
+    names = [b"caf\xe9.png", b"sum\x1b[2J\xe2\x80\xaeexe.png", b"broken\x1b[2J.png"]
+    given = [tmp_path / os.fsdecode(name) for name in names]
+    for path in given[:2]:
+        invent_image(0, 0, (70, 50)).save(path)
+    given[2].write_bytes(b"broken")
+    shown, counts = answered(models["detection"], given, output=tmp_path / "found.jsonl", **options)
+    assert counts == (2, 1)
+    told = [json.loads(line)["path"].rpartition("/")[2] for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    assert told == [r"caf\xe9.png", r"sum\u001b[2J\u202eexe.png", r"broken\u001b[2J.png"]
+    assert [name_of(answer) for answer in shown] == told
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -431,6 +448,11 @@ def test_options_of_classes_are_refused_for_scenes(models, photos, tmp_path, tas
         answered(models[task], [photos], sheet=tmp_path / "sheet.png")
     assert "--pictures" in error.value.hint
     assert list(tmp_path.iterdir()) == [photos]
+
+
+def test_a_threshold_is_refused_for_regions(models, photos):
+    with pytest.raises(ConfigError, match="--threshold has no meaning for a model for semantic segmentation"):
+        answered(models["semantic_segmentation"], [photos], threshold=0.3)
 
 
 @pytest.mark.parametrize(

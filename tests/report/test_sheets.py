@@ -3,8 +3,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from conftest import invent_image
+from dualtoken.bands import BandImage
+from dualtoken.errors import OutputError
 from dualtoken.outputs import Classification
-from dualtoken.report.sheets import contact_sheet
+from dualtoken.report.sheets import contact_sheet, sheet_files
 
 CLASSES = ("cat", "a very long name of a class that cannot fit under a picture 猫", "x")
 
@@ -61,6 +63,27 @@ def test_tiny_images_keep_their_pixels_sharp():
     image = Image.fromarray(np.array([[[0, 0, 0], [255, 0, 0]]] * 2, np.uint8))
     tile = np.asarray(contact_sheet([item(0, image=image)]))[16:208, 16:208]
     assert {tuple(colour) for colour in tile.reshape(-1, 3)} == {(0, 0, 0), (255, 0, 0)}
+
+
+def test_a_further_page_of_somebody_is_not_written_over(tmp_path):
+    other = tmp_path / "sheet-2.png"
+    other.write_bytes(b"mine")
+    (tmp_path / "sheet-old.png").write_bytes(b"no page")
+    with pytest.raises(OutputError, match=r"sheet-2\.png"), sheet_files(tmp_path / "sheet.png") as add:
+        for _ in range(41):
+            add(*item(0)[:2])
+    assert other.read_bytes() == b"mine"
+    other.unlink()
+    with sheet_files(tmp_path / "sheet.png") as add:
+        for _ in range(41):
+            add(*item(0)[:2])
+    assert other.exists()
+
+
+def test_an_image_of_many_bands_has_a_tile(tmp_path):
+    with sheet_files(tmp_path / "sheet.png") as add:
+        add(*item(0, image=BandImage.of(np.full((300, 400, 5), 200, np.uint8)))[:2])
+    assert Image.open(tmp_path / "sheet.png").getpixel((100, 100)) == (200, 200, 200)
 
 
 def test_nothing_to_draw_is_an_error():

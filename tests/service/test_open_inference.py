@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -70,10 +71,14 @@ def test_pixels_in_json_and_as_bytes_are_the_same(client):
         ("is FP32 of 1 axes", asked([1.0], datatype="FP32")),
         ("whole numbers from 0 to 255", asked([256, 0, 0], [1, 1, 1, 3], "UINT8")),
         ("whole numbers from 0 to 255", asked([[1], [2, 3]], [1, 1, 1, 3], "UINT8")),
+        ("whole numbers from 0 to 255", asked([0.9, 0.1, 0.5], [1, 1, 1, 3], "UINT8")),
+        ("whole numbers from 0 to 255", asked([True, False, True], [1, 1, 1, 3], "UINT8")),
+        ("whole numbers from 0 to 255", asked([], [1, 1, 1, 3], "UINT8")),
         ("its shape", asked([1, 2], [1, 1, 1, 3], "UINT8")),
         ("expected one image or more", asked([], [0])),
         ("4 at most", asked(["aGk="] * 5)),
         ("no output 'boxes'", asked([0, 0, 0], [1, 1, 1, 3], "UINT8") | {"outputs": [{"name": "boxes"}]}),
+        ("asked for twice", asked([0, 0, 0], [1, 1, 1, 3], "UINT8") | {"outputs": [{"name": "predictions"}] * 2}),
         ("is not an image", asked(["aGVsbG8gdGhlcmU="])),
         ("binary_data_size is 9", asked([], [1], parameters={"binary_data_size": 9})),
     ],
@@ -93,6 +98,22 @@ def test_a_cut_off_file_and_a_wrong_header(client):
         )
         assert answer.status_code == 400
         assert said in answer.json()["error"]
+
+
+def test_places_are_free_only_when_all_images_of_a_request_have_ended():
+    engine = Colours()
+    files = [base64.b64encode(content).decode() for content in (b"no image", picture("red"))]
+    with (
+        TestClient(create_app({"colours": engine.model()}, Settings(max_queue=4))) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        engine.free.clear()
+        engine.held.clear()
+        waiting = pool.submit(client.post, INFER, json=asked(files))
+        assert engine.held.wait(20)
+        assert 'images_accepted{model="colours"} 2.0' in client.get("/metrics").text
+        engine.free.set()
+        assert waiting.result().status_code == 400
 
 
 def test_models_tell_their_inputs_and_outputs(client):

@@ -48,7 +48,7 @@ class Regions(Kind):
         "train,segmentation",
     )
     model_api = "Segmentation"
-    options = frozenset({"form", "pictures", "threshold", "tile"})
+    options = frozenset({"form", "pictures", "tile"})
 
     @property
     def metrics(self) -> Mapping[str, Metric]:

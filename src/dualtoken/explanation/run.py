@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from dualtoken.errors import ConfigError, ImageError, UserError, unknown_name
+from dualtoken.errors import ConfigError, ImageError, UserError, printable, unknown_name
 from dualtoken.explanation.attention import BlockRecord, TokenRecord, find_network, record
 from dualtoken.explanation.faithfulness import (
     BASELINES,
@@ -186,9 +186,10 @@ def _explanations(
     with _made(folder):
         seeds = range(job.seed + 1, job.seed + 1 + FRESH_COPIES) if job.learned else ()
         fresh = [fresh_network(job.config, seed).to(job.device) for seed in seeds]
-        for name, source in named:
+        for given_name, source in named:
+            name = None if given_name is None else printable(given_name)
             try:
-                image = open_input(name, source, limits, bands=job.config.preprocessing.bands)
+                image = open_input(given_name, source, limits, bands=job.config.preprocessing.bands)
                 seen = view(image, job.config.preprocessing)
                 given = None if job.pixel is None else seen.to_input(job.pixel)
             except (ImageError, ConfigError) as error:
@@ -373,6 +374,6 @@ def _write(job: _Job, result: Explanation, folder: Path, stem: str) -> None:
 def _progress(shown: bool, name: str) -> Iterator[Bar]:
     """How far it is with the maps of an image: told their number as `total`, and to `advance`."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         yield partial(bar.update, bar.add_task(name, total=None))

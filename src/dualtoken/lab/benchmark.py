@@ -161,7 +161,7 @@ def _once(values: Sequence[Any]) -> list[Any]:
 def _warn_if_busy(load: Sequence[float] | None, shown: bool) -> None:
     if shown and load is not None and load[0] > _BUSY:
         text = f"The machine is busy: {load[0]:.1f} processes waited or ran in the last minute. Times will suffer."
-        Console(stderr=True).print(text, style="yellow", soft_wrap=True)
+        Console(stderr=True).print(text, markup=False, style="yellow", soft_wrap=True)
 
 
 Source = dict[str, Any]
@@ -293,7 +293,7 @@ def _quartiles(values: Sequence[float]) -> list[float]:
 @contextmanager
 def _progress(shown: bool, cells: int) -> Iterator[Step]:
     """A function that says what is done now; with "" it counts a cell as done."""
-    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
         task = bar.add_task("", total=cells)
 

@@ -28,6 +28,7 @@ from dualtoken.errors import ConfigError, OutputError, require
 from dualtoken.files import alone, digest, write_json
 from dualtoken.hub import find_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
+from dualtoken.prediction.command import Options, refuse_useless
 from dualtoken.prediction.inputs import NamedInput, Note, collect_inputs
 from dualtoken.prediction.models import load
 from dualtoken.prediction.predictor import Predictor
@@ -103,7 +104,8 @@ def predict_parts(
         raise ConfigError(f"part_images is {part_images} and workers {workers}, expected 1 or more of each.")
     for module in ("ray", "pyarrow.parquet"):
         require(module, "ray")
-    load(job.model, device=job.device, trust=job.trust).limited(job.max_objects)  # a mistake is answered here
+    model = load(job.model, device=job.device, trust=job.trust).limited(job.max_objects)  # a mistake is answered here
+    refuse_useless(Options(threshold=job.threshold), model.kind)
     output = Path(job.output)
     with alone(output):
         parts = list(_parts(inputs, part_images, note))

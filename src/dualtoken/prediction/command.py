@@ -15,7 +15,7 @@ from PIL import Image
 
 from dualtoken.answers import Kind
 from dualtoken.engines import suffixes
-from dualtoken.errors import ConfigError, ImageError
+from dualtoken.errors import ConfigError, ImageError, printable
 from dualtoken.files import alone, atomic_path, refuse_existing, unique, writable_folder
 from dualtoken.hub import is_named
 from dualtoken.hub.names import holds_model
@@ -43,7 +43,7 @@ class Options:
             parquet, jsonl.
         pictures: for boxes and masks: folder for pictures and videos with the predictions drawn in.
         sheet: for classes: contact sheets to draw, such as sheet.png, 40 images a page.
-        threshold: for boxes and several labels: lowest confidence shown, 0 to 1. Left out: the model's own.
+        threshold: for objects and several labels: lowest confidence shown, 0 to 1. Left out: the model's own.
         max_objects: for boxes: most objects of an image. Left out: the model's own, 100 where it was not set.
         tile: for boxes and masks: predict large images in tiles of so many pixels.
         overlap: share of a tile that the next one repeats, 0 to 0.9.
@@ -117,7 +117,7 @@ def answer_files(
     """
     predictor = predictor.limited(options.max_objects)
     kind = predictor.kind
-    _refuse_useless(options, kind)
+    refuse_useless(options, kind)
     videos = "pictures" in kind.options
     places = (("--output", options.output), ("--pictures", options.pictures), ("--sheet", options.sheet))
     asked = [(flag, place) for flag, place in places if place is not None]
@@ -154,8 +154,12 @@ class _NothingAnsweredError(Exception):
     """Tells tables to leave nothing."""
 
 
-def _refuse_useless(options: Options, kind: Kind) -> None:
-    """An option is applied or refused, never passed over."""
+def refuse_useless(options: Options, kind: Kind) -> None:
+    """An option is applied or refused, never passed over.
+
+    Raises:
+        ConfigError: one has no meaning for such a model.
+    """
     given = [
         f"--{name}"
         for name in ("sheet", "pictures", "form", "threshold", "tile")
@@ -206,12 +210,12 @@ def _answers(
             continue
         for name, source in group:
             if isinstance(source, ImageError):
-                yield name or "", source
+                yield printable(name or ""), source
                 continue
             try:
                 yield from _video_answers(predictor, str(name), options, pictures)
             except ImageError as error:
-                yield str(name), error
+                yield printable(str(name)), error
 
 
 def _image_answers(
@@ -228,7 +232,7 @@ def _image_answers(
             if image is not None:
                 pictures.add(name, image, answer)
         except MemoryError:
-            answer = name or "pixels", too_large(name or "pixels")
+            answer = printable(name or "pixels"), too_large(name or "pixels")
         yield answer
 
 
@@ -245,11 +249,11 @@ def _tiled(
             image = open_input(name, source, options.limits, bands=predictor.config.preprocessing.bands)
             answer = predict_tiled(answer_one, image, options.tile or 1, options.overlap)
         except ImageError as error:
-            yield (name or "pixels", error), None
+            yield (printable(name or "pixels"), error), None
         except (MemoryError, RecursionError):
-            yield (name or "pixels", too_large(name or "pixels")), None
+            yield (printable(name or "pixels"), too_large(name or "pixels")), None
         else:
-            yield replace(answer, path=name), image
+            yield replace(answer, path=None if name is None else printable(name)), image
 
 
 def _video_answers(predictor: Predictor, path: str, options: Options, pictures: _Pictures) -> Iterator[Answer]:

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from dualtoken.answers import Kind, kind_of
 from dualtoken.data import BadImage, ImageFiles, MaskSamples, OnBadImage, Samples
 from dualtoken.engines import out_of_memory
-from dualtoken.errors import ConfigError, ImageError, shown_name
+from dualtoken.errors import ConfigError, ImageError, printable
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, too_large
 from dualtoken.model_folder import ModelConfig
 from dualtoken.outputs import Answer
@@ -269,13 +269,13 @@ class Predictor:
         for name, loaded in chunk:
             answer = loaded if isinstance(loaded, ImageError) else next(found)
             if isinstance(answer, ImageError):
-                yield (_printable(name or "pixels"), answer), None
+                yield (printable(name or "pixels"), answer), None
                 continue
             yield self.finish(answer, name, threshold), cast("Loaded", loaded).image
 
     def finish(self, answer: Any, name: str | None, threshold: float | None = None) -> Any:
         """One of `answer`'s, with its image's name and without what is below the threshold: the model's own if None."""
-        answer = replace(answer, path=None if name is None else _printable(name))
+        answer = replace(answer, path=None if name is None else printable(name))
         return self.kind.shown(self.config, answer, threshold)
 
     def _answer_good(self, images: list[tuple[str | None, Loaded]]) -> list[Any]:
@@ -355,8 +355,3 @@ def _name_of(source: Any) -> str | None:
     if isinstance(source, str | Path):
         return str(source)
     return getattr(source, "filename", None) or None
-
-
-def _printable(name: str) -> str:
-    """A file name that is not UTF-8 cannot be printed or stored: such bytes are written as \\xNN; nothing steers."""
-    return shown_name(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dualtoken.errors import OutputError
-from dualtoken.files import atomic_path
+from dualtoken.files import atomic_path, refuse_existing
 from dualtoken.outputs import Classification
 from dualtoken.report.fonts import font_for
 from dualtoken.report.legends import fitted
@@ -87,13 +88,18 @@ def sheet_files(path: str | Path) -> Iterator[Callable[[Image.Image, Classificat
     """Collect images with their answers; 40 make a page: `sheet.png`, then `sheet-2.png`, `sheet-3.png`, ...
 
     Raises:
-        OutputError: `path` does not end in .png, .jpg or .webp, or cannot be written.
+        OutputError: `path` does not end in .png, .jpg or .webp, a further page of it is there already, or it cannot be
+            written.
     """
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
         raise OutputError(
             f"{str(path)!r} is not the name of a picture, expected {', '.join(_SUFFIXES)}.", "Example: sheet.png"
         )
+    pattern = f"{glob.escape(path.stem)}-[2-9]*{glob.escape(path.suffix)}"  # further pages are known when they are full
+    for other in sorted(path.parent.glob(pattern)):
+        if other.stem.removeprefix(f"{path.stem}-").isdecimal():
+            refuse_existing(other, f"A further page of {path.name!r}")
     items: list[SheetItem] = []
     pages = 0
 
@@ -106,7 +112,7 @@ def sheet_files(path: str | Path) -> Iterator[Callable[[Image.Image, Classificat
         items.clear()
 
     def add(image: Image.Image, answer: Classification) -> None:
-        small = image.copy()
+        small = image.convert("RGB")
         small.thumbnail(_LARGEST)
         items.append((small, answer, None))
         if len(items) == PAGE:

@@ -112,8 +112,9 @@ def add_open_inference(app: FastAPI, served: Mapping[str, Served], find: Callabl
             if len(images) > most:
                 raise HTTPException(400, f"The request has {len(images)} images, expected {most} at most.")
         with one.places(len(images)):
-            found = await asyncio.gather(*[one.answer(image, f"image {at}") for at, image in enumerate(images)])
-        answers = [answer for answer, _ in found]
+            work = [one.answer(image, f"image {at}") for at, image in enumerate(images)]
+            found = await asyncio.gather(*work, return_exceptions=True)  # all have ended when their places are free
+        answers = [_answer(outcome) for outcome in found]
         texts = [json.dumps(answer.to_dict(), ensure_ascii=False).encode() for answer in answers]
         arrays = {"predictions": np.array(texts, object)} | one.predictor.kind.arrays(answers)
         return _response(one.name, asked, arrays)
@@ -169,13 +170,20 @@ def _images(asked: Inference, rest: memoryview) -> list[Any]:
 
 def _pixels(given: Tensor, rest: memoryview) -> NDArray[np.uint8]:
     """Numbers of JSON, flat or nested, or those of the binary data."""
-    try:
-        flat = np.frombuffer(rest, np.uint8) if given.data is None else np.array(given.data, np.uint8).ravel()
-    except (ValueError, TypeError, OverflowError):
-        raise DataError("'images' holds something other than whole numbers from 0 to 255.") from None
+    flat = np.frombuffer(rest, np.uint8) if given.data is None else _whole_numbers(given.data)
     if flat.size != math.prod(given.shape):
         raise DataError(f"'images' has {flat.size:,} numbers, its shape {given.shape} means others.")
     return flat.reshape(given.shape)
+
+
+def _whole_numbers(data: list[Any]) -> NDArray[np.uint8]:
+    try:
+        numbers = np.array(data).ravel()
+        if numbers.dtype.kind in "iu" and numbers.min() >= 0 and numbers.max() <= 255:  # numpy would cut a 0.9 to 0
+            return numbers.astype(np.uint8)
+    except ValueError:  # lists of different lengths
+        pass
+    raise DataError("'images' holds something other than whole numbers from 0 to 255.")
 
 
 def _from_base64(texts: list[Any]) -> list[bytes]:
@@ -200,8 +208,16 @@ def _cut(rest: memoryview) -> list[bytes]:
 # ---------------------------------------------------------------- what goes
 
 
+def _answer(outcome: tuple[Any, Any] | BaseException) -> Any:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome[0]
+
+
 def _response(name: str, asked: Inference, arrays: Mapping[str, NDArray[Any]]) -> Response:
     wanted = asked.outputs or [Wanted(key) for key in arrays]
+    if len({one.name for one in wanted}) < len(wanted):  # a small request could ask for any number of answers
+        raise DataError("An output is asked for twice.")
     if unknown := [one.name for one in wanted if one.name not in arrays]:
         raise DataError(f"There is no output {unknown[0]!r}: outputs are {', '.join(arrays)}.")
     told, rest = [], b""

@@ -166,7 +166,7 @@ async def _image(request: Request) -> tuple[str | None, bytes]:
 
 def _picture(predictor: Predictor, image: Any, answer: Any) -> bytes:
     file = io.BytesIO()
-    (predictor.kind.draw(image, answer) or image).save(file, "JPEG", quality=_QUALITY)
+    (predictor.kind.draw(image, answer) or image.convert("RGB")).save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
 
 
