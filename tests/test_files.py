@@ -154,9 +154,11 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
         (run / name).write_text(name)
     (tmp_path / ".answers.0a1b2c3d.csv").write_text("")
     (tmp_path / ".others.0a1b2c3d.csv").write_text("")
+    for name in (".answers.csv.0a1b2c3d", ".run.0a1b2c3d", ".answers.csv.mine"):
+        (tmp_path / name / "below").mkdir(parents=True)
     with alone(run), alone(tmp_path / "answers.csv"):
         assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()) == sorted(kept)
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [".others.0a1b2c3d.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"run", ".others.0a1b2c3d.csv", ".answers.csv.mine"}
 
 
 def test_our_own_temporary_names_are_known(tmp_path):

@@ -271,15 +271,17 @@ def _taken(lock: Path, text: str, hint: str) -> OutputError:
 
 
 def _sweep(path: Path) -> None:
-    """Remove temporary files of writers that were killed: those in the folder `path`, or those of the file `path`."""
+    """Remove what killed writers left in the folder `path`, or of the file `path`, and folders that would become it."""
+    siblings = list(path.parent.iterdir()) if path.parent.is_dir() else []
+    for entry in siblings:
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * _TOKEN}}}", entry.name) and entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)  # a link is left alone
     if path.is_dir():
         places = [path, *(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())]
         found = [entry for place in places for entry in place.iterdir() if _LEFT_BEHIND.fullmatch(entry.name)]
-    elif path.parent.is_dir():
-        own = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{{2 * _TOKEN}}}{re.escape(path.suffix)}")
-        found = [entry for entry in path.parent.iterdir() if own.fullmatch(entry.name)]
     else:
-        found = []
+        own = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{{2 * _TOKEN}}}{re.escape(path.suffix)}")
+        found = [entry for entry in siblings if own.fullmatch(entry.name)]
     for entry in found:
         with suppress(OSError):  # a folder, or not ours to remove
             entry.unlink()

@@ -10,6 +10,7 @@ from small_exports import Made
 
 from conftest import invent_image
 from dualtoken.errors import ModelError, OutputError
+from dualtoken.prediction.exported import read_export, sidecar, to_json_text
 from dualtoken.runtime import write_bundle
 
 
@@ -52,6 +53,27 @@ def test_the_example_says_classes(made, tmp_path):
     readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "3 classes: cat, dog, café" in readme
     assert "64 x 96 pixels" in readme
+
+
+def test_a_name_that_needs_quotes(made, tmp_path):
+    export = tmp_path / 'my "best" model.onnx'
+    shutil.copy(made() / "model.onnx", export)
+    folder = write_bundle(export, tmp_path / "bundle")
+    invent_image(0, 0).save(tmp_path / "photo.png")
+    command = [sys.executable, folder / "predict.py", tmp_path / "photo.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
+    assert "cat" in done.stdout
+    assert """dualtoken predict 'my "best" model.onnx' photos/""" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_all_that_a_program_of_torch_runs_with_is_required(made, tmp_path):
+    path = tmp_path / "model.pt2"
+    path.write_bytes(b"")
+    sidecar(path).write_text(to_json_text(*read_export(made() / "model.onnx")), encoding="utf-8")
+    folder = write_bundle(path, tmp_path / "bundle")
+    packages = [line.partition("==")[0] for line in (folder / "requirements.txt").read_text().splitlines()]
+    assert packages == ["dualtoken", "torch", "torchvision"]
+    assert "not needed" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_whole_or_not_at_all(made, tmp_path, monkeypatch):

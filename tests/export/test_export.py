@@ -206,6 +206,19 @@ def test_no_path_of_this_machine_is_in_the_file(exported):
         assert b"site-packages" not in content
 
 
+def test_what_is_known_of_training_travels_without_its_paths(model_of, tmp_path, quick):
+    folder = shutil.copytree(model_of("classifier"), tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    content["dualtoken"]["provenance"] = {
+        "command": "dualtoken train /home/anna/photos",
+        "data": {"source": "/mnt/a/b"},
+    }
+    (folder / "config.json").write_text(json.dumps(content))
+    file = export(folder, tmp_path / "m.onnx", progress=False).path
+    told = {entry.key: entry.value for entry in onnx.load(str(file)).metadata_props}["dualtoken"]
+    assert from_json_text(told)[0].provenance == {"command": "dualtoken train photos", "data": {"source": "b"}}
+
+
 def test_parts_of_a_two_stage_detector_lie_beside_it(exported):
     path = exported("mask_rcnn")
     assert names(path.parent) == [

@@ -17,7 +17,7 @@ from dualtoken.data.formats import FORMATS, Format, writable
 from dualtoken.data.reading import OnBadImage, OnBadLabel
 from dualtoken.data.samples import IGNORE, MaskSamples, Objects, ObjectSamples, Samples
 from dualtoken.errors import ConfigError, DataError, unknown_name
-from dualtoken.files import atomic_folder, refuse_existing
+from dualtoken.files import alone, atomic_folder, refuse_existing
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.words import counted
 
@@ -95,7 +95,7 @@ def convert(
         )
     need = NEEDS.get(task)  # none where the labels decide: outlines are kept then
     writer = Writer(data, boxes_only=need is not None and not need.outlines, limits=limits)
-    with atomic_folder(output) as folder:
+    with alone(output), atomic_folder(output) as folder:
         form.write(writer, folder)
     return Conversion(output, writer.images, writer.count, (*writer.losses(form), *data.notes), writer.painted)
 

@@ -25,7 +25,7 @@ from dualtoken.data.reading import OnBadImage, OnBadLabel
 from dualtoken.data.samples import ImageFiles, LabelSamples, MaskSamples, Objects, ObjectSamples, Samples
 from dualtoken.data.shards import CLASS, LABELS, MASK, write_index
 from dualtoken.errors import ConfigError
-from dualtoken.files import atomic_folder, refuse_existing, unique
+from dualtoken.files import alone, atomic_folder, refuse_existing, unique
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits
 from dualtoken.words import counted
 
@@ -98,7 +98,7 @@ def pack(
         "task": task, "labels": labels, "val_fraction": 0, "on_bad_image": on_bad_image, "on_bad_label": on_bad_label,
         "limits": limits, "progress": progress,
     }  # fmt: skip
-    with atomic_folder(output) as folder:
+    with alone(output), atomic_folder(output) as folder:
         writer = _Writer(folder, shard_mb * 10**6)
         if rows := rows_of(source, seed):
             data = _pack_rows(rows, writer, how)

@@ -73,6 +73,7 @@ class EngineKind:
         runs_code: why opening a file may run code of whoever wrote it; such files are opened for those who trust
             them only. Empty where a file is data.
         parallel: whether one engine may run in several threads at once.
+        also: further packages that it runs with, by the names that they are imported by.
     """
 
     suffixes: tuple[str, ...]
@@ -83,6 +84,7 @@ class EngineKind:
     elsewhere: str = ""
     runs_code: str = ""
     parallel: bool = False
+    also: tuple[str, ...] = ()
 
 
 ENGINES: Registry[EngineKind] = Registry("engine", __name__)

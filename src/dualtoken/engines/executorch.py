@@ -17,6 +17,7 @@ class ExecutorchEngine:
     """The parts of an export in ExecuTorch's runtime for Python; `threads` are not a choice of it."""
 
     def __init__(self, files: Mapping[str, Path], *, threads: int | None = None) -> None:
+        require("torch", "executorch")
         require("executorch.runtime", "executorch")
         from executorch.runtime import Runtime
 
@@ -36,4 +37,4 @@ class ExecutorchEngine:
         return [tensor.clone().numpy() for tensor in found]  # the next run writes over its own
 
 
-ENGINES["executorch"] = EngineKind((".pte",), "executorch", "executorch", ExecutorchEngine)
+ENGINES["executorch"] = EngineKind((".pte",), "executorch", "executorch", ExecutorchEngine, also=("torch",))

@@ -42,5 +42,5 @@ class ProgramEngine:
 
 ENGINES["torch"] = EngineKind(
     (".pt2",), "torch", "train", ProgramEngine,
-    runs_code="torch.export.load unpickles parts of such a file and evaluates text in it",
+    runs_code="torch.export.load unpickles parts of such a file and evaluates text in it", also=("torchvision",),
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 from contextlib import suppress
 from importlib import metadata
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from dualtoken.runtime import load
 
-MODEL = Path(__file__).parent / "$model"
+MODEL = Path(__file__).parent / $model
 
 $show
 
@@ -64,15 +66,15 @@ _README = Template("""# $title
 
 $task, $number classes: $classes.
 
-Install and run, in an environment of its own (torch is not needed):
+Install and run, in an environment of its own$without:
 
 ```
 pip install -r requirements.txt
 python predict.py photo.jpg
-dualtoken predict $model photos/ --output predictions.csv$flag
+dualtoken predict $typed photos/ --output predictions.csv$flag
 ```
 
-From Python: `dualtoken.runtime.load("$model"$trust).predict("photo.jpg")`. A path, the bytes of a file, a PIL image or
+From Python: `dualtoken.runtime.load($model$trust).predict("photo.jpg")`. A path, the bytes of a file, a PIL image or
 an array will do; resizing and normalising are done as the model was trained.
 
 | | |
@@ -121,13 +123,15 @@ def _texts(export: Path, files: list[Path], config: ModelConfig, info: ExportInf
     height, width = config.preprocessing.image_size
     counts = kind_of(config.task).counts
     show = _SHOW[counts] if config.task == CLASSIFIER or counts != "images" else _PLAIN
-    trust = ", trust=True" if engine_of(export).runs_code else ""
+    engine, name = engine_of(export), json.dumps(export.name, ensure_ascii=False)
+    trust = ", trust=True" if engine.runs_code else ""
     return {
-        "requirements.txt": _requirements(engine_of(export)),
-        "predict.py": _PREDICT.substitute(model=export.name, show=show, trust=trust),
+        "requirements.txt": _requirements(engine),
+        "predict.py": _PREDICT.substitute(model=name, show=show, trust=trust),
         "README.md": _README.substitute(
             title=export.stem, task=config.task.replace("_", " ").capitalize(), number=len(config.classes),
-            classes=shown if len(config.classes) <= 20 else f"{shown}, ...", model=export.name, format=info.format,
+            classes=shown if len(config.classes) <= 20 else f"{shown}, ...", model=name, typed=shlex.quote(export.name),
+            without="" if "torch" in (engine.package, *engine.also) else " (torch is not needed)", format=info.format,
             precision=info.precision, exporter=info.exporter, width=width, height=height,
             trust=trust, flag=" --trust" if trust else "",
             architecture=config.architecture, files=", ".join(file.name for file in files),
@@ -137,7 +141,9 @@ def _texts(export: Path, files: list[Path], config: ModelConfig, info: ExportInf
 
 def _requirements(engine: EngineKind) -> str:
     """This version of dualtoken, and that of the engine: the answers are then the same."""
-    lines = [f"dualtoken=={metadata.version('dualtoken')}", engine.package]
-    with suppress(metadata.PackageNotFoundError):  # where it is not installed, any version will do
-        lines[1] += f"=={metadata.version(engine.package).partition('+')[0]}"
+    lines = [f"dualtoken=={metadata.version('dualtoken')}"]
+    for package in (engine.package, *engine.also):
+        lines.append(package)
+        with suppress(metadata.PackageNotFoundError):  # where it is not installed, any version will do
+            lines[-1] += f"=={metadata.version(package).partition('+')[0]}"
     return "\n".join(lines) + "\n"

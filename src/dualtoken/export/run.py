@@ -19,6 +19,7 @@ from dualtoken.export.parity import Parity
 from dualtoken.export.parity_pictures import pictures_for
 from dualtoken.export.pieces import merged, pieces
 from dualtoken.files import digest, refuse_existing, together, write_text
+from dualtoken.hub import portable
 from dualtoken.machine import machine_name
 from dualtoken.model_folder import WEIGHTS
 from dualtoken.prediction.exported import ExportInfo, certificate, sidecar, to_json_text
@@ -166,7 +167,7 @@ def _write(name: str, reference: Predictor, path: Path, *, dynamic_size: bool) -
         versions={package: metadata.version(package.replace("_", "-")) for package in ("dualtoken", *form.packages)},
         weights_sha256=digest(folder / WEIGHTS) if folder else "",
     )
-    text = to_json_text(config, info)
+    text = to_json_text(portable(config), info)
     if form.describe:
         form.describe(path, text, model_info(config))
     else:
