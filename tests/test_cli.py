@@ -66,6 +66,21 @@ def test_a_stop_has_its_own_exit_code(stop, code, monkeypatch, tmp_path):
     assert ended.value.code == code
 
 
+def test_nothing_in_the_working_folder_is_imported_unless_it_is_asked_for(tmp_path):
+    (tmp_path / "torch.py").write_text("print('from here')")
+    code = (
+        "import sys, dualtoken.cli as cli\n"
+        "cli.app = lambda _: __import__('torch')\n"
+        "sys.path.remove('')\n"  # of `python -c`
+        "cli.main()"
+    )
+    for more, said in (((), ""), (("--plugin", "torch"), "from here\n")):
+        shown = subprocess.run(
+            [sys.executable, "-c", code, *more], capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        assert shown.stdout == said
+
+
 def test_sigterm_ends_any_verb_as_ctrl_c_does():
     code = (
         "import os, signal, tempfile, dualtoken.cli as cli\n"

@@ -114,7 +114,8 @@ def _tell(error: UserError) -> NoReturn:
 
 def _without_plugins(arguments: list[str]) -> list[str]:
     """`--plugin MODULE`, anywhere in the line and as often as wanted: what it registers is there in every verb."""
-    sys.path.insert(0, "")  # a module beside the user, as with `python -m`
+    if "--plugin" in arguments:
+        sys.path.insert(0, "")  # a module beside the user, as with `python -m`; else nothing there is ever imported
     while "--plugin" in arguments:
         at = arguments.index("--plugin")
         name = arguments[at + 1] if len(arguments) > at + 1 else ""

@@ -37,7 +37,7 @@ def graph(subject: Subject, image_size: int, folder: Path) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     run = subprocess.run(
-        [sys.executable, "-m", __name__, subject.kind, subject.name, str(image_size), str(path)],
+        [sys.executable, "-P", "-m", __name__, subject.kind, subject.name, str(image_size), str(path)],
         capture_output=True, text=True, errors="replace",
     )  # fmt: skip
     if run.returncode or not path.exists():

@@ -26,7 +26,7 @@ class Worker:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed below)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dualtoken.lab.worker"],
+            [sys.executable, "-P", "-m", "dualtoken.lab.worker"],  # -P: nothing of the working folder
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, encoding="utf-8",
             env=os.environ | dict.fromkeys(names, str(threads)),
             start_new_session=True,  # Ctrl-C is the parent's affair
