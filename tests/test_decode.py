@@ -319,6 +319,9 @@ def test_an_input_of_another_size_is_named():
         ("fcos", {"score_threshold": 2}, "score_threshold is 2"),
         ("fcos", {"iou_threshold": -0.1}, "iou_threshold is -0.1"),
         ("fcos", {"max_detections": 0}, "max_detections is 0"),
+        ("fcos", {"max_detections": 100.0}, r"max_detections is 100\.0"),
+        ("fcos", {"candidates": 1000.0}, r"candidates is 1000\.0"),
+        ("fcos", {"channels": 64.0}, r"channels is 64\.0"),
     ],
 )
 def test_impossible_settings_are_named(head, args, words):

@@ -137,14 +137,19 @@ class DetectorSpec:
         return (0.5, 1.0, 2.0) if HEADS[self.head].octaves else (1.0,)
 
 
+def _whole(number: Any) -> bool:
+    """Not 100.0 either, which could not count places."""
+    return isinstance(number, int)
+
+
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "strides": (lambda those: those[0] > 0 and list(those) == sorted(set(those)), "pixels, the smallest first"),
-    "channels": (lambda number: number >= 64 and number % 32 == 0, "a multiple of 32 from 64 up"),
+    "channels": (lambda number: _whole(number) and number >= 64 and number % 32 == 0, "a multiple of 32 from 64 up"),
     "anchor_scale": (lambda number: number > 0, "a number above 0"),
     "score_threshold": (lambda share: 0 <= share <= 1, "a number from 0 to 1"),
     "iou_threshold": (lambda share: 0 <= share <= 1, "a number from 0 to 1"),
-    "max_detections": (lambda number: number >= 1 and number % 1 == 0, "1 or more"),
-    "candidates": (lambda number: number >= 1 and number % 1 == 0, "1 or more"),
+    "max_detections": (lambda number: _whole(number) and number >= 1, "a whole number from 1 up"),
+    "candidates": (lambda number: _whole(number) and number >= 1, "a whole number from 1 up"),
 }
 
 HEAD_ARGS = tuple(field.name for field in fields(DetectorSpec))[2:]

@@ -191,6 +191,15 @@ def test_a_pull_request_makes_no_repository(hub, folder):
     assert "POST /api/repos/create" not in hub.requests
 
 
+def test_damaged_weights_are_not_pushed(hub, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "own")
+    weights = tmp_path / "own" / "model.safetensors"
+    for damaged in (weights.read_bytes()[:-8], b""):
+        weights.write_bytes(damaged)
+        with pytest.raises(ModelError, match="cannot be read as safetensors"):
+            push_to_hub(tmp_path / "own", "anna/new", token="hf_right")
+
+
 def test_private_is_not_pushed_to_a_public_repository(pets, folder):
     before = dict(pets.repos["anna/pets"].files)
     with pytest.raises(ModelError, match="everybody can see it, but private was asked for"):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dualtoken.errors import OutputError
 from dualtoken.lab.demo import run, write_digits
 
 
@@ -13,6 +14,13 @@ def test_digits_as_an_image_folder(tmp_path):
     assert np.asarray(Image.open(next((folder / "test" / "0").glob("*.png")))).shape == (8, 8)
     names = [path.name for split in counts for path in (folder / split).glob("*/*.png")]
     assert len(names) == len(set(names))  # no digit in two splits
+
+
+def test_nothing_of_yours_is_written_over(tmp_path):
+    (tmp_path / "predictions.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="not empty"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
 
 
 @pytest.mark.slow

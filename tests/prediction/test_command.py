@@ -424,6 +424,12 @@ def test_frames_of_long_videos_sort_by_their_names(models, monkeypatch):
     assert [answer.path for answer in shown] == sorted(answer.path for answer in shown)
 
 
+def test_tiles_together_find_no_more_objects_than_asked_for(models, photos):
+    every, _ = answered(models["detection"], [photos / "a.png"], tile=32)
+    few, _ = answered(models["detection"], [photos / "a.png"], tile=32, max_objects=3)
+    assert len(every[0]) > len(few[0]) == 3
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("options", [{"tile": 32}, {}])
 def test_names_that_steer_or_are_not_utf8(models, tmp_path, options):

@@ -16,7 +16,7 @@ from dualtoken.hub.card import model_card
 from dualtoken.hub.download import CARD, check_repo_id, explained, failures, is_offline
 from dualtoken.hub.names import HUB_PREFIX, find_folder
 from dualtoken.hub.portable import portable
-from dualtoken.model_folder import CONFIG, WEIGHTS, ModelConfig, load_config, save_weights
+from dualtoken.model_folder import CONFIG, WEIGHTS, ModelConfig, load_config, read_weights, save_weights
 
 # Those that most weights have; the Hub knows some eighty.
 COMMON_LICENSES = (
@@ -85,8 +85,8 @@ def push_to_hub(
         dry_run: send nothing and use no network; show the card and the files.
 
     Raises:
-        ModelError: no such model, an impossible name, no right to write, no connection; or the repository is public
-            and `private` was asked for.
+        ModelError: no such model, damaged weights, an impossible name, no right to write, no connection; or the
+            repository is public and `private` was asked for.
         MissingExtraError: huggingface_hub is not installed, and this is no dry run.
     """
     check_repo_id(repo_id)
@@ -119,6 +119,7 @@ def _files(model: str | Path | Loaded, repo_id: str, license: str | None) -> Ite
         if isinstance(model, str | Path):
             folder = find_folder(model)
             config, weights = load_config(folder), folder / WEIGHTS
+            read_weights(weights)  # damaged ones are found here, and not by whoever fetches them
         else:
             config, weights, folder = model.config, Path(place) / WEIGHTS, Path(place)
             if not hasattr(model.model, "state_dict"):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dualtoken.errors import require
-from dualtoken.files import atomic_path, writable_folder
+from dualtoken.files import atomic_path, refuse_existing, writable_folder
 from dualtoken.outputs import Classification
 from dualtoken.words import counted
 
@@ -42,10 +42,14 @@ def run(output: Path = Path("digits-demo"), *, epochs: int = 6, workers: int | N
     """Handwritten digits, start to end: write them as images, train, evaluate, predict (needs the extra `demo`).
 
     Args:
-        output: folder for the data, the run and the pictures.
+        output: folder for the data, the run and the pictures, new or empty.
         epochs: passes over the training images.
         workers: loading processes. Left out: one a core, at most 8.
         seed: random seed: the same one gives the same run.
+
+    Raises:
+        OutputError: the folder is there already and holds something, or cannot be written.
+        MissingExtraError: scikit-learn is not installed.
     """
     from dualtoken.evaluation import evaluate
     from dualtoken.prediction import load
@@ -53,6 +57,7 @@ def run(output: Path = Path("digits-demo"), *, epochs: int = 6, workers: int | N
     from dualtoken.training import train
 
     require("sklearn.datasets", "demo")
+    refuse_existing(output, "--output")
     output = writable_folder(output)
     print(f"1. Writing handwritten digits as images to {output / 'digits'}")
     data = write_digits(output / "digits", seed)

@@ -20,7 +20,7 @@ from dualtoken.files import alone, atomic_path, refuse_existing, unique, writabl
 from dualtoken.hub import is_named
 from dualtoken.hub.names import holds_model
 from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name, too_large
-from dualtoken.outputs import Answer, Classification
+from dualtoken.outputs import Answer, Classification, Detections
 from dualtoken.prediction.inputs import STDIN, NamedInput, Note, collect_inputs, open_input
 from dualtoken.prediction.predictor import Predictor
 from dualtoken.prediction.tiles import predict_tiled
@@ -248,6 +248,8 @@ def _tiled(
         try:
             image = open_input(name, source, options.limits, bands=predictor.config.preprocessing.bands)
             answer = predict_tiled(answer_one, image, options.tile or 1, options.overlap)
+            if isinstance(answer, Detections):
+                answer = answer.take(slice(options.max_objects))  # each tile had as many
         except ImageError as error:
             yield (printable(name or "pixels"), error), None
         except (MemoryError, RecursionError):
