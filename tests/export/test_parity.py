@@ -192,6 +192,15 @@ def test_models_for_something_else_are_refused(exported, model_of, name):
     assert "exported from" in error.value.hint
 
 
+def test_other_settings_are_a_mistake_in_any_precision(exported, model_of, photos):
+    model, other = dualtoken.load(model_of("classifier"), device="cpu"), load(exported("classifier"))
+    other.config = replace(other.config, classes=("cat", "bird", "dog"))
+    other.export = replace(other.export, info=replace(other.export.info, precision="int8"))
+    parity = check.compare(model, other, images=photos)
+    assert not parity.passed
+    assert parity.failure.startswith("its classes is ")
+
+
 def test_figures_without_a_verdict(exported, model_of, photos):
     path = exported("classifier")
     change(path, "head.weight", lambda values: values * 1.5)

@@ -4,6 +4,7 @@ import csv
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +69,21 @@ def test_an_export_has_no_heat_map(page, pictures):
         model.export = object()
     with pytest.raises(ConfigError, match="no gradients"):
         page.explain(Path(pictures[0]))
+
+
+def test_a_picture_that_is_gone_is_said(pictures):
+    assert app._chosen(pictures, 1) == Path(pictures[1])
+    Path(pictures[1]).unlink()
+    with pytest.raises(ConfigError, match="gone"):
+        app._chosen(pictures, 1)
+    with pytest.raises(ConfigError, match="Predict first"):
+        app._chosen(pictures, 3)
+
+
+def test_a_message_is_no_html():
+    told = SimpleNamespace(Error=lambda message, **_: RuntimeError(message))
+    with pytest.raises(RuntimeError, match="'&lt;b&gt;cat'"), app._told(told):
+        raise ConfigError("Did you mean '<b>cat'?")
 
 
 def test_corrected_classes_are_a_data_set(page, pictures):

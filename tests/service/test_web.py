@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from served_models import CLASSES, Colours, picture
 from starlette.testclient import TestClient
 
 from dualtoken.errors import ConfigError
+from dualtoken.outputs import Classification
 from dualtoken.service.batches import Settings
 from dualtoken.service.web import create_app
 
@@ -105,6 +107,33 @@ def test_what_comes_while_the_network_is_busy_is_one_batch(client, engine):
     assert engine.batches[:2] == [1, 1]  # the first is the one that made it ready
     assert sum(engine.batches) == 7
     assert label(client.post("/v1/predict", content=picture("red"))) == "red"  # places are free again
+
+
+def test_others_are_answered_while_an_answer_is_written(engine, monkeypatch):
+    free, begun = threading.Event(), threading.Event()
+
+    def slow(self, top=5):
+        begun.set()
+        assert free.wait(20)
+        return {"label": self.label}
+
+    monkeypatch.setattr(Classification, "to_dict", slow)
+    with TestClient(create_app({"colours": engine.model()})) as client, ThreadPoolExecutor() as pool:
+        asked = {"inputs": [{"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [255, 0, 0]}]}
+        for path, given in (
+            ("/v1/predict", {"content": picture("red")}),
+            ("/v2/models/colours/infer", {"json": asked}),
+        ):
+            free.clear()
+            begun.clear()
+            waiting = pool.submit(client.post, path, **given)
+            assert begun.wait(20)
+            health = pool.submit(client.get, "/health")
+            try:
+                assert health.result(10).status_code == 200
+            finally:
+                free.set()
+            assert "red" in waiting.result().text
 
 
 def test_metrics_count_what_was_answered(client):

@@ -192,7 +192,8 @@ class _Check:
             self.found.notes.append(f"the export takes images of {size[0]} x {size[1]} pixels (height x width)")
         for name in ("classes", "preprocessing", "head_args", "temperature", "threshold", "thresholds", "offsets"):
             if getattr(mine, name) != getattr(its, name):
-                self._fail(f"its {name} is {getattr(its, name)}, the model's is {getattr(mine, name)}")
+                reason = f"its {name} is {getattr(its, name)}, the model's is {getattr(mine, name)}"
+                self.found.failure = self.found.failure or reason  # whatever the precision
         folder, known = model_folder_of(self.reference), self.info.weights_sha256
         if folder is not None and known and digest(folder / WEIGHTS) != known:
             self.found.notes.append("the model folder's weights are others than those that were exported")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import tempfile
 from collections.abc import Sequence
@@ -110,11 +111,11 @@ def create_page(page: Page, examples: Sequence[Path] = ()) -> Any:
 
 @contextmanager
 def _told(gradio: Any) -> Any:
-    """A user's mistake as a message on the page."""
+    """A user's mistake as a message on the page, which would take a class called `<b>` for HTML."""
     try:
         yield
     except UserError as error:
-        raise gradio.Error(str(error), duration=None, print_exception=False) from None
+        raise gradio.Error(html.escape(str(error), quote=False), duration=None, print_exception=False) from None
 
 
 def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
@@ -225,7 +226,9 @@ def _correctable(page: Page) -> tuple[bool, bool]:
 def _chosen(images: Sequence[str], number: int | None) -> Path:
     if number is None or number >= len(images):
         raise ConfigError("Predict first, and choose a picture.")
-    return Path(images[number])
+    if not (chosen := Path(images[number])).is_file():
+        raise ConfigError("This picture is gone: the page keeps what it is given for an hour or two.", "Give it again.")
+    return chosen
 
 
 def _as_boxes(rows: Sequence[Sequence[Any]]) -> list[Any]:

@@ -115,9 +115,13 @@ def add_open_inference(app: FastAPI, served: Mapping[str, Served], find: Callabl
             work = [one.answer(image, f"image {at}") for at, image in enumerate(images)]
             found = await asyncio.gather(*work, return_exceptions=True)  # all have ended when their places are free
         answers = [_answer(outcome) for outcome in found]
-        texts = [json.dumps(answer.to_dict(), ensure_ascii=False).encode() for answer in answers]
-        arrays = {"predictions": np.array(texts, object)} | one.predictor.kind.arrays(answers)
-        return _response(one.name, asked, arrays)
+
+        def told() -> Response:
+            texts = [json.dumps(answer.to_dict(), ensure_ascii=False).encode() for answer in answers]
+            arrays = {"predictions": np.array(texts, object)} | one.predictor.kind.arrays(answers)
+            return _response(one.name, asked, arrays)
+
+        return await one.in_thread(told)  # masks become PNG files: meanwhile others are answered
 
 
 def _add_schemas(app: FastAPI, schemas: Mapping[str, Any]) -> None:

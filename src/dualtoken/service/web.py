@@ -99,7 +99,8 @@ def create_app(models: Mapping[str, Predictor], settings: Settings | None = None
                 return Response(
                     await one.in_thread(lambda: _picture(predictor, image, answer)), media_type="image/jpeg"
                 )
-        told = {"model": one.name, "task": predictor.kind.name, "prediction": answer.to_dict(top) | {"path": name}}
+        prediction = await one.in_thread(lambda: answer.to_dict(top) | {"path": name})  # many masks take seconds
+        told = {"model": one.name, "task": predictor.kind.name, "prediction": prediction}
         return JSONResponse(told | {"milliseconds": round(1000 * (time.perf_counter() - begun), 3)})
 
     @app.get("/v1/models", responses={401: _ANSWERS[401]})
