@@ -16,10 +16,13 @@ import dualtoken
 from dualtoken.cli import app
 from dualtoken.errors import ConfigError, ImageError, ModelError, OutputError
 from dualtoken.explanation import explain_each, opening
+from dualtoken.explanation.targets import ask
+from dualtoken.explanation.views import Part
 from dualtoken.files import alone, digest
-from dualtoken.model_folder import WEIGHTS, load_config
+from dualtoken.model_folder import WEIGHTS, ModelConfig, load_config
 from dualtoken.prediction import load
 from dualtoken.prediction.exported import ExportInfo
+from dualtoken.preprocess import Preprocessing
 
 QUICK = {"steps": 2, "progress": False}
 
@@ -115,6 +118,14 @@ def test_an_object_that_is_not_sure_enough_is_said_to_be(folder_of, photo, tmp_p
     (result,) = dualtoken.explain(folder_of("retinanet", threshold=0.9999), photo, tmp_path / "why", **QUICK)
     assert [part.target.answered for part in result.targets] == [False]
     assert "threshold of 1.00" in result.summary()
+
+
+@pytest.mark.parametrize("thresholds", [(), (0.5, 0.5, 0.2)])
+def test_a_label_below_its_threshold_is_no_answer(thresholds):
+    config = ModelConfig("any", ("a", "b", "c"), Preprocessing((8, 8)), "multilabel", thresholds=thresholds)
+    logits = torch.tensor([[-0.5, -2.0, -1.0]])  # 38, 12 and 27 %
+    found = ask(lambda _: logits, config, torch.zeros(1, 3, 8, 8), Part(0, 0, 8, 8), most=3).targets
+    assert [(target.name, target.answered) for target in found] == [("a", False), ("c", bool(thresholds)), ("b", False)]
 
 
 def test_regions_are_explained_by_the_pixels_that_they_have(folder_of, photo, tmp_path):

@@ -152,8 +152,9 @@ def test_mistakes_are_told(model, photos, monkeypatch, capsys, options, message)
 
 def test_a_cluster_that_is_not_there(model, photos, tmp_path):
     pytest.importorskip("ray")
-    with pytest.raises(ConfigError, match="no Ray cluster"):
-        predict_parts(Job(str(model), str(tmp_path / "out")), [str(photos)], address="127.0.0.1:9")
+    for address in ("127.0.0.1:9", "no..host:9"):
+        with pytest.raises(ConfigError, match="no Ray cluster"):
+            predict_parts(Job(str(model), str(tmp_path / "out")), [str(photos)], address=address)
 
 
 @pytest.mark.slow

@@ -517,6 +517,13 @@ def test_what_is_there_is_not_written_over(models, photos, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found", "found.csv", "photos"]
 
 
+def test_two_things_in_one_place_are_refused(models, photos, tmp_path):
+    place = tmp_path / "both.json"
+    with pytest.raises(ConfigError, match="--output and --pictures are both"):
+        answered(models["detection"], [photos], output=place, pictures=place)
+    assert not place.exists()
+
+
 def test_an_error_in_the_middle_leaves_no_table(models, photos, tmp_path):
     def show(page):
         raise KeyboardInterrupt

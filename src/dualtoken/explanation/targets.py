@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualtoken.answers import kind_of
+from dualtoken.answers.labels import label_thresholds
 from dualtoken.decode import DetectorSpec, Found, detect
 from dualtoken.errors import ConfigError, unknown_name
 from dualtoken.explanation.views import Part
@@ -151,11 +152,12 @@ def _ask_classifier(model: nn.Module, config: ModelConfig, image: Tensor, label:
         probabilities = _probabilities(model(image), config)[0].cpu()
     order = probabilities.argsort(descending=True, stable=True).tolist()
     labels = tuple(order[:most]) if label is None else (label,)
+    exclusive = kind_of(config.task).exclusive
+    said = order[:1] if exclusive else np.flatnonzero(probabilities.numpy() >= label_thresholds(config)).tolist()
     targets = tuple(
-        Target(chosen, config.classes[chosen], float(probabilities[chosen]), answered=chosen == order[0] or (
-            bool(config.thresholds) and float(probabilities[chosen]) >= config.thresholds[chosen]))
+        Target(chosen, config.classes[chosen], float(probabilities[chosen]), answered=chosen in said)
         for chosen in labels
-    )  # fmt: skip
+    )
     return Questions(targets, ClassScorer(model, labels, config))
 
 

@@ -202,7 +202,7 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[Any]:
             socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
         with _silent():
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **own)
-    except OSError as error:  # ConnectionError among them
+    except (OSError, UnicodeError) as error:  # ConnectionError among them; a host of impossible letters
         raise ConfigError(
             f"There is no Ray cluster at {address!r}.",
             "Start one: ray start --head. Without --address one starts here.",

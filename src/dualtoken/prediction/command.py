@@ -123,6 +123,8 @@ def answer_files(
     asked = [(flag, place) for flag, place in places if place is not None]
     for flag, place in asked:
         refuse_existing(place, flag)
+        if same := [other for other, taken in asked if taken.absolute() == place.absolute() and other != flag]:
+            raise ConfigError(f"{flag} and {same[0]} are both {str(place)!r}.", "Give each a place of its own.")
     made = options.pictures is not None and not options.pictures.exists()
     answered = failed = 0
     with suppress(_NothingAnsweredError), ExitStack() as stack:
