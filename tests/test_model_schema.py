@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,10 @@ def test_counts_and_names_of_classes_agree(folder):
         loaded(folder, changed("num_classes", 3))
     with pytest.raises(ModelError, match="'cat' is there twice"):
         loaded(folder, changed("label_names", ["cat", "cat"]))
+    begun = time.perf_counter()
+    with pytest.raises(ModelError, match="'0' is there twice"):
+        loaded(folder, changed("label_names", [*map(str, range(40_000)), "0"]))
+    assert time.perf_counter() - begun < 10  # each with each would take minutes
 
 
 # ---------------------------------------------------------------- nothing is fetched or opened

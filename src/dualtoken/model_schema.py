@@ -5,6 +5,7 @@ A config comes from whoever made the model. It names a network and its sizes, ne
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -54,9 +55,9 @@ def _refuse_endless(name: str, value: JsonValue) -> None:
 
 
 def _differ(names: list[str]) -> list[str]:
-    doubles = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if doubles:
-        raise ValueError(f"{doubles[0]!r} is there twice")
+    ((name, times),) = Counter(names).most_common(1)
+    if times > 1:
+        raise ValueError(f"{name!r} is there twice")
     return names
 
 

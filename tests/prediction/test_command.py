@@ -134,6 +134,11 @@ def test_standard_input(models, photos, monkeypatch, tmp_path):
     assert counts == (1, 0)
     assert shown[0].path == "stdin"
     assert [path.name for path in (tmp_path / "seen").iterdir()] == ["stdin.jpg"]
+    Image.open(photos / "c.jpg").save(file := io.BytesIO(), "JPEG", icc_profile=bytes(3000))
+    bare = b"\xff\xd8" + file.getvalue()[20:]  # without JFIF's header: no zero byte in its first sixteen
+    assert b"\0" not in bare[:16]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(bare)))
+    assert answered(models["detection"], ["-"])[1] == (1, 0)
     lines = f"{photos}/c.jpg\n{photos}/none.jpg\n".encode()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(lines)))
     shown, counts = answered(models["detection"], ["-"])

@@ -34,7 +34,8 @@ def pictures(tmp_path) -> list[str]:
 
 
 def test_models_answer_side_by_side_and_leave_files(page, pictures):
-    found = page.images(pictures[0], pictures[1:], None)
+    found, number = page.images(pictures[0], pictures[1:], None)
+    assert number == 3
     for seen in page.predict(found):
         assert [answer.label for answer in seen.answers] == list(CLASSES)
         assert [row[:2] for row in seen.table] == [[f"{colour}.png", colour] for colour in CLASSES]
@@ -47,7 +48,7 @@ def test_models_answer_side_by_side_and_leave_files(page, pictures):
 
 def test_a_broken_picture_does_not_stop_the_rest(page, pictures):
     Path(pictures[0]).write_bytes(b"broken")
-    seen, _ = page.predict(page.images(None, pictures, []))
+    seen, _ = page.predict(page.images(None, pictures, [])[0])
     assert isinstance(seen.answers[0], ImageError)
     assert "not an image" in seen.table[0][1]
     assert len(seen.pictures) == 2
@@ -55,8 +56,13 @@ def test_a_broken_picture_does_not_stop_the_rest(page, pictures):
 
 def test_old_files_go(page, pictures, tmp_path):
     for _ in range(12):
-        page.predict(page.images(pictures[0]))
+        page.predict(page.images(pictures[0])[0])
     assert len(list((tmp_path / "work").iterdir())) == 8
+
+
+def test_of_too_many_pictures_their_number_is_told(page, pictures):
+    found, number = page.images(pictures * 67)
+    assert (len(found), number) == (200, 201)
 
 
 def test_nothing_given_is_said(page):
@@ -117,7 +123,11 @@ def test_another_table_is_not_written_over(page, pictures, tmp_path):
 
 @pytest.mark.parametrize(
     ("boxes", "said"),
-    [([("gren", 0, 0, 5, 5)], "Did you mean 'green'"), ([("red", 5, 0, 5, 5)], "has no area")],
+    [
+        ([("gren", 0, 0, 5, 5)], "Did you mean 'green'"),
+        ([("red", 5, 0, 5, 5)], "has no area"),
+        ([("red", 0, 0, float("inf"), 5)], "has no area"),
+    ],
 )
 def test_impossible_corrections_are_refused(tmp_path, pictures, boxes, said):
     with pytest.raises(ConfigError, match=said):

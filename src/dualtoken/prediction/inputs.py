@@ -38,7 +38,7 @@ Wanted: TypeAlias = "Callable[[str], bool]"
 Note: TypeAlias = "Callable[[str], None]"
 
 STDIN = "-"
-_HEADER = 16
+_HEADER, _JPEG = 16, b"\xff\xd8\xff"
 
 
 def collect_inputs(
@@ -198,8 +198,9 @@ def _pattern(pattern: str, wanted: Wanted, note: Note | None) -> Iterator[NamedI
 
 def _standard_input(stdin: BinaryIO, wanted: Wanted, note: Note | None) -> Iterator[NamedInput]:
     start = stdin.read(_HEADER)
-    # No path has a zero byte. Every image format has one in its header, but PNM, which begins with P and a digit.
-    if b"\0" in start or (start[:1] == b"P" and start[1:2].isdigit() and start[2:3].isspace()):
+    # No path has a zero byte. Every image has one in its header, but PNM's, which begins with P and a digit, and some
+    # JPEGs', which begin as no text does.
+    if b"\0" in start or start[:3] == _JPEG or (start[:1] == b"P" and start[1:2].isdigit() and start[2:3].isspace()):
         yield "stdin", start + stdin.read()
         return
     for line in chain((start + stdin.readline()).splitlines(), stdin):

@@ -169,7 +169,9 @@ def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
 
         def predict(one: Any, many: Any, whole_folder: Any, least: float) -> list[Any]:
             with _told(gradio):
-                found = page.images(one, many, whole_folder)
+                found, number = page.images(one, many, whole_folder)
+                if number > len(found):
+                    gradio.Warning(f"Of {number:,} pictures the first {len(found)} are answered.")
                 seen = page.predict(found, least)
             names = [f"{number}  {image.name}" for number, image in enumerate(found, 1)]
             parts: list[Any] = [part for model in seen for part in _parts(model)]
@@ -188,9 +190,11 @@ def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
             with _told(gradio):
                 return page.explain(_chosen(given, number))
 
-        def correct(given: list[str], number: int | None, name: Any, rows: list[list[Any]]) -> str:
+        def correct(given: list[str], said: list[Any], number: int | None, name: Any, rows: list[list[Any]]) -> str:
             with _told(gradio):
                 image = _chosen(given, number)
+                if isinstance(unread := said[number or 0], UserError):
+                    raise unread  # nothing to train on
                 if boxes:
                     total = page.corrections.add_boxes(image, _as_boxes(rows))
                 else:
@@ -209,7 +213,7 @@ def _blocks(gradio: Any, page: Page, examples: Sequence[Path]) -> Any:
         ask.then(**chosen)
         which.change(**chosen)
         why.click(explain, [images, which], [maps, worth], **network)
-        keep.click(correct, [images, which, right, objects], kept, api_visibility="private")
+        keep.click(correct, [images, answers, which, right, objects], kept, api_visibility="private")
     return blocks
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ class Corrections:
         """
         self._check([name for name, *_ in boxes])
         for name, left, top, right, bottom in boxes:
-            if not (left < right and top < bottom):
+            if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
                 raise ConfigError(
                     f"The box of {name!r} has no area: left {left}, top {top}, right {right}, bottom {bottom}."
                 )

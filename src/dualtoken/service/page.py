@@ -74,8 +74,8 @@ class Page:
         """Whether a threshold means something for some model."""
         return any("threshold" in model.kind.options for model in self.models.values())
 
-    def images(self, *given: str | Sequence[str] | None) -> list[Path]:
-        """The pictures among what was given, `MOST` of them.
+    def images(self, *given: str | Sequence[str] | None) -> tuple[list[Path], int]:
+        """The pictures among what was given, `MOST` of them, and how many there were.
 
         Raises:
             ConfigError: there are none.
@@ -84,7 +84,7 @@ class Page:
         found = [Path(one) for one in each if is_image_name(Path(one).name)]
         if not found:
             raise ConfigError("Give a picture first: drop one, paste one, or take one with the camera.")
-        return found[:MOST]
+        return found[:MOST], len(found)
 
     def predict(self, images: Sequence[Path], threshold: float | None = None) -> list[Seen]:
         """What each model says of them, image by image, so that the time of each is known."""
