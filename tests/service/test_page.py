@@ -1,6 +1,7 @@
 """What stands behind the page: answers, files to take away, corrections that can be trained on."""
 
 import csv
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -141,3 +142,4 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError) as caught:
         app.app(tmp_path)
     assert "pip install 'dualtoken[app]'" in caught.value.hint
+    assert "GRADIO_TEMP_DIR" not in os.environ

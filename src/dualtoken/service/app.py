@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,7 @@ def app(
     offered = [] if examples is None else sorted(file for file in examples.glob("*") if is_image_name(file.name))
     if examples is not None and not offered:
         raise ConfigError(f"{str(examples)!r} holds no pictures.", "Give a folder with some, or leave --examples out.")
-    with tempfile.TemporaryDirectory(prefix="dualtoken-app-") as folder:
-        os.environ |= {  # read when it is imported; what is uploaded goes with the folder
-            "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": folder,
-        }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="dualtoken-app-") as folder, _environment(folder):
         require("gradio", "app")
         loaded = load_models(models, engine=engine, device=device, threads=None, trust=trust)
         with listen(host, port) as listening:
@@ -107,6 +104,20 @@ def create_page(page: Page, examples: Sequence[Path] = ()) -> Any:
         await mounted(scope, receive, with_policy if scope["type"] == "http" else send)
 
     return guarded
+
+
+@contextmanager
+def _environment(folder: str) -> Iterator[None]:
+    """What Gradio reads when it is imported: it tells nobody, and what is uploaded goes with `folder`."""
+    own = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_TEMP_DIR": folder}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ |= own
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ |= {} if value is None else {name: value}
 
 
 @contextmanager
