@@ -1,10 +1,18 @@
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from dualtoken.answers import Comparison
+from dualtoken.cli import VERBS
+from dualtoken.errors import ConfigError
 from dualtoken.export.guard import GuardReport
 from dualtoken.export.parity import Parity
+from dualtoken.export.run import ExportResult
 from dualtoken.lab.benchmark_tables import cells
 from dualtoken.outputs import Interval
+from dualtoken.prediction.command import split_model
 from dualtoken.words import counted
 
 
@@ -20,6 +28,23 @@ from dualtoken.words import counted
 )
 def test_nouns_fit_their_numbers(number, words, said):
     assert counted(number, *words) == said
+
+
+def test_what_is_to_be_typed_next_can_be_typed(capsys):
+    folder = Path("my photos")
+    with pytest.raises(ConfigError) as caught:
+        split_model([str(folder / "model.onnx")])
+    assert shlex.split(caught.value.hint)[1:] == ["dualtoken", "predict", "my photos/model.onnx", "photo.jpg"]
+    parity = Parity("m.onnx", "m", "classification", "onnx", "onnx", "fp32", passed=True)
+    for show, result in (
+        (VERBS["train"].show, SimpleNamespace(folder=folder)),
+        (VERBS["distill"].show, SimpleNamespace(folder=folder)),
+        (VERBS["export"].show, ExportResult(folder / "m.onnx", (folder / "m.onnx",), 1, parity)),
+        (VERBS["runtime-bundle"].show, folder),
+    ):
+        show(result, False, {})
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert any(word.startswith("my photos") for word in shlex.split(line)), line
 
 
 def comparison(images: int) -> Comparison:

@@ -36,7 +36,7 @@ from dualtoken.options import (
     tell,
 )
 from dualtoken.static import Parameter
-from dualtoken.words import counted
+from dualtoken.words import counted, typed
 
 # The extra that brings a package, by the name that it is imported by.
 EXTRAS = dict.fromkeys(
@@ -160,7 +160,7 @@ def _train(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     from dualtoken.training.start import starting_point
 
     if "output" not in given and "resume" not in given:
-        raise ConfigError("--output is missing.", f"Type: dualtoken train {given['data']} --output RUN")
+        raise ConfigError("--output is missing.", f"Type: dualtoken train {typed(given['data'])} --output RUN")
     own = {name: given.pop(name) for name in ("data", "output", "recipe", "resume", "from_scratch") if name in given}
     settings = parse_settings(given.pop("set", [])) | given
     if "resume" not in own:
@@ -187,9 +187,13 @@ def _distill(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(**settings | given)
 
 
-def _says(text: str) -> Callable[..., None]:
-    """Tells a result, which is {0} in the text."""
-    return lambda result, *_: typer.echo(text.format(result))
+def _trained(run: Any, *_: Any) -> None:
+    typer.echo(f"\nModel   {run.folder}\nReport  {run.folder}/report.html")
+    typer.echo(f"Next    dualtoken predict {typed(run.folder)} IMAGE")
+
+
+def _distilled(run: Any, *_: Any) -> None:
+    typer.echo(f"\nModel   {run.folder}\nNext    dualtoken train DATA --model {typed(run.folder)} --output NEW")
 
 
 def _evaluated(result: Any, as_json: bool, given: dict[str, Any]) -> None:
@@ -236,7 +240,7 @@ def _converted(result: Any, *_: Any) -> None:
 
 
 def _weights_converted(result: Any, *_: Any) -> None:
-    typer.echo(f"{result.summary()}\nWritten  {result.folder}\nNext     dualtoken predict {result.folder} IMAGE")
+    typer.echo(f"{result.summary()}\nWritten  {result.folder}\nNext     dualtoken predict {typed(result.folder)} IMAGE")
 
 
 def _export(function: Callable[..., Any], given: dict[str, Any]) -> Any:
@@ -259,7 +263,11 @@ def _exported(result: Any, as_json: bool, _: Any) -> None:
         print_json({"files": [str(file) for file in result.files], "parity": result.parity.to_dict()})
         return
     trust = " --trust" if engine_of(result.path).runs_code else ""
-    typer.echo(f"{result.line()}\n{result.parity.line()}\nNext    dualtoken predict {result.path} IMAGE{trust}")
+    typer.echo(f"{result.line()}\n{result.parity.line()}\nNext    dualtoken predict {typed(result.path)} IMAGE{trust}")
+
+
+def _bundled(folder: Path, *_: Any) -> None:
+    typer.echo(f"Written  {folder}\nNext     pip install -r {typed(folder / 'requirements.txt')}")
 
 
 def _verified(parity: Any, as_json: bool, _: Any) -> int:
@@ -308,7 +316,7 @@ VERBS = {
         "dualtoken.training:train",
         "dualtoken train photos/ --output runs/photos --epochs 50 --image-size 160",
         more=partial(_settings, COMMON, "mixup=0.2", TRAIN_CONFIG), json=False, call=_train,
-        show=_says("\nModel   {0.folder}\nReport  {0.folder}/report.html\nNext    dualtoken predict {0.folder} IMAGE"),
+        show=_trained,
         opens=("data",),
     ),
     "distill": Verb(
@@ -318,7 +326,7 @@ VERBS = {
         flags={"images": "IMAGES", "teachers": "--teacher"}, many=("images", "teachers"),
         optional=("images", "teachers", "output"),
         more=partial(_settings, DISTILLED, "teacher_size=160", TRAIN_CONFIG, DISTILL_CONFIG), json=False, call=_distill,
-        show=_says("\nModel   {0.folder}\nNext    dualtoken train DATA --model {0.folder} --output NEW"),
+        show=_distilled,
         opens=("images", "teachers"),
     ),
     "reproduce": Verb(
@@ -422,7 +430,7 @@ VERBS = {
     "runtime-bundle": Verb(
         "dualtoken.export.bundle:write_bundle", "dualtoken runtime-bundle model.onnx --output bundle",
         flags={"folder": "--output"}, json=False,
-        show=_says("Written  {0}\nNext     pip install -r {0}/requirements.txt"),
+        show=_bundled,
     ),
     "push": Verb(
         "dualtoken.hub:push_to_hub",

@@ -9,7 +9,7 @@ import typer
 
 from dualtoken.errors import ConfigError, DataError
 from dualtoken.options import DONE, ended, opening, print_json, tell
-from dualtoken.words import counted
+from dualtoken.words import counted, typed
 
 
 def predict(
@@ -151,7 +151,7 @@ def quantize(
     if data is None:
         raise ConfigError(
             "INT8 is calibrated and measured on images, and DATA is missing.",
-            f"Type: dualtoken quantize {export} DATA --output {output}",
+            f"Type: dualtoken quantize {typed(export)} DATA --output {typed(output)}",
         )
     report = quantize_export(
         export, output, data, max_drop=max_drop / 100, progress=progress, split=split, labels=labels,

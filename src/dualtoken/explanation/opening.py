@@ -17,6 +17,7 @@ from dualtoken.model_folder import WEIGHTS, ModelConfig, build_model, is_model_f
 from dualtoken.prediction import Predictor, load
 from dualtoken.prediction.exported import is_export, read_export
 from dualtoken.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from dualtoken.words import typed
 
 _FRESH = "The network has fresh weights: its maps show its architecture, nothing that was learned."
 
@@ -54,7 +55,7 @@ def _no_gradients(path: Path) -> ModelError:
     near = [folder for folder in (path.parent, *sorted(path.parent.iterdir())) if is_model_folder(folder)]
     match = next((folder for folder in near if digest(folder / WEIGHTS) == info.weights_sha256), None)
     where = (
-        f"Type: dualtoken explain {match} IMAGE --output FOLDER"
+        f"Type: dualtoken explain {typed(match)} IMAGE --output FOLDER"
         if match
         else f"Give the model folder that it came from: {config.architecture} for {config.task}, whose {WEIGHTS} has"
         f" the SHA-256 {info.weights_sha256[:12]}..."

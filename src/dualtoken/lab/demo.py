@@ -11,7 +11,7 @@ from PIL import Image
 from dualtoken.errors import require
 from dualtoken.files import atomic_path, refuse_existing, writable_folder
 from dualtoken.outputs import Classification
-from dualtoken.words import counted
+from dualtoken.words import counted, typed
 
 SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -84,4 +84,4 @@ def run(output: Path = Path("digits-demo"), *, epochs: int = 6, workers: int | N
     print(f"\nModel     {run_folder}")
     print(f"Report    {run_folder / 'report.html'}")
     print(f"Pictures  {output / 'predictions.png'}, {output / 'evaluation'}")
-    print(f"Next      dualtoken predict {run_folder} {files[3]}")
+    print(f"Next      dualtoken predict {typed(run_folder)} {typed(files[3])}")

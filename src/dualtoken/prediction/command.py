@@ -26,6 +26,7 @@ from dualtoken.prediction.predictor import Predictor
 from dualtoken.prediction.tiles import predict_tiled
 from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
 from dualtoken.report import prediction_table, sheet_files
+from dualtoken.words import typed
 
 Show = Callable[[list[Answer]], None]
 DrawSheet = Callable[[Image.Image, Classification], None]
@@ -80,7 +81,9 @@ def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     if rest:
         return (None, list(arguments)) if _only_an_input(first) else (first, rest)
     if is_named(first) or holds_model(first) or Path(first).suffix in suffixes():
-        raise ConfigError(f"INPUT is missing: {first!r} is a model.", f"Type: dualtoken predict {first} photo.jpg")
+        raise ConfigError(
+            f"INPUT is missing: {first!r} is a model.", f"Type: dualtoken predict {typed(first)} photo.jpg"
+        )
     return None, [first]
 
 

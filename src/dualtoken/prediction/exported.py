@@ -17,6 +17,7 @@ from dualtoken.errors import ModelError
 from dualtoken.files import digest
 from dualtoken.model_folder import ModelConfig
 from dualtoken.readers import judged, parse_json, read_text
+from dualtoken.words import typed
 
 FORMAT = 1  # of the text; raised when an older runtime could misread it
 
@@ -137,7 +138,7 @@ def read_export(path: str | Path) -> tuple[ModelConfig, ExportInfo]:
             raise ModelError(f"{str(path)!r} is one part of an exported model.", f"Give the whole: {whole}")
         raise ModelError(
             f"{str(path)!r} was not written by `dualtoken export`: classes and pre-processing are not in it.",
-            f"Type: dualtoken export MODEL --output {path.name}",
+            f"Type: dualtoken export MODEL --output {typed(path.name)}",
         )
     config, info = from_json_text(text, str(path))
     _check_companions(path, info)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dualtoken.engines import ENGINES, MAIN
 from dualtoken.errors import ConfigError, missing_package, nearest
 from dualtoken.registry import Registry
+from dualtoken.words import typed
 
 if TYPE_CHECKING:
     from dualtoken.export.pieces import Piece
@@ -104,11 +105,11 @@ def find_format(name: str | None, output: Path) -> tuple[str, Path]:
     if output.suffix in by_suffix:
         raise ConfigError(
             f"{str(output)!r} ends in {output.suffix}, but files of {form.title} end in {form.suffix}.",
-            f"Type: --output {output.with_suffix(form.suffix)}, or --format {by_suffix[output.suffix]}",
+            f"Type: --output {typed(output.with_suffix(form.suffix))}, or --format {by_suffix[output.suffix]}",
         )
     if len(output.suffix) > 3 and (meant := nearest(output.suffix, by_suffix)):  # the .2 of v1.2 is none
         raise ConfigError(
             f"{str(output)!r} ends in {output.suffix}, which is no format. Did you mean {meant}?",
-            f"Type: --output {output.with_suffix(meant)}",
+            f"Type: --output {typed(output.with_suffix(meant))}",
         )
     return name, output.with_name(output.name + form.suffix)
