@@ -14,6 +14,7 @@ from dualtoken.lab import benchmark as run
 from dualtoken.lab.benchmark import benchmark
 from dualtoken.lab.benchmark_tables import markdown, print_rows
 from dualtoken.lab.process import Worker, WorkerError
+from dualtoken.lab.rows import read_rows
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -60,9 +61,18 @@ def test_every_cell_has_a_row_for_each_model_with_what_made_it(network, tmp_path
 
 
 def test_rows_are_appended(network, tmp_path):
+    file = tmp_path / "rows.jsonl"
     for _ in range(2):
-        benchmark([network], **QUICK, output=tmp_path / "rows.jsonl")
-    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 2
+        benchmark([network], **QUICK, output=file)
+        file.write_text(file.read_text().rstrip("\n"))  # as some editors do
+    assert len(read_rows(file)) == 2
+
+
+def test_rows_are_appended_to_rows_alone(network, tmp_path):
+    (notes := tmp_path / "notes.txt").write_text("mine\n")
+    with pytest.raises(DataError, match=r"notes\.txt"):
+        benchmark([network], **QUICK, output=notes)
+    assert notes.read_text() == "mine\n"
 
 
 def test_the_same_file_runs_in_openvino(network):

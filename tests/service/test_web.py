@@ -48,6 +48,17 @@ def test_bytes_and_forms_are_answered_as_the_predictor_does(client):
     assert answer["model"] == "colours"
 
 
+@pytest.mark.parametrize(
+    ("name", "charset", "told"),
+    [(b"a\x1b[2J.png", "utf-8", r"a\u001b[2J.png"), (rb"\ud800.png", "raw_unicode_escape", r"\ud800.png")],
+)
+def test_names_of_files_that_steer_or_are_no_text(client, name, charset, told):
+    head = b'--X\r\nContent-Disposition: form-data; name="file"; filename="' + name + b'"\r\n\r\n'
+    kind = {"content-type": f"multipart/form-data; boundary=X; charset={charset}"}
+    answer = client.post("/v1/predict", content=head + picture("red") + b"\r\n--X--\r\n", headers=kind)
+    assert answer.json()["prediction"]["path"] == told
+
+
 def test_a_picture_with_the_answer_in_it(client):
     answer = client.post("/v1/predict?output=picture", content=picture("green"))
     assert answer.headers["content-type"] == "image/jpeg"

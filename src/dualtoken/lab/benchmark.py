@@ -28,7 +28,7 @@ from dualtoken.lab.benchmark_tables import markdown, print_rows
 from dualtoken.lab.graphs import GraphError, graph
 from dualtoken.lab.networks import FILES, Subject, describe, find_subject
 from dualtoken.lab.process import Worker, WorkerError
-from dualtoken.lab.rows import Row, append_rows, provenance
+from dualtoken.lab.rows import Row, append_rows, provenance, read_rows
 from dualtoken.lab.worker_engines import ENGINES
 from dualtoken.words import counted
 
@@ -78,7 +78,7 @@ def benchmark(
         ConfigError: an unknown engine or an impossible number.
         ModelError: an unknown model.
         MissingExtraError: the package of an engine is not installed.
-        DataError: `plot` is wanted, and no model has anything to be drawn at.
+        DataError: `plot` is wanted, and no model has anything to be drawn at; or `output` is a file of something else.
         OutputError: `plot` or `table` is there already, or a place cannot be written.
     """
     threads = (os.cpu_count() or 1,) if threads is None else threads
@@ -152,6 +152,8 @@ def _check_places(output: str | Path | None, plot: str | Path | None, table: str
             if flag:
                 refuse_existing(path, flag)
             writable_folder(Path(path).parent)
+    if output is not None and Path(output).exists():
+        read_rows(output)  # raises where it is something else
 
 
 def _once(values: Sequence[Any]) -> list[Any]:

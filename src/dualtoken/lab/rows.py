@@ -66,6 +66,7 @@ def append_rows(path: str | Path, rows: list[Row]) -> None:
     """Add rows to a JSON lines file, whole or not at all."""
     path = Path(path)
     before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before += "\n" if before and not before.endswith("\n") else ""  # an editor may have taken it
     with atomic_path(path) as temporary:
         temporary.write_text(before + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 import dualtoken
-from dualtoken.errors import ConfigError, DataError, ImageError, unknown_name
+from dualtoken.errors import ConfigError, DataError, ImageError, shown_name, unknown_name
 from dualtoken.prediction import Predictor
 from dualtoken.service.batches import BusyError, Meters, Served, Settings
 from dualtoken.service.guard import Guard
@@ -162,7 +162,7 @@ async def _image(request: Request) -> tuple[str | None, bytes]:
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         if not files:
             raise HTTPException(400, "The form has no file: send the image as a file of the form.")
-        return files[0].filename, await files[0].read()
+        return shown_name(files[0].filename or "") or None, await files[0].read()
 
 
 def _picture(predictor: Predictor, image: Any, answer: Any) -> bytes:
