@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 OURS = ("dualtoken",)
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+def save(figure: Figure, path: str | Path, description: str | None = None) -> None:
+    """Write a figure as PNG with its description, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(to_png(figure))
+        temporary.write_bytes(to_png(figure, description))
 
 
 def scatter(rows: Sequence[Row]) -> Figure:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from dualtoken.errors import OutputError
 from dualtoken.files import write_text
@@ -50,7 +53,7 @@ def run(
         rows: JSON lines file to append new rows to as well.
         table: train nothing; show what is there.
         markdown: Markdown file to write the table to, or to renew.
-        plot: PNG file to draw: each arm's figure with its interval.
+        plot: PNG file to draw, or to renew: each arm's figure with its interval.
         workers: loading processes. Left out: one a core, at most 8.
         device: where to compute: auto, cpu, cuda, cuda:1 or mps.
         dry_run: show the plan and what is left of it.
@@ -62,7 +65,7 @@ def run(
     if markdown is not None:
         check_page(markdown, name, output)
     if plot is not None:
-        check_file(plot, "plot", output)
+        check_picture(plot, name, output)
     result = (prepare if dry_run else study)(
         name, data, output, scale=scale, seeds=seeds, only=only, budget=seconds, device=device, workers=workers,
         settings=settings, rows=rows, train=not table,
@@ -78,7 +81,7 @@ def run(
         from dualtoken.lab.benchmark_plots import save
         from dualtoken.lab.study_plot import dots
 
-        save(dots(result.rows, result.plan.base), plot)
+        save(dots(result.rows, result.plan.base), plot, own_mark(name, output))
         print(f"Written  {plot}")
     _print_end(result)
     return int(bool(result.failed))
@@ -100,7 +103,12 @@ def show(result: StudyResult, data: Path, output: Path, seeds: int, only: list[s
 
 def first_line(name: str, output: Path) -> str:
     """By which a page is known as this study's own, to be renewed."""
-    return f"<!-- dualtoken study {name}, folder {output.resolve().name}: the same command renews this page -->"
+    return f"<!-- {own_mark(name, output)}: the same command renews this page -->"
+
+
+def own_mark(name: str, output: Path) -> str:
+    """What a page or picture of a study says of where it is from."""
+    return f"dualtoken study {name}, folder {output.resolve().name}"
 
 
 def check_page(page: Path, name: str, output: Path) -> None:
@@ -111,10 +119,28 @@ def check_page(page: Path, name: str, output: Path) -> None:
     """
     check_file(page, "markdown", output)
     if page.is_file() and not page.read_bytes().startswith(first_line(name, output).encode()):
-        raise OutputError(
-            f"markdown is {str(page)!r}, which is there already and was not written by this study.",
-            "Choose another name, or remove it first.",
-        )
+        raise _not_own(page, "markdown")
+
+
+def check_picture(picture: Path, name: str, output: Path) -> None:
+    """Refuse a place for the plot that no file can be written to, or whose file this study did not draw.
+
+    Raises:
+        OutputError: it is such a place.
+    """
+    check_file(picture, "plot", output)
+    said = None
+    with suppress(OSError), Image.open(picture) as image:
+        said = image.info.get("Description")
+    if picture.is_file() and said != own_mark(name, output):
+        raise _not_own(picture, "plot")
+
+
+def _not_own(place: Path, flag: str) -> OutputError:
+    return OutputError(
+        f"{flag} is {str(place)!r}, which is there already and was not written by this study.",
+        "Choose another name, or remove it first.",
+    )
 
 
 def print_plan(plan: Plan, data: Path, runs: list[Run]) -> None:

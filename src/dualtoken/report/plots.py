@@ -36,10 +36,11 @@ _LABELS = {
 Row = Mapping[str, float]
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file."""
+def to_png(figure: Figure, description: str | None = None) -> bytes:
+    """The figure as the bytes of a PNG file, which holds its description."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
+    metadata = {"Software": None, "Description": description}
+    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata=metadata)
     return buffer.getvalue()
 
 
