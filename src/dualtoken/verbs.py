@@ -87,7 +87,9 @@ def _predict_parts(
     """`dualtoken predict --engine ray`: what is written is told, answers are not."""
     from dualtoken.prediction.cluster import PART_IMAGES, Job, predict_parts
 
-    useless = [f"--{key}" for key in ("form", "pictures", "sheet", "tile") if getattr(wanted, key) is not None]
+    useless = [
+        f"--{key}" for key in ("form", "pictures", "sheet", "tile", "overlap") if getattr(wanted, key) is not None
+    ]
     if useless:
         raise ConfigError(
             f"{', '.join(useless)} has no meaning with --engine ray, which writes parquet.", "Leave it out."

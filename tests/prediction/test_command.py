@@ -461,6 +461,11 @@ def test_options_of_classes_are_refused_for_scenes(models, photos, tmp_path, tas
     assert list(tmp_path.iterdir()) == [photos]
 
 
+def test_an_overlap_of_no_tiles_is_refused(models, photos):
+    with pytest.raises(ConfigError, match="--overlap is that of tiles"):
+        answered(models["detection"], [photos], overlap=0.5)
+
+
 def test_a_threshold_is_refused_for_regions(models, photos):
     with pytest.raises(ConfigError, match="--threshold has no meaning for a model for semantic segmentation"):
         answered(models["semantic_segmentation"], [photos], threshold=0.3)

@@ -47,7 +47,7 @@ class Options:
         threshold: for objects and several labels: lowest confidence shown, 0 to 1. Left out: the model's own.
         max_objects: for boxes: most objects of an image. Left out: the model's own, 100 where it was not set.
         tile: for boxes and masks: predict large images in tiles of so many pixels.
-        overlap: share of a tile that the next one repeats, 0 to 0.9.
+        overlap: with `--tile`: share of a tile that the next one repeats, 0 to 0.9. Left out: 0.25.
         top: classes listed for each image.
         batch_size, workers, limits: as for `evaluate`.
     """
@@ -59,7 +59,7 @@ class Options:
     threshold: float | None = None
     max_objects: int | None = None
     tile: int | None = None
-    overlap: float = 0.25
+    overlap: float | None = None
     top: int = 5
     batch_size: int | None = None
     workers: int | None = None
@@ -163,8 +163,10 @@ def refuse_useless(options: Options, kind: Kind) -> None:
     """An option is applied or refused, never passed over.
 
     Raises:
-        ConfigError: one has no meaning for such a model.
+        ConfigError: one has no meaning for such a model, or beside the others.
     """
+    if options.overlap is not None and options.tile is None:
+        raise ConfigError("--overlap is that of tiles, and --tile is not given.", "Add --tile N, or leave it out.")
     given = [
         f"--{name}"
         for name in ("sheet", "pictures", "form", "threshold", "tile")
@@ -249,10 +251,11 @@ def _tiled(
     def answer_one(tile: Image.Image) -> Any:
         return predictor.predict(tile, threshold=options.threshold, limits=options.limits)
 
+    overlap = {} if options.overlap is None else {"overlap": options.overlap}
     for name, source in inputs:
         try:
             image = open_input(name, source, options.limits, bands=predictor.config.preprocessing.bands)
-            answer = predict_tiled(answer_one, image, options.tile or 1, options.overlap)
+            answer = predict_tiled(answer_one, image, options.tile or 1, **overlap)
             if isinstance(answer, Detections):
                 answer = answer.take(slice(options.max_objects))  # each tile had as many
         except ImageError as error:
