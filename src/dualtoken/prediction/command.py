@@ -23,7 +23,7 @@ from dualtoken.images import DEFAULT_LIMITS, ImageLimits, is_image_name, too_lar
 from dualtoken.outputs import Answer, Classification, Detections
 from dualtoken.prediction.inputs import STDIN, NamedInput, Note, collect_inputs, open_input
 from dualtoken.prediction.predictor import Predictor
-from dualtoken.prediction.tiles import predict_tiled
+from dualtoken.prediction.tiles import OVERLAP, predict_tiled
 from dualtoken.prediction.video import VideoWriter, frames, is_video, video_info
 from dualtoken.report import prediction_table, sheet_files
 from dualtoken.words import typed
@@ -251,11 +251,11 @@ def _tiled(
     def answer_one(tile: Image.Image) -> Any:
         return predictor.predict(tile, threshold=options.threshold, limits=options.limits)
 
-    overlap = {} if options.overlap is None else {"overlap": options.overlap}
+    overlap = OVERLAP if options.overlap is None else options.overlap
     for name, source in inputs:
         try:
             image = open_input(name, source, options.limits, bands=predictor.config.preprocessing.bands)
-            answer = predict_tiled(answer_one, image, options.tile or 1, **overlap)
+            answer = predict_tiled(answer_one, image, options.tile or 1, overlap)
             if isinstance(answer, Detections):
                 answer = answer.take(slice(options.max_objects))  # each tile had as many
         except ImageError as error:

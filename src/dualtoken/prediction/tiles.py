@@ -18,6 +18,8 @@ from dualtoken.postprocess import nms
 
 Found = TypeVar("Found", Detections, Segmentation)
 
+OVERLAP = 0.25  # share of a tile's side that the next one repeats
+
 
 class Tile(NamedTuple):
     """A rectangle of an image, in pixels."""
@@ -28,7 +30,7 @@ class Tile(NamedTuple):
     bottom: int
 
 
-def tiles(size: tuple[int, int], tile: int | tuple[int, int], overlap: float = 0.25) -> list[Tile]:
+def tiles(size: tuple[int, int], tile: int | tuple[int, int], overlap: float = OVERLAP) -> list[Tile]:
     """Rectangles that cover an image, row by row, evenly spread.
 
     Args:
@@ -52,7 +54,7 @@ def predict_tiled(
     answer_one: Callable[[Image.Image], Found],
     image: Image.Image,
     tile: int | tuple[int, int],
-    overlap: float = 0.25,
+    overlap: float = OVERLAP,
     *,
     iou: float = 0.5,
     whole: bool = True,
