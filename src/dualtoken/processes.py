@@ -182,5 +182,5 @@ class Group:
 
 
 def _is_of_others(error: RuntimeError) -> bool:
-    words = ("Connection closed", "Connection reset", "Timed out", "timed out", "Broken pipe", "Socket")
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    words = ("connection closed", "connection reset", "timed out", "timeout", "broken pipe", "socket", "pair closure")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)

@@ -76,6 +76,10 @@ def history(run: Path) -> list[dict[str, str]]:
 )
 def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
     data, shared = data_of(KINDS.get(task, task)), SETTINGS | TASKS[task] | {"task": KINDS.get(task, task)}
+    if task not in ("classification", "multilabel", "in parts"):
+        # AdamW's first steps are signs of gradients, of which rounding turns those that are nearly 0, and dense heads
+        # have many: they take steps as small as their recipe's.
+        shared |= {"lr": 1e-4}
     dualtoken.train(data, tmp_path / "one", **shared, batch_size=4)
     dualtoken.evaluate(tmp_path / "one", data, output=tmp_path / "of-one", device="cpu", workers=0)
     parts = {"shard_weights": True} if task.endswith("in parts") else {}
@@ -85,11 +89,8 @@ def test_two_processes_measure_and_learn_what_one_does(task, data_of, tmp_path):
     subprocess.run(command, check=True, timeout=300, capture_output=True)
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert len(one) == len(two) == 2
-    # In double precision all agree to 1e-6 (heads/test_together.py). In single, AdamW's first steps are signs of
-    # gradients, of which rounding turns those that are nearly 0; dense heads have many.
-    exact = 1e-5 if task in ("classification", "multilabel", "in parts") else 1e-4
     for left, right in zip(one, two, strict=True):
-        assert float(left["train_loss"]) == pytest.approx(float(right["train_loss"]), rel=exact)
+        assert float(left["train_loss"]) == pytest.approx(float(right["train_loss"]), rel=1e-5)
         for name in left:
             if name.startswith("val_") and name != "val_loss":
                 assert float(left[name]) == pytest.approx(float(right[name]), abs=1e-6)
