@@ -374,3 +374,22 @@ def test_masks_of_the_same_names_are_not_taken_for_the_images(tmp_path: Path) ->
     shutil.copytree(tmp_path / "images", tmp_path / "masks")
     data = find_data(tmp_path, task="detection", val_fraction=0)
     assert data.splits["train"].names.tolist() == ["images/train/1.jpg", "images/train/2.jpg"]
+
+
+def test_images_of_a_folder_that_is_missing_are_not_taken_for_others_of_their_names(tmp_path: Path) -> None:
+    given = content(1, [annotation(1), annotation(2, 2, category_id=7)])
+    write(tmp_path, given, images="a")
+    given["images"] = [{"id": 1, "file_name": "a/1.jpg"}, {"id": 2, "file_name": "b/1.jpg"}]
+    (tmp_path / "labels.json").write_text(json.dumps(given))
+    with pytest.raises(DataError, match=r"'b/1\.jpg' and 'a/1\.jpg' would both be the image 'a/1\.jpg'"):
+        find_data(tmp_path, val_fraction=0)
+
+
+def test_an_image_with_two_ids_is_one_image_with_the_objects_of_both(tmp_path: Path) -> None:
+    given = content(1, [annotation(1), annotation(2, 2, category_id=7)])
+    write(tmp_path, given)
+    given["images"].append({"id": 2, "file_name": "1.jpg", "width": 40, "height": 30})
+    (tmp_path / "labels.json").write_text(json.dumps(given))
+    data = find_data(tmp_path, val_fraction=0)
+    assert [data.splits["all"].objects(row).labels.tolist() for row in range(len(data.splits["all"]))] == [[0, 1]]
+    assert "1 image stands in labels.json again, under another id" in data.describe()

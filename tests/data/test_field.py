@@ -529,3 +529,10 @@ def test_what_was_left_out_is_listed_in_full(tmp_path: Path) -> None:
     assert (first["what"], first["kind"]) == ("label", "box without area")
     assert "labels.json', line" in first["where"]
     assert first["reason"].startswith("a box without area")
+
+
+def test_outlines_of_four_corners_are_no_keypoints(tmp_path: Path) -> None:
+    corners = "0 0.4 0.4 0.5 0.4 0.5 0.5 0.4 0.5"  # far from the edges, they would fit as points in a box
+    data = everything(yolo(tmp_path, *[corners] * 2))
+    assert data.splits["all"].has_outlines
+    assert data.splits["all"].boxes[0].tolist() == [16, 12, 20, 15]

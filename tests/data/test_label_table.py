@@ -160,3 +160,18 @@ def test_classes_of_a_model_give_the_order(tmp_path: Path) -> None:
     assert data.splits["all"].labels.sum(axis=0).tolist() == [3, 0, 4, 2]
     with pytest.raises(DataError, match="not among the classes of the model"):
         found(tmp_path, classes=("dog",), task="multilabel")
+
+
+def test_rows_of_a_folder_that_is_missing_are_not_those_of_another(tmp_path: Path) -> None:
+    names = photos(tmp_path)
+    (tmp_path / "labels.csv").write_text(joined(names, ";") + "older/0.png,bird;dog\n")
+    with pytest.raises(DataError, match=r"'older/0\.png' and 'photos/0\.png' would both be the image"):
+        found(tmp_path)
+
+
+def test_a_column_that_seems_to_tell_splits_is_no_class(tmp_path: Path) -> None:
+    head, *rows = one_hot(photos(tmp_path)).split("\n")
+    (tmp_path / "labels.csv").write_text("\n".join([f"{head},is_valid", *(f"{row},0" for row in rows)]))
+    data = found(tmp_path)
+    assert data.classes == CLASSES
+    assert "the column 'is_valid' of 'labels.csv' is not used" in data.describe()

@@ -376,3 +376,9 @@ def test_description_tells_the_extremes(make_image_folder: MakeImageFolder) -> N
     text = find_data(root, val_fraction=0).describe()
     assert "smallest class 'few' 3, largest 'many' 9" in text
     assert "3: few, many, some" in text
+
+
+def test_csv_with_one_image_in_two_spellings(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, ("a",), 1)
+    with pytest.raises(DataError, match=r"line 3: './a/0000\.jpg' stands in line 2 already as 'x'"):
+        find_data(write_csv(tmp_path, "path,label\na/0000.jpg,x\n./a/0000.jpg,y\n"))

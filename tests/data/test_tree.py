@@ -60,3 +60,13 @@ def test_text_that_is_none_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"good\n\xff\xfe\n")
     with pytest.raises(DataError, match=r"a\.txt.*line 2"):
         open_tree(tmp_path).text("a.txt")
+
+
+def test_two_paths_of_one_file_are_not_the_same_image(tmp_path: Path) -> None:
+    tree = open_tree(write(tmp_path, "a/1.jpg"))
+    named = dict[str, str]()
+    assert tree.find_image("a/1.jpg", others=named) == "a/1.jpg"
+    assert tree.find_image("1.jpg", others=named) == tree.find_image("../a/1.jpg", near="x", others=named) == "a/1.jpg"
+    with pytest.raises(DataError, match=r"'b/1\.jpg' and 'a/1\.jpg' would both be the image 'a/1\.jpg'"):
+        tree.find_image("b/1.jpg", others=named)
+    assert tree.find_image("b/1.jpg", others={}) == "a/1.jpg"

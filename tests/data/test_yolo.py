@@ -245,3 +245,8 @@ def test_instance_segmentation_wants_outlines(tmp_path: Path) -> None:
     scored = BOX.replace("\n", " 0.9\n")  # six numbers are no outline
     with pytest.raises(DataError, match="no outline anywhere"):
         find_data(pair(tmp_path, scored), task="instance_segmentation")
+
+
+def test_an_image_may_be_called_like_a_note(tmp_path: Path) -> None:
+    data = find_data(write(tmp_path, {"images/notes.jpg": BOX, "images/readme.jpg": BOX}, "train: images\nnames: [a]"))
+    assert [len(samples.labels) for samples in data.splits.values()] == [1, 1]

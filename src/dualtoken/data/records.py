@@ -29,6 +29,7 @@ class Records:
         self.sizes: list[tuple[float, float]] = []
         self.where_images: list[str] = []
         self.rows: dict[tuple[str, str], int] = {}
+        self.others: dict[str, dict[str, str]] = {}  # of each label file, as `Tree.find_image` takes them
         self.plan = ObjectPlan(
             tree=tree, layout=layout, classes=(), read=lambda: self.table,
             where_image=lambda row: self.where_images[row],
@@ -45,7 +46,8 @@ class Records:
             size: (height, width) that the labels are for.
             split: that the file gives; else its folders tell it.
         """
-        name = self.tree.find_image(path, near=label.rpartition("/")[0])
+        others = self.others.setdefault(label, {})
+        name = self.tree.find_image(path, near=label.rpartition("/")[0], others=others)
         where = self._where(self._file(label), line)
         if name is None:
             self.plan.problems.append((path, f"{where}: there is no image {path!r} in {self.tree.root!r}."))

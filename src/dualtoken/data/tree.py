@@ -81,9 +81,9 @@ class Tree:
         return [name for name in self.names if is_image_name(name)] or self.with_suffix(ARRAY)
 
     @cached_property
-    def image_stems(self) -> set[str]:
-        """Names of all image files without their suffixes."""
-        return {posixpath.splitext(name)[0] for name in self.images}
+    def image_stems(self) -> dict[str, str]:
+        """Names of all image files without their suffixes, to the first file of each."""
+        return {posixpath.splitext(name)[0]: name for name in reversed(self.images)}
 
     @cached_property
     def _images_by_base(self) -> dict[str, list[str]]:
@@ -165,18 +165,36 @@ class Tree:
         self.sizes.append(status.st_size)
         return name
 
-    def find_image(self, path: str, *, near: str = "", split: str = "") -> str | None:
+    def find_image(
+        self, path: str, *, near: str = "", split: str = "", others: dict[str, str] | None = None
+    ) -> str | None:
         """The image that a label file means by `path`: the one there, else the one whose path ends most like it.
 
         Of several that end alike, images in folders for masks count last, and so do those of another split, and those
         farther from the folder `near`.
 
+        Args:
+            path: as the file says it.
+            near: folder of the file.
+            split: that the file is for.
+            others: images that the same file named before, with their paths; this one is put in.
+
         Raises:
-            DataError: several are equally good.
+            DataError: several are equally good, or another path means the same image, as where a folder is missing.
         """
         path = posixpath.normpath(path.replace("\\", "/"))
         if not self.listed:
             return self.locate(path)
+        name = self._nearest(path, near, split)
+        other = path if name is None or others is None else others.setdefault(name, path)
+        if other != path and not all(_is_end(name, part, near) for part in (path, other)):
+            raise DataError(
+                f"{path!r} and {other!r} would both be the image {name!r} of {self.root!r}.",
+                "Is a folder of images missing? Images that are not there must not be in the labels.",
+            )
+        return name
+
+    def _nearest(self, path: str, near: str, split: str) -> str | None:
         exact = posixpath.normpath(posixpath.join(near, path))
         if exact in self.rows:
             return exact
@@ -373,6 +391,12 @@ def _size(entry: os.DirEntry[str]) -> int | None:
 def _hidden(name: str) -> bool:
     """Whether a part of `name` is hidden, or put there by a system for itself."""
     return any(part.startswith(".") or part.lower() in _OF_SYSTEMS for part in name.split("/"))
+
+
+def _is_end(name: str | None, path: str, near: str) -> bool:
+    """Whether `path`, from the folder `near` or from any other, is that of the file `name` and of no other one."""
+    exact = posixpath.normpath(posixpath.join(near, path))
+    return name is not None and (exact == name or f"/{name}".endswith(f"/{path}"))
 
 
 def _common_end(name: str, path: str) -> int:

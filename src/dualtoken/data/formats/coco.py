@@ -197,7 +197,7 @@ class _File:
     def add_images(self, plan: ObjectPlan, sizes: array[float], where_images: list[str]) -> None:
         """Put the images that are there into the plan; what is wrong becomes its problems."""
         self.rows: dict[Any, int] = {}  # id of each listed image to its index; -1 where it is not there
-        near = posixpath.dirname(self.name)
+        near, others, used, twice = posixpath.dirname(self.name), dict[str, str](), dict[str, int](), 0
         for place, image in enumerate(self.images):
             where = f"{self.where!r}, images[{place}]"
             number = _id(image) if isinstance(image, dict) else None
@@ -207,10 +207,13 @@ class _File:
             if number in self.rows:
                 raise DataError(f"{where}: the id {number} stands there twice.", "Give each image its own.")
             path = image["file_name"]
-            name = self.tree.find_image(path, near=near, split=self.split)
+            name = self.tree.find_image(path, near=near, split=self.split, others=others)
             self.rows[number] = -1
             if name is None:
                 plan.problems.append((path, f"{where}: there is no image {path!r} in {self.tree.root!r}."))
+                continue
+            if name in used:
+                self.rows[number], twice = used[name], twice + 1
                 continue
             where = f"{where} ({name!r})"
             try:
@@ -218,9 +221,11 @@ class _File:
             except DataError as error:
                 plan.problems.append((name, error.message))
                 continue
-            self.rows[number] = plan.use(name, [self.split or split_of(name)])
+            self.rows[number] = used[name] = plan.use(name, [self.split or split_of(name)])
             sizes.extend(size if not any(map(math.isnan, size)) else (math.nan, math.nan))
             where_images.append(where)
+        again = counted(twice, "image stands", "images stand")
+        self.notes += [f"{again} in {self.name} again, under another id: the objects are put together"] if twice else []
         self.images = []
 
     def add_objects(self, number: int, classes: Sequence[str], table: ObjectTable, sizes: array[float]) -> None:

@@ -6,7 +6,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dualtoken.data.formats import FORMATS, Format
 from dualtoken.data.formats.folders import Folders
@@ -17,7 +17,7 @@ from dualtoken.readers import csv_rows
 from dualtoken.words import counted
 
 _COLUMNS = ("path", "label", "split")
-_LIKE_SPLIT = frozenset({"set", "subset", "partition", "fold", "phase", "is_valid"})
+LIKE_SPLIT = frozenset({"set", "subset", "partition", "fold", "phase", "is_valid"})
 _EXAMPLE = "Its first line should be path,label or path,label,split; then one line an image: images/1.jpg,cat"
 
 
@@ -55,6 +55,12 @@ def header(text: str) -> list[str]:
     return [column.strip().strip('"').lower() for column in first.split(delimiter(text))]
 
 
+def like_split(columns: Iterable[str], table: str) -> list[str]:
+    """A note on a column that seems to tell splits and is called otherwise; of `columns` in lower case."""
+    named = sorted(LIKE_SPLIT & set(columns))
+    return [f"the column {named[0]!r} of {table!r} is not used: as `split` it would be"] if named else []
+
+
 def _is_above(folder: str, other: str) -> bool:
     return not folder or other == folder or other.startswith(f"{folder}/")
 
@@ -68,23 +74,23 @@ def _plan(tree: Tree, table: str) -> ClassPlan:
             raise DataError(f"{where}: the {'label' if path else 'path'} is empty.")
         if split and split.lower() not in SPLIT_NAMES:
             raise DataError(f"{where}: {unknown_name('split', split, SPLIT_NAMES)}")
-        if path in lines:
-            before = plan.labels[list(lines).index(path)]
-            other = f" as {before!r}: an image has one class here" if before != label else ""
-            raise DataError(
-                f"{where}: {path!r} stands in line {lines[path]} already{other}.",
-                "Keep one of the two, or for several classes an image: --task multilabel.",
-            )
-        lines[path] = line
         name = tree.locate(path, near) or tree.locate(path.replace("\\", "/"), near)
         if name is None:
             raise DataError(
                 f"{where}: there is no file {path!r} in {tree.root!r}.", "Paths are relative to the CSV file."
             )
+        image = posixpath.normpath(name)
+        if image in lines:
+            before = plan.labels[list(lines).index(image)]
+            other = f" as {before!r}: an image has one class here" if before != label else ""
+            raise DataError(
+                f"{where}: {path!r} stands in line {lines[image]} already{other}.",
+                "Keep one of the two, or for several classes an image: --task multilabel.",
+            )
+        lines[image] = line
         plan.use(name, [SPLIT_NAMES.get(split.lower(), "")])
         plan.labels.append(unicodedata.normalize("NFC", label))
-    named = sorted(_LIKE_SPLIT & set(header(tree.text(table))))
-    plan.notes += [f"the column {named[0]!r} of {table!r} is not used: as `split` it would be"] if named else []
+    plan.notes += like_split(header(tree.text(table)), table)
     if not plan.images:
         raise DataError(f"{table!r} lists no images.", _EXAMPLE)
     _refuse_several(plan.labels, list(lines.values()), table)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dualtoken.data.formats import FORMATS, Format
-from dualtoken.data.formats.csv import delimiter
+from dualtoken.data.formats.csv import LIKE_SPLIT, delimiter, like_split
 from dualtoken.data.plans import LabelPlan
 from dualtoken.data.tree import SPLIT_NAMES, Tree, split_named, split_of, stem_of, unlisted
 from dualtoken.errors import DataError, unknown_name
@@ -34,6 +34,7 @@ class _Table:
     name: str
     rows: list[tuple[str, str, set[str], str]] = field(default_factory=list)
     wrong: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     plain: bool = True  # an image of several labels cannot be meant otherwise
 
     @property
@@ -78,8 +79,10 @@ def _plan(tree: Tree, tables: Sequence[_Table]) -> LabelPlan:
     twice = 0
     for table in tables:
         plan.problems += table.wrong
+        plan.notes += table.notes
+        others = dict[str, str]()
         for where, path, labels, given in table.rows:
-            name = tree.find_image(path, near=table.name.rpartition("/")[0])
+            name = tree.find_image(path, near=table.name.rpartition("/")[0], others=others)
             if name is None:
                 plan.problems.append((path, f"{where}: there is no file {path!r} in {tree.root!r}."))
                 continue
@@ -111,11 +114,12 @@ def _of_csv(tree: Tree, name: str) -> _Table | None:
     image = next((n for n, cell in enumerate(whole[0]) if is_image_name(cell)), None) if image is None else image
     label = next((lower.index(column) for column in _LABELS if column in lower), None)
     hot = [] if label is not None else [
-        n for n in range(len(head)) if n != image and head[n] and all(fields[n] in _TRUTH for fields in whole)
+        n for n in range(len(head))
+        if n != image and head[n] and lower[n] not in LIKE_SPLIT and all(fields[n] in _TRUTH for fields in whole)
     ]  # fmt: skip
     if image is None or (label is None and len(hot) < 2):
         return None
-    table, split = _Table(name), lower.index("split") if "split" in lower else None
+    table, split = _Table(name, notes=like_split(lower, name)), lower.index("split") if "split" in lower else None
     sign = "" if label is None else _sign([fields[label] for fields in whole])
     for line, fields in lines:
         where = f"{name!r}, line {line}"

@@ -48,8 +48,7 @@ def _alone(tree: Tree, name: str) -> bool:
 
 
 def _add(records: Records, name: str, content: dict[str, Any], passed: set[str]) -> None:
-    stem = posixpath.splitext(name)[0]
-    own = next((image for image in records.tree.images if posixpath.splitext(image)[0] == stem), None)
+    own = records.tree.image_stems.get(posixpath.splitext(name)[0])
     path = posixpath.basename(own) if own else str(content.get("imagePath") or "")
     sides = [content.get("imageHeight"), content.get("imageWidth")]
     size = [float(side) for side in sides if isinstance(side, int | float)]

@@ -88,7 +88,7 @@ def find(tree: Tree) -> ObjectPlan | None:
 
 def _label_files(tree: Tree) -> dict[str, str]:
     """Name of each image in `tree` that has a label file, to the name of that file."""
-    texts = {name for name in tree.with_suffix(".txt") if posixpath.basename(name).lower() not in _NO_LABELS}
+    texts = set(tree.with_suffix(".txt"))
     texts -= {name for name in texts if split_named(stem_of(name)) and _is_list(tree, name)}
     if not texts:
         return {}
@@ -125,10 +125,10 @@ def _lists(tree: Tree) -> dict[str, list[str]]:
 
 
 def _listed(tree: Tree, name: str) -> list[str]:
-    images = []
+    images, others = list[str](), dict[str, str]()
     for number, line in enumerate(tree.text(name).splitlines(), 1):
         if line.strip():
-            image = tree.find_image(line.strip(), near=posixpath.dirname(name))
+            image = tree.find_image(line.strip(), near=posixpath.dirname(name), others=others)
             if image is None:
                 raise DataError(f"{tree.path(name)!r}, line {number}: there is no image {line.strip()!r}.")
             images.append(image)
@@ -252,7 +252,7 @@ class _Reader:
         """
         lengths = {len(fields) for _, _, fields in self.lines}
         length = lengths.pop() if len(lengths) == 1 else 0
-        if length < 9:  # three points and more; an outline of four corners has nine numbers
+        if length < 10:  # three points and more; an outline of four corners has nine numbers
             return 0
         try:
             values = np.array([fields for _, _, fields in self.lines], np.float64)
