@@ -141,3 +141,31 @@ def test_the_frame_is_checked(tmp_path: Path) -> None:
     invent_image(0, 0, (40, 30)).save(tmp_path / "JPEGImages" / "1.jpg", exif=exif)
     with pytest.raises(DataError, match="EXIF turns the image to 30 x 40"):
         find_data(tmp_path)
+
+
+def test_lists_of_names_with_blanks_and_of_one_class(tmp_path: Path) -> None:
+    for name in ("my 1", "my 2", "3", "4"):
+        write(tmp_path, name, item())
+    write_lists(tmp_path, train="", val="")
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("my 1\n3  -1\n")
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("my 2 \r\n4 1\r\n")
+    data = find_data(tmp_path)
+    found = {split: [Path(str(name)).stem for name in samples.names] for split, samples in data.splits.items()}
+    assert found == {"train": ["3", "my 1"], "val": ["4", "my 2"]}
+
+
+def test_of_two_images_with_one_stem_the_xml_names_one(tmp_path: Path) -> None:
+    write(tmp_path, "1", item())
+    invent_image(0, 1, (40, 30)).save(tmp_path / "JPEGImages" / "1.bmp")
+    path = tmp_path / "Annotations" / "1.xml"
+    for name in ("1.jpg", "1.bmp"):
+        path.write_text(path.read_text().replace("1.jpg", name))
+        assert find_data(tmp_path, val_fraction=0).splits["all"].names.tolist() == [f"JPEGImages/{name}"]
+
+
+def test_one_image_is_not_that_of_two_files(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split, "1", item())
+    (tmp_path / "train" / "JPEGImages" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"are both for the image 'val/JPEGImages/1\.jpg': is one missing"):
+        find_data(tmp_path)

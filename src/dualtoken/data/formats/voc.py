@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import posixpath
+import re
 from array import array
 from collections import defaultdict
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dualtoken.data.conversion import Writer
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_FLAG = re.compile(r"\s+-?[01]$")  # whether an image shows a class, in lists of one
 _OF_MASKS = frozenset({"segmentationclass", "segmentationobject", "masks"})
 
 
@@ -56,6 +58,7 @@ def find(tree: Tree) -> ObjectPlan | None:
         where_image=lambda image: repr(tree.path(used[image])),
     )  # fmt: skip
     used: list[str] = []
+    taken: dict[str, str] = {}  # each image to its xml file
     for label in labels:
         if lists and stem_of(label) not in listed:
             continue
@@ -70,6 +73,10 @@ def find(tree: Tree) -> ObjectPlan | None:
         image = _image_of(tree, images, label, filename)
         if image is None:
             plan.problems.append((path, f"{path!r} has no image {filename!r} beside it."))
+            continue
+        other = taken.setdefault(image, path)
+        if other != path:
+            plan.problems.append((path, f"{path!r} and {other!r} are both for the image {image!r}: is one missing?"))
             continue
         own = [split for split, stems in lists.items() if stem_of(label) in stems] or [split_of(image)]
         number = plan.use(image, own)
@@ -91,14 +98,16 @@ def image_sets(tree: Tree, purpose: str) -> dict[str, set[str]]:
     A list of another name, such as CVAT's default.txt, tells which images are used; its split is "".
     """
     found: dict[str, set[str]] = {}
+    known: set[str] = set()
     for name in tree.with_suffix(".txt"):
         *_, sets, folder, base = ["", "", *name.lower().split("/")]
         if sets == "imagesets" and folder == purpose:
             stem = base.removesuffix(".txt")
             if stem == "trainval" or stem == "default" or split_named(stem):
-                stems = {line.split()[0] for line in tree.text(name).splitlines() if line.strip()}
+                known = known or set(map(stem_of, tree.names))
+                lines = {posixpath.basename(line.strip()) for line in tree.text(name).splitlines() if line.strip()}
                 key = stem if stem == "trainval" else split_named(stem)
-                found[key] = found.get(key, set()) | {posixpath.basename(word) for word in stems}
+                found[key] = found.get(key, set()) | {line if line in known else _FLAG.sub("", line) for line in lines}
     both = found.pop("trainval", None)
     if both is not None and not {"train", "val"} & set(found):
         found["train"] = both
@@ -121,7 +130,12 @@ def _image_of(tree: Tree, images: dict[str, list[str]], label: str, filename: st
     """The image of an xml file: by its own name, as people rename files and forget what is in them."""
     same, folder = images.get(stem_of(label), []), posixpath.dirname(label)
     if same:
-        return min(same, key=lambda name: -len(posixpath.commonprefix([name, folder + "/"])))
+        said = posixpath.basename(filename.replace("\\", "/"))  # tells 1.png from 1.jpg beside it
+
+        def fit(name: str) -> tuple[int, bool]:
+            return len(posixpath.commonprefix([name, folder + "/"])), posixpath.basename(name) == said
+
+        return max(same, key=fit)
     return tree.find_image(filename, near=folder) if filename else None
 
 
