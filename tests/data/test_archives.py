@@ -200,3 +200,25 @@ def test_truncated_archive(archive: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-30])
     with pytest.raises(DataError, match="unzip -t"):
         find_data(archive)
+
+
+def test_names_that_begin_with_a_dot_and_a_slash(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "src", ("cat", "dog"), 2)
+    with zipfile.ZipFile(tmp_path / "pics.zip", "w") as archive:
+        for file in sorted(root.rglob("*.jpg")):
+            archive.writestr(zipfile.ZipInfo(f"./{file.relative_to(root).as_posix()}"), file.read_bytes())
+    data = find_data(tmp_path / "pics.zip", val_fraction=0)
+    assert data.splits["all"].names.tolist() == find_data(root, val_fraction=0).splits["all"].names.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_a_file_that_was_added_twice_the_last_one_counts(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "src", ("cat", "dog"), 2)
+    path, last = zipped(root, tmp_path / "pics.zip"), (root / "dog" / "0000.jpg").read_bytes()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("cat/0000.jpg", last)
+    data = find_data(path, val_fraction=0)
+    names = data.splits["all"].names.tolist()
+    assert names == ["cat/0000.jpg", "cat/0001.jpg", "dog/0000.jpg", "dog/0001.jpg"]
+    assert data.splits["all"].source(0) == last
+    assert "1 file is in the archive more than once" in data.describe()

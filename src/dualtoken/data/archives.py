@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dualtoken.data.addresses import Part, join, read_part
 from dualtoken.errors import DataError, ImageError, shown_name
 from dualtoken.images import ImageLimits
+from dualtoken.words import counted
 
 # Where a member lies and what it must give: enough to read it without the central directory. A `crc` of 0 is not known.
 MEMBER = np.dtype([("offset", "<i8"), ("packed", "<i8"), ("size", "<i8"), ("crc", "<u4"), ("method", "<u2")])
@@ -58,6 +59,11 @@ def read_directory(path: Path) -> tuple[list[str], Members, list[str], list[str]
     folders = [name.rstrip("/") for info, name in zip(infos, names, strict=True) if info.is_dir()]
     # A link's content is a path: links are left out, so that they cannot lead anywhere.
     files = [i for i, info in enumerate(infos) if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)]
+    last = {names[i]: i for i in files}  # a file that was added again replaces the one before, as in zipfile and unzip
+    if len(last) < len(files):
+        again = counted(len(files) - len(last), "file is", "files are")
+        notes.append(f"{again} in the archive more than once: the last one counts")
+    files = list(last.values())
     members = np.array([_place(infos[i], path) for i in files], MEMBER)
     return [names[i] for i in files], members, folders, notes
 
@@ -146,7 +152,7 @@ def _checked_name(info: zipfile.ZipInfo, path: Path, page: str) -> str:
             f"{str(path)!r} holds {name!r}, which points outside the archive.",
             "Such an archive was made by mistake or to do harm. Unpack it with care and give the folder.",
         )
-    return name
+    return "/".join(part for part in name.split("/") if part != ".")  # some packers begin all names with ./
 
 
 def _check_total(infos: list[zipfile.ZipInfo], path: Path) -> None:
