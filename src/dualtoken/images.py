@@ -329,6 +329,11 @@ def open_mask_image(source: Source, *, name: str | None = None, limits: ImageLim
                 f"The mask {name!r} has the mode {image.mode}, expected palette numbers, grey or colour.",
                 "Save it as PNG with 8 bits and without transparency.",
             )
+        if image.mode == "I" and (values := np.asarray(image)).size and not 0 <= values.min() <= values.max() < 2**16:
+            raise ImageError(
+                f"The mask {name!r} has values from {values.min():,} to {values.max():,}, expected 0 to 65,535.",
+                "Save it with 255 where it has no class.",
+            )
         return image.convert("RGB") if image.mode == "RGBA" else image.copy()
 
 

@@ -280,3 +280,17 @@ def test_a_jpeg_called_png_is_refused(tmp_path):
     Image.fromarray(striped(0, 1)).save(tmp_path / "mask.png", "JPEG")
     with pytest.raises(ImageError, match="is a JPEG"):
         open_mask_image(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("value", [-1, -9999, 2**16])
+def test_values_that_no_class_can_have_are_refused(tmp_path: Path, value: int) -> None:
+    mask = striped(0, 1, 2).astype(np.int32)
+    root = write(tmp_path, {"1": striped(0, 1), "2": None})
+    mask[-1] = value
+    Image.fromarray(mask).save(root / "masks" / "2.tif")
+    with pytest.raises(DataError, match=rf"2\.tif' has values from .*{abs(value):,}.*, expected 0 to 65,535"):
+        find_data(root)
+
+
+def test_images_and_masks_that_are_both_called_image(tmp_path: Path) -> None:
+    assert len(found(write(tmp_path, {"1_image": striped(0, 1), "2_image": striped(2)}))) == 2

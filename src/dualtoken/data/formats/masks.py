@@ -121,10 +121,11 @@ def _pairs(tree: Tree) -> tuple[list[tuple[str, str]], list[str], list[str]]:
     images = [name for name in tree.images if name not in taken and not _is_object_mask(name)]
     alone: dict[str, list[str]] = {}
     for name in images:
-        places, stem = list(_places(name, mask=False)), _bare(name)
+        places = list(_places(name, mask=False))
         found = [
             (place, masks[place, stem + end])
             for place in places
+            for stem in dict.fromkeys((stem_of(name), _bare(name)))
             for end in _MASK_ENDINGS
             if (place, stem + end) in masks
         ]
