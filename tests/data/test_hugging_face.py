@@ -106,3 +106,12 @@ def test_images_of_memory_keep_their_kind(tmp_path: Path) -> None:
     samples = find_data(pack(data, tmp_path / "shards", progress=False).output, val_fraction=0).splits["all"]
     assert str(samples.names[0]).endswith("000000000.png")
     assert {samples.open(row).tobytes() for row in range(4)} == {image.tobytes() for image in images}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_rows_without_a_class_are_refused(tmp_path: Path, several: bool) -> None:
+    label = List(ClassLabel(names=NAMES)) if several else None
+    values = [[0], [1], [0, 1], [], [0], [1], [-1], []] if several else [0, 1, 0, 1, 0, 1, -1, 1]
+    with pytest.raises(DataError, match="A row has the label -1, expected 0 to 1"):
+        pack(of_folder(tmp_path / "a", label, values), tmp_path / "shards", progress=False)
+    assert not (tmp_path / "shards").exists()

@@ -442,3 +442,10 @@ def test_labels_of_others_are_judged(tmp_path: Path) -> None:
     (shards / "index.parquet").unlink()
     with pytest.raises(DataError, match=r"more.jpg', objects\[0\]: .*3 numbers"):
         find_data(shards)
+
+
+def test_class_names_of_an_editor_of_windows(shards: Path) -> None:
+    (shards / "index.parquet").unlink()
+    classes = (shards / "classes.txt").read_text().split()
+    (shards / "classes.txt").write_bytes(("\ufeff" + "\r\n".join(classes)).encode())
+    assert find_data(shards, val_fraction=0).classes == tuple(classes)

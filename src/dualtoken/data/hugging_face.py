@@ -134,12 +134,22 @@ def suffix_of(content: bytes) -> str:
         return ".jpg"
 
 
-def _class(_: tuple[str, ...]) -> Callable[[Any], str]:
-    return str
+def _known(classes: tuple[str, ...], label: Any) -> int:
+    """A label; raises `DataError` at -1 and None, by which that library says that nobody knows the class."""
+    if not (isinstance(label, int) and 0 <= label < len(classes)):
+        raise DataError(
+            f"A row has the label {label!r}, expected 0 to {len(classes) - 1}.",
+            "Rows without a class, as of many test splits, cannot be used: remove them, or their split.",
+        )
+    return label
+
+
+def _class(classes: tuple[str, ...]) -> Callable[[Any], str]:
+    return lambda label: str(_known(classes, label))
 
 
 def _labels(classes: tuple[str, ...]) -> Callable[[Any], str]:
-    return lambda own: json.dumps({"labels": [classes[label] for label in own]}, ensure_ascii=False)
+    return lambda own: json.dumps({"labels": [classes[_known(classes, label)] for label in own]}, ensure_ascii=False)
 
 
 def _objects(classes: tuple[str, ...]) -> Callable[[Any], str]:
@@ -151,7 +161,8 @@ def _objects(classes: tuple[str, ...]) -> Callable[[Any], str]:
             left, top, width, height = row["bbox"]
             box = [left, top, left + width, top + height]
             rows.append(
-                {"class": classes[row["category"]], "box": box} | ({"crowd": True} if row.get("iscrowd") else {})
+                {"class": classes[_known(classes, row["category"])], "box": box}
+                | ({"crowd": True} if row.get("iscrowd") else {})
             )
         return json.dumps({"objects": rows}, ensure_ascii=False)
 

@@ -274,4 +274,4 @@ def _class_names(root: str) -> tuple[str, ...]:
     if not exists(place):
         return ()
     with opened(place) as file:
-        return tuple(line for line in file.read().decode("utf-8", "replace").splitlines() if line)
+        return tuple(line for line in file.read().decode("utf-8-sig", "replace").splitlines() if line)
