@@ -8,6 +8,7 @@ from PIL import Image
 
 import dualtoken
 from dualtoken.errors import ConfigError
+from dualtoken.hub import DEFAULT
 from dualtoken.training.recipes import load_recipe, recipe_names
 
 # At least one of each task is quick; the rest run with `pytest -m slow`.
@@ -65,7 +66,7 @@ def test_two_steps_of_every_recipe(name, data, tmp_path, monkeypatch):
         val_fraction=0.25, warmup_epochs=0, workers=0, device="cpu", seed=0,
     )  # fmt: skip
     made = json.loads((result.folder / "config.json").read_text())
-    assert made["architecture"] == config.model
+    assert made["architecture"] == ("dualtoken_vit_t_mix" if config.model == DEFAULT else config.model)
     assert made["dualtoken"]["task"] == task
     assert made["dualtoken"]["head"] == (config.head or made["dualtoken"]["head"])
     with (result.folder / "metrics.csv").open() as file:
